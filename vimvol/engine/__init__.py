@@ -1,0 +1,1 @@
+"""Planning and running blocks: the only folder that imports Dask."""

@@ -1,0 +1,43 @@
+"""Errors of vimvol.
+
+Every message is one line that gives the offending value, the consequence and what to do next. The
+command line prints the message without a traceback and leaves with the error's ``exit_code``.
+"""
+
+from __future__ import annotations
+
+
+class VimvolError(Exception):
+    """Base of every error that vimvol raises on purpose."""
+
+    exit_code: int = 1
+
+
+class InputError(VimvolError):
+    """The user gave something that cannot be used, and can mend it: a path, a dataset, a shape, a value."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A configuration has an unknown key or a value out of range."""
+
+
+class CheckpointError(InputError):
+    """A weights file is damaged or belongs to another architecture."""
+
+
+class OutputExistsError(InputError):
+    """The output is there already, and nobody asked to overwrite or continue it."""
+
+
+class MissingExtraError(InputError):
+    """An optional dependency is not installed."""
+
+
+class StorageError(VimvolError):
+    """Reading or writing failed: a full disk, missing rights, a lost connection."""
+
+
+class IncompleteRunError(VimvolError):
+    """Blocks failed for good, or the run was interrupted; finished blocks are kept and a second run goes on."""

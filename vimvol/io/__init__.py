@@ -1,0 +1,1 @@
+"""Reading volumes of every supported format, and writing OME-Zarr and tables."""

@@ -1,0 +1,1 @@
+"""Networks by name, their building blocks and their checkpoints."""

@@ -1,0 +1,1 @@
+"""From boundaries to segments: arrays in, arrays out."""

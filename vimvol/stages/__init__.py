@@ -1,0 +1,1 @@
+"""One function a stage, at the level of the volume."""

@@ -1,0 +1,1 @@
+"""Datasets, targets, augmentation, losses and the Lightning module."""
