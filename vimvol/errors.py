@@ -39,5 +39,9 @@ class StorageError(VimvolError):
     """Reading or writing failed: a full disk, missing rights, a lost connection."""
 
 
+class DiskFullError(StorageError):
+    """No space is left where something is written; no other block would fare better."""
+
+
 class IncompleteRunError(VimvolError):
     """Blocks failed for good, or the run was interrupted; finished blocks are kept and a second run goes on."""

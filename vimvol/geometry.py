@@ -122,6 +122,11 @@ class Grid:
         """Number of cells along every axis."""
         return tuple(-(-s // c) for s, c in zip(self.shape, self.cell, strict=True))
 
+    @property
+    def voxels(self) -> int:
+        """Number of voxels of the volume."""
+        return math.prod(self.shape)
+
     def __len__(self) -> int:
         return math.prod(self.counts)
 

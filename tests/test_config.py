@@ -1,0 +1,65 @@
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from vimvol.config import SegmentConfig, TrainConfig, load_config
+from vimvol.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def test_defaults_are_valid_and_frozen() -> None:
+    config = load_config(SegmentConfig)
+    with pytest.raises(ValidationError):
+        config.predict.batch = 3  # type: ignore[misc]
+
+
+def test_later_overrides_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("predict: {batch: 2, tile: [64, 64]}\n")
+    config = load_config(SegmentConfig, str(file), ["predict.batch=3", "predict.batch=5", "segment.mode=2d"])
+    assert (config.predict.batch, config.predict.tile, config.segment.mode) == (5, (64, 64), "2d")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("predict.tille=[1, 2]", "unknown key 'predict.tille'.*did you mean 'tile'.*valid keys here: model, tile"),
+        ("predcit.tile=[1, 2]", "unknown key 'predcit'.*did you mean 'predict'"),
+        ("predict.batch=0", "predict.batch = 0 .*greater than or equal to 1"),
+        ("predict.batch=many", "predict.batch = 'many'"),
+        ("predict", "no 'key=value' form"),
+        ("segment.mode.a=1", "segment.mode"),
+        ("predict.tile=[1, ", "not valid YAML"),
+    ],
+)
+def test_mistakes_get_one_line(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(SegmentConfig, None, [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_keys_inside_a_list_name_the_valid_ones() -> None:
+    data = {"out": "x", "volumes": [{"raw": "a", "labels": "b", "train": [0, 1], "wieght": 2}]}
+    with pytest.raises(ConfigError, match=re.escape("'volumes.0.wieght'") + ".*did you mean 'weight'"):
+        load_config(TrainConfig, None, data)
+
+
+@pytest.mark.parametrize(("text", "message"), [("- 1\n", "list"), ("a: [", "YAML"), (None, "does not exist")])
+def test_files_that_are_no_configuration(tmp_path: Path, text: str | None, message: str) -> None:
+    file = tmp_path / "a.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(SegmentConfig, str(file))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_shipped_configuration_is_valid_and_holds_only_differences(path: Path) -> None:
+    kind = {"train": TrainConfig, "segment": SegmentConfig}[path.parent.name]
+    config = load_config(kind, str(path))
+    defaults = kind.model_construct()
+    for name in config.model_fields_set:
+        assert getattr(config, name) != getattr(defaults, name, None), f"{name} repeats the default"

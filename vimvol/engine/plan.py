@@ -1,0 +1,81 @@
+"""Which blocks a stage has: integer arithmetic that knows no storage and no scheduler.
+
+A block writes whole write units (shards) of its output and no part of another's, so that two tasks can never
+write the same file or object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from vimvol.errors import ConfigError
+from vimvol.geometry import Block, Grid, Index, round_up
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """The blocks of one stage.
+
+    Attributes
+    ----------
+    name
+        Name of the stage, as progress and ledger show it.
+    blocks
+        The output, cut into the boxes that one task each writes.
+    unit
+        Voxels (z, y, x) of one write unit (shard) of the output.
+    """
+
+    name: str
+    blocks: Grid
+    unit: Index
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __iter__(self) -> Iterator[Block]:
+        return (self.blocks.block(index) for index in self.blocks)
+
+
+def plan_stage(name: str, shape: Sequence[int], unit: Sequence[int], block: Sequence[int] | None = None) -> StagePlan:
+    """Cut the output of a stage into blocks that own whole write units.
+
+    Parameters
+    ----------
+    name
+        Name of the stage.
+    shape
+        Voxels (z, y, x) of the output.
+    unit
+        Voxels (z, y, x) of one shard of the output, or of one chunk where it has no shards.
+    block
+        Voxels (z, y, x) of one task; none: one write unit.
+
+    Raises
+    ------
+    ConfigError
+        If the block is no multiple of the write unit along an axis on which it does not span the volume.
+    """
+    block = tuple(unit) if block is None else tuple(block)
+    cell = []
+    for axis, extent, u, b in zip("zyx", shape, unit, block, strict=True):
+        if b >= extent:
+            cell.append(round_up(extent, u))
+        elif b % u:
+            raise ConfigError(
+                f"run.block = {block} is no multiple of the shard {tuple(unit)} along {axis}, so two tasks would write "
+                f"one shard and lose data; take {round_up(b, u)} along {axis}"
+            )
+        else:
+            cell.append(b)
+    return StagePlan(name, Grid(tuple(shape), tuple(cell)), tuple(unit))
+
+
+def repeated_work(shape: Sequence[int], block: Sequence[int], tile: Sequence[int]) -> float:
+    """Return how often a tile is computed on average, because blocks cut through tiles; 1.0 is none twice."""
+    ratio = 1.0
+    for extent, b, t in zip(shape, block, tile, strict=True):
+        cuts = sum(len(range(begin // t, -(-min(begin + b, extent) // t))) for begin in range(0, extent, b))
+        ratio *= cuts / -(-extent // t)
+    return ratio

@@ -1,0 +1,168 @@
+"""The predictor that lives in a worker: from intensities to boundary probabilities, tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from vimvol.errors import InputError
+from vimvol.geometry import Block, Index
+from vimvol.infer.tiles import Tiling, cut_mirrored
+
+T = TypeVar("T")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of a configured name.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown or this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"predict.device = {name!r} is no device of PyTorch; choose auto, cpu, cuda or mps") from None
+    missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise InputError(f"predict.device = {name!r} is not there on this machine; choose auto or cpu")
+    return device
+
+
+@dataclass(frozen=True, slots=True)
+class Standardization:
+    """Intensities to network input: ``(intensity - mean) / std``.
+
+    Attributes
+    ----------
+    mean, std
+        In units of the stored intensities; one value for the whole volume, or one a slice.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def apply(self, raw: npt.NDArray[Any], z: int) -> npt.NDArray[np.float32]:
+        """Standardise a (y, x) slice, number ``z`` of the volume."""
+        i = z if len(self.mean) > 1 else 0
+        scaled: npt.NDArray[np.float32] = (raw.astype(np.float32) - np.float32(self.mean[i])) / np.float32(self.std[i])
+        return scaled
+
+
+class Predictor:
+    """A network on its device.
+
+    Parameters
+    ----------
+    model
+        Network (B, 1, Y, X) -> logits (B, C, Y, X).
+    device
+        Where it runs.
+    precision
+        ``float32`` or ``bfloat16`` (autocast; the scan and the sum of residuals stay in float32).
+    batch
+        Tiles a forward pass. Every pass has exactly this many, the last one filled up: the kernels that a library
+        chooses depend on the size of the batch, and with them the last bits of the result.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, precision: str = "float32", batch: int = 4) -> None:
+        self._model = model.to(device).eval()
+        self._device = device
+        self._bfloat16 = precision == "bfloat16"
+        self._batch = batch
+
+    def predict_block(
+        self,
+        raw: npt.NDArray[Any],
+        origin: Block,
+        block: Block,
+        tiling: Tiling,
+        standardization: Standardization,
+        channels: int,
+    ) -> npt.NDArray[np.uint8]:
+        """Predict the boundaries of a block.
+
+        Parameters
+        ----------
+        raw
+            (z, y, x) intensities of ``origin``.
+        origin
+            The box of the volume that ``raw`` holds: at least `region_for` of the block.
+        block
+            The box to predict.
+        tiling
+            Tiles of the volume.
+        standardization
+            From intensities to network input.
+        channels
+            Output channels of the network.
+
+        Returns
+        -------
+        numpy.ndarray
+            (c, z, y, x) probabilities of the block, 0..255 for 0..1.
+        """
+        result = np.zeros((channels, *block.shape), np.uint8)
+        for indices in _batched(tiling.grid.overlapping(block), self._batch):
+            inputs = np.zeros((self._batch, 1, *tiling.window), np.float32)
+            for i, index in enumerate(indices):
+                window = tiling.window_of(index)
+                z = window.begin[0]
+                plane = Block((z, *origin.begin[1:]), (z + 1, *origin.end[1:]))
+                cut = cut_mirrored(raw[z - origin.begin[0]], plane, window)
+                inputs[i, 0] = standardization.apply(cut, z)
+            outputs = self._forward(inputs)
+            for i, index in enumerate(indices):
+                _paste(result, block, outputs[i], tiling, index)
+        return result
+
+    def _forward(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        batch = torch.from_numpy(inputs).to(self._device)
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
+            logits = self._model(batch)
+        probabilities = torch.sigmoid(logits.float())
+        if not bool(torch.isfinite(probabilities).all()):
+            raise FloatingPointError("the network returned values that are not finite")
+        scaled: npt.NDArray[np.uint8] = (probabilities * 255).round().to(torch.uint8).cpu().numpy()
+        return scaled
+
+
+def region_for(block: Block, tiling: Tiling) -> Block:
+    """Return the box of the volume that holds the windows of all tiles of a block, clipped to the volume."""
+    windows = [tiling.window_of(index) for index in _corner_tiles(block, tiling)]
+    begin = (block.begin[0], *(min(w.begin[a] for w in windows) for a in (1, 2)))
+    end = (block.end[0], *(max(w.end[a] for w in windows) for a in (1, 2)))
+    return Block(begin, end).clip(tiling.grid.shape)
+
+
+def _corner_tiles(block: Block, tiling: Tiling) -> Iterator[Index]:
+    """Yield the first and the last tile of a block."""
+    cell = tiling.grid.cell
+    yield tuple(b // c for b, c in zip(block.begin, cell, strict=True))
+    yield tuple((e - 1) // c for e, c in zip(block.end, cell, strict=True))
+
+
+def _paste(
+    result: npt.NDArray[np.uint8], block: Block, output: npt.NDArray[np.uint8], tiling: Tiling, index: Sequence[int]
+) -> None:
+    """Write the part of a tile's output (c, y, x) that lies in the block."""
+    target = tiling.grid.block(index).intersect(block)
+    source = target.within(tiling.window_of(index)).slices[1:]
+    result[(slice(None), *target.within(block).slices)] = output[(slice(None), *source)][:, None]
+
+
+def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while chunk := list(islice(items, size)):
+        yield chunk

@@ -1,0 +1,103 @@
+"""Tiles of a slice: the boxes of one forward pass each, anchored to the volume.
+
+A tile is predicted from its window, the tile and a halo of context. What the window shows beyond the edge of the
+slice is mirrored. Neither depends on the block that is being computed, so neighbouring blocks agree to the byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vimvol.errors import InputError
+from vimvol.geometry import Block, Grid, Index, round_up
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How slices are cut into tiles.
+
+    Attributes
+    ----------
+    grid
+        Tiles of the volume, (1, y, x) voxels each.
+    window
+        Voxels (y, x) that the network sees for a tile, a multiple of its divisor.
+    before
+        Voxels (y, x) of the window before the begin of the tile.
+    """
+
+    grid: Grid
+    window: Index
+    before: Index
+
+    def window_of(self, index: Sequence[int]) -> Block:
+        """Return the window of a tile as a box (1, y, x) that may lie partly outside the volume."""
+        begin = tuple(i * c for i, c in zip(index, self.grid.cell, strict=True))
+        y, x = (b - h for b, h in zip(begin[1:], self.before, strict=True))
+        return Block((begin[0], y, x), (begin[0] + 1, y + self.window[0], x + self.window[1]))
+
+
+def make_tiling(shape: Sequence[int], tile: Sequence[int], halo: Sequence[int], divisor: int) -> Tiling:
+    """Lay tiles over the slices of a volume.
+
+    Along an axis that fits one window the whole axis is one tile, without a seam; a longer one is cut into tiles of
+    the configured size.
+
+    Parameters
+    ----------
+    shape
+        Voxels (z, y, x) of the volume.
+    tile
+        Voxels (y, x) of a tile.
+    halo
+        Voxels (y, x) of context on every side of it, at least.
+    divisor
+        Multiple that the network needs the window to have.
+
+    Raises
+    ------
+    InputError
+        If a slice is smaller than the divisor, too small to say anything about.
+    """
+    cell, window, before = [], [], []
+    for axis, extent, t, h in zip("yx", shape[1:], tile, halo, strict=True):
+        if extent < divisor:
+            raise InputError(
+                f"the volume has {extent} voxels along {axis} (shape {tuple(shape)} in z, y, x), less than the "
+                f"{divisor} that the network needs, so no boundary can be predicted; give a larger volume or other axes"
+            )
+        single = extent <= round_up(t + 2 * h, divisor)
+        c = extent if single else t
+        w = round_up(c, divisor) if single else round_up(c + 2 * h, divisor)
+        cell.append(c)
+        window.append(w)
+        before.append((w - c) // 2)
+    return Tiling(Grid(tuple(shape), (1, *cell)), tuple(window), tuple(before))
+
+
+def cut_mirrored(region: npt.NDArray[Any], origin: Block, window: Block) -> npt.NDArray[Any]:
+    """Cut a window out of a region of the volume, mirroring what lies outside.
+
+    Parameters
+    ----------
+    region
+        (y, x) intensities of one slice; it ends where the volume ends on every side where the window goes beyond it.
+    origin
+        The box (1, y, x) of the volume that ``region`` holds.
+    window
+        The box (1, y, x) to cut; may lie partly outside of ``origin``.
+
+    Returns
+    -------
+    numpy.ndarray
+        (y, x) of the window's shape.
+    """
+    inside = window.intersect(origin)
+    part = region[inside.within(origin).slices[1:]]
+    pad = [(i - w, v - e) for w, i, e, v in zip(window.begin, inside.begin, inside.end, window.end, strict=True)][1:]
+    return np.pad(part, pad, mode="reflect") if any(map(any, pad)) else part
