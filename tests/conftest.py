@@ -2,7 +2,20 @@
 
 from pathlib import Path
 
+import hypothesis
 import pytest
+import torch
+import zarr
+
+from tests.support import small_config
+from vimvol.sample import SampleSpec, generate
+from vimvol.stages.segment import segment_volume
+
+# Time limits of single examples say more about the machine than about the code.
+hypothesis.settings.register_profile("vimvol", deadline=None)
+hypothesis.settings.load_profile("vimvol")
+# Small networks run many times slower on several threads when the cores are busy.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +25,24 @@ def shared() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip(f"no reference data beside the checkout ({folder.name}/ is missing)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic volume of 4 x 128 x 120 voxels as a zarr v2 array with its ground truth beside it."""
+    folder = tmp_path_factory.mktemp("sample") / "sample.zarr"
+    raw, labels = generate(SampleSpec(shape=(4, 128, 120)))
+    group = zarr.create_group(str(folder), zarr_format=2)
+    for name, data in (("raw", raw), ("labels", labels)):
+        array = group.create_array(name, shape=data.shape, dtype=data.dtype, chunks=(2, 64, 64))
+        array[:] = data
+        array.attrs["resolution"] = [50.0, 4.6, 4.6]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of one uninterrupted run in this process; not to be changed."""
+    out = tmp_path_factory.mktemp("reference") / "out.zarr"
+    segment_volume(f"{sample}:raw", str(out), small_config())
+    return out

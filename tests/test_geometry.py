@@ -73,7 +73,7 @@ def test_halo_and_clip() -> None:
     ],
 )
 def test_impossible_boxes_and_grids_are_refused(make) -> None:
-    with pytest.raises(ValueError, match="begin|shape"):
+    with pytest.raises(ValueError, match=r"begin|shape"):
         make()
 
 

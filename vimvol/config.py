@@ -42,7 +42,7 @@ class PredictConfig(Section):
     """Boundary prediction, slice by slice."""
 
     model: str = Field("vimunet-nano", description="a name that `vimvol models` lists, or the path of a checkpoint")
-    tile: Shape2 = Field((192, 192), description="voxels (y, x) that one forward pass contributes to a slice")
+    tile: Shape2 = Field((256, 256), description="voxels (y, x) that one forward pass contributes to a slice")
     halo: Halo2 = Field((32, 32), description="voxels (y, x) of context on every side of a tile")
     batch: Positive = Field(4, description="tiles a forward pass")
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -56,6 +56,7 @@ class SegmentSection(Section):
     """What is segmented."""
 
     mode: Literal["2d", "3d"] = Field("3d", description="3d: whole neurons; 2d: the instances of every slice by itself")
+    min_size: NonNegative = Field(25, description="voxels below which a segment becomes background, 0")
 
 
 class FragmentsConfig(Section):
@@ -65,19 +66,21 @@ class FragmentsConfig(Section):
         "auto",
         description="watershed by slice or by volume; auto: 3d where z is sampled at most twice as coarsely as x",
     )
-    seeds: Literal["auto", "distance", "components"] = Field(
-        "auto",
-        description="distance: maxima of the distance to boundaries; components: connected voxels below the threshold; "
-        "auto: components in 2d mode, else distance",
+    seeds: Literal["distance", "components"] = Field(
+        "distance",
+        description="distance: maxima of the distance to boundaries, joined by multicut; components: connected voxels "
+        "below the threshold, in 2d mode the instances of the paper",
     )
-    threshold: Fraction = Field(0.5, description="boundary probability above which a voxel counts as boundary")
+    threshold: Fraction = Field(0.4, description="boundary probability above which a voxel counts as boundary")
     sigma_seeds: float = Field(2.0, ge=0, description="Gaussian on the distances before their maxima are taken, voxels")
-    sigma_weights: float = Field(2.0, ge=0, description="Gaussian on the boundaries for the watershed heights, voxels")
+    sigma_weights: float = Field(1.0, ge=0, description="Gaussian on the boundaries for the watershed heights, voxels")
     alpha: Fraction = Field(0.9, description="weight of the boundaries against the distances in the watershed heights")
-    min_size: NonNegative = Field(50, description="voxels below which a fragment is given to its neighbours")
+    min_size: NonNegative = Field(
+        25, description="voxels below which a fragment is given to its neighbours; not for components"
+    )
     tile: Shape3 | None = Field(
         None,
-        description="voxels (z, y, x) that one watershed contributes; none: (1, 512, 512) or (32, 256, 256)",
+        description="voxels (z, y, x) that one watershed contributes; none: one slice of the shard, or (32, 256, 256)",
     )
     halo: Halo3 | None = Field(
         None, description="voxels (z, y, x) of context on every side of it; none: (0, 64, 64) or (8, 32, 32)"
@@ -98,7 +101,11 @@ class OutputConfig(Section):
     """How the result is stored."""
 
     chunk: Shape3 = Field((16, 128, 128), description="voxels (z, y, x) that are compressed together")
-    shard: Shape3 = Field((32, 512, 512), description="voxels (z, y, x) of one file or object; a multiple of the chunk")
+    shard: Shape3 | None = Field(
+        None,
+        description="voxels (z, y, x) of one file or object, a multiple of the chunk; none: (32, 512, 512), less where "
+        "a volume is so small that workers would idle",
+    )
     levels: Annotated[int, Field(ge=1, le=16)] | None = Field(
         None, description="levels of the pyramid; none: until a level is at most 256 voxels wide"
     )
@@ -131,12 +138,13 @@ class TrainVolume(Section):
     """One annotated volume and the slices of it that train and validate."""
 
     raw: str = Field(description="PATH[:DATASET] of the intensities, (z, y, x)")
-    labels: str = Field(description="PATH[:DATASET] of the instances, (z, y, x), 0: not annotated or membrane")
-    ignore: str | None = Field(None, description="PATH[:DATASET] of a class map, with ignore_classes")
-    ignore_classes: tuple[int, ...] = Field((), description="values of the class map that the loss leaves out")
+    labels: str = Field(description="PATH[:DATASET] of the instances, (z, y, x); 0: membrane or not annotated")
     train: tuple[NonNegative, Positive] = Field(description="first slice, and the slice after the last, to train on")
     validate_: tuple[NonNegative, Positive] | None = Field(
-        None, alias="validate", description="the same to validate on"
+        None, alias="validate", description="the same to validate on; always whole slices along z"
+    )
+    planes: tuple[Literal["z", "y", "x"], ...] = Field(
+        ("z",), min_length=1, description="axes to slice for training; all three where the voxels are isotropic"
     )
     weight: float = Field(1.0, gt=0, description="share of the crops, relative to the other volumes")
 
@@ -145,11 +153,11 @@ class AugmentConfig(Section):
     """Random changes of a training crop; each a probability or a strength, 0 is off."""
 
     flip: bool = Field(True, description="flips and quarter turns")
-    scale: float = Field(0.25, ge=0, lt=1, description="resize by 1 - scale to 1 + scale")
-    elastic: float = Field(0.3, ge=0, le=1, description="probability of an elastic deformation")
-    contrast: float = Field(0.5, ge=0, le=1, description="probability of a change of contrast, brightness and gamma")
-    noise: float = Field(0.3, ge=0, le=1, description="probability of additive Gaussian noise")
-    blur: float = Field(0.3, ge=0, le=1, description="probability of a Gaussian blur")
+    scale: float = Field(0.35, ge=0, lt=1, description="half of the crops are zoomed by 1 / (1 + scale) to 1 + scale")
+    elastic: Fraction = Field(0.3, description="probability of an elastic deformation")
+    contrast: Fraction = Field(0.6, description="probability of each change of gamma, contrast and brightness")
+    noise: Fraction = Field(0.3, description="probability of additive Gaussian noise")
+    blur: Fraction = Field(0.25, description="probability of a Gaussian blur")
 
 
 class TrainConfig(Section):
@@ -157,16 +165,22 @@ class TrainConfig(Section):
 
     model: str = Field("vimunet-nano", description="an architecture that `vimvol models` lists")
     out: str = Field(description="folder for checkpoints, logs and the exported weights")
+    root: str = Field(".", description="folder that relative paths of the volumes start from")
     volumes: tuple[TrainVolume, ...] = Field(min_length=1)
     patch: Shape2 = Field((256, 256), description="voxels (y, x) of a training crop")
-    batch: Positive = 4
+    batch: Positive = Field(4, description="crops an optimiser step")
     steps: Positive = Field(10_000, description="optimiser steps in all")
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, description="its peak, after the warm-up; a cosine takes it to 0")
+    warmup: NonNegative = Field(200, description="steps over which the learning rate rises")
     weight_decay: float = Field(1e-2, ge=0)
-    boundary_width: Positive = Field(2, description="thickness of the boundary that is learned, voxels")
+    ema: float = Field(0.995, ge=0, lt=1, description="decay of the running average of the weights; 0: no average")
+    boundary_width: Literal[2, 4, 6] = Field(2, description="thickness of the boundary that is learned, voxels")
+    boundary_weight: float = Field(4.0, gt=0, description="of a boundary voxel in the cross-entropy, others have 1")
+    fill: float = Field(5.0, ge=0, description="voxels by which instances grow into label 0, half a thick membrane")
     validate_every: Positive = Field(500, description="steps between validations, each with a checkpoint")
+    validate_slices: Positive = Field(8, description="slices of every volume that a validation looks at, evenly spread")
     augment: AugmentConfig = AugmentConfig()
-    seed: int = 0
+    seed: NonNegative = 0
     threads: NonNegative = Field(0, description="CPU threads; 0: all cores")
     precision: Literal["float32", "bfloat16"] = "float32"
     card: dict[str, str] = Field(default_factory=dict, description="notes for the model card, e.g. data and licence")

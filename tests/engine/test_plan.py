@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vimvol.engine.plan import plan_stage, repeated_work
+from vimvol.engine.plan import FEWEST_SHARDS, default_shard, plan_stage, repeated_work
 from vimvol.errors import ConfigError
 from vimvol.geometry import Grid
 
@@ -37,3 +37,24 @@ def test_a_block_that_would_share_a_shard_is_refused(shape, unit, block) -> None
 def test_repeated_work_counts_tiles_that_blocks_cut() -> None:
     assert repeated_work((4, 8, 8), (4, 4, 4), (1, 4, 4)) == 1.0
     assert repeated_work((4, 8, 8), (4, 4, 8), (1, 8, 8)) == 2.0
+
+
+@given(shape=st.tuples(st.integers(1, 300), st.integers(1, 3000), st.integers(1, 3000)))
+def test_default_shards_are_enough_for_some_workers_or_as_small_as_is_sensible(shape) -> None:
+    chunk = (16, 128, 128)
+    shard = default_shard(shape, chunk)
+    assert all(s % c == 0 and s > 0 for s, c in zip(shard, chunk, strict=True))
+    assert len(Grid(shape, shard)) >= FEWEST_SHARDS or (shard[0] == 16 and max(shard[1:]) <= 256)
+
+
+@pytest.mark.parametrize(
+    ("shape", "shard"),
+    [
+        ((1000, 10000, 10000), (32, 512, 512)),
+        ((150, 250, 250), (16, 256, 256)),
+        ((20, 512, 512), (16, 256, 256)),
+        ((15, 1024, 1024), (16, 256, 512)),
+    ],
+)
+def test_default_shards(shape, shard) -> None:
+    assert default_shard(shape, (16, 128, 128)) == shard

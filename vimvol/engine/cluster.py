@@ -10,11 +10,19 @@ from contextlib import AbstractContextManager
 
 import dask
 import distributed
+import threadpoolctl
 
 from vimvol.engine.pool import DaskPool, Pool, SerialPool
 from vimvol.errors import InputError
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "ZARR_THREADING__MAX_WORKERS",
+)
+"""What bounds the threads of each library; all of them take every core if nobody says otherwise."""
 
 
 def available_cores() -> int:
@@ -32,7 +40,8 @@ def local(workers: int | None) -> Iterator[Pool]:
     workers. With 0 workers the blocks run in this process.
     """
     if workers == 0:
-        yield SerialPool()
+        with threadpoolctl.threadpool_limits(1):
+            yield SerialPool()
         return
     count = workers or available_cores()
     settings = {

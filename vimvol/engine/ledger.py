@@ -7,6 +7,8 @@ begins under a new key, the records of the old one go first, because its data ar
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vimvol.errors import StorageError
+from vimvol.errors import DiskFullError, StorageError
 from vimvol.geometry import Block
 
 
@@ -97,8 +99,12 @@ class Ledger:
                 os.fsync(file.fileno())
             draft.replace(target)
         except OSError as error:
-            draft.unlink(missing_ok=True)
-            raise StorageError(f"ledger record {target} cannot be written ({error}); free or unlock the disk") from None
+            kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise kind(
+                f"ledger record {target}: {error.strerror}; free space or write elsewhere, then run again"
+            ) from None
 
 
 def block_name(block: Block) -> str:

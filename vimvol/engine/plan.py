@@ -38,6 +38,41 @@ class StagePlan:
         return (self.blocks.block(index) for index in self.blocks)
 
 
+LARGE_SHARD = (32, 512, 512)
+FEWEST_SHARDS = 8
+SMALLEST_SIDE = 256
+
+
+def default_shard(shape: Sequence[int], chunk: Sequence[int]) -> Index:
+    """Choose the shard of a volume for which none is configured.
+
+    A shard is the least that a task can write. Of a small volume it is halved until there are enough shards for some
+    workers: first along z, since no tile of a prediction reaches over slices, then along y and x as far as tiles fit.
+
+    Parameters
+    ----------
+    shape
+        Voxels (z, y, x) of the volume.
+    chunk
+        Voxels (z, y, x) of a chunk.
+
+    Returns
+    -------
+    tuple of int
+        Voxels (z, y, x), a multiple of the chunk.
+    """
+    shard = [round_up(min(s, e), c) for s, e, c in zip(LARGE_SHARD, shape, chunk, strict=True)]
+    least = [chunk[0], max(chunk[1], SMALLEST_SIDE), max(chunk[2], SMALLEST_SIDE)]
+    while len(Grid(tuple(shape), tuple(shard))) < FEWEST_SHARDS:
+        halves = [round_up(-(-s // 2), c) for s, c in zip(shard, chunk, strict=True)]
+        axes = [a for a in (0, 1, 2) if least[a] <= halves[a] < shard[a]]
+        if not axes:
+            break
+        axis = 0 if 0 in axes else max(axes, key=lambda a: shard[a])
+        shard[axis] = halves[axis]
+    return tuple(shard)
+
+
 def plan_stage(name: str, shape: Sequence[int], unit: Sequence[int], block: Sequence[int] | None = None) -> StagePlan:
     """Cut the output of a stage into blocks that own whole write units.
 

@@ -1,1 +1,17 @@
 """Reading volumes of every supported format, and writing OME-Zarr and tables."""
+
+from vimvol.io.errors import storage_errors
+from vimvol.io.levels import Level, pyramid, storage_shapes
+from vimvol.io.openers import describe, open_volume, parse_address
+from vimvol.io.volume import Volume
+
+__all__ = [
+    "Level",
+    "Volume",
+    "describe",
+    "open_volume",
+    "parse_address",
+    "pyramid",
+    "storage_errors",
+    "storage_shapes",
+]

@@ -1,0 +1,41 @@
+"""Train the two networks that come with the package, and put their weights where they are shipped from.
+
+Needs ``pip install 'vimvol[train]'`` and the two annotated volumes that ``configs/train/*.yaml`` name, in one folder.
+An hour or two on a core each; interrupted, it goes on where it was.
+
+    python pipelines/train_shipped_models.py ../shared/data
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from vimvol.config import TrainConfig, load_config
+from vimvol.errors import VimvolError
+from vimvol.train.fit import fit
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LARGEST = 10_000_000
+
+
+def main(data: str) -> None:
+    """Train on the volumes in a folder."""
+    for name in ("vimunet_nano", "unet_nano"):
+        config = load_config(TrainConfig, str(REPOSITORY / "configs" / "train" / f"{name}.yaml"), {"root": data})
+        print(f"{config.model}: {config.steps} steps, into {config.out}")
+        weights = fit(config)
+        if weights.stat().st_size > LARGEST:
+            sys.exit(f"{weights} has {weights.stat().st_size} bytes, too many to ship (at most {LARGEST})")
+        target = REPOSITORY / "vimvol" / "models" / "weights" / weights.name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(weights, target)
+        print(f"{config.model}: {target}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    try:
+        main(sys.argv[1])
+    except VimvolError as error:
+        sys.exit(f"error: {error}")

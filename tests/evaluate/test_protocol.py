@@ -1,0 +1,166 @@
+import importlib.util
+
+import h5py
+import numpy as np
+import pytest
+from elf.evaluation import cremi_score
+from elf.evaluation import mean_segmentation_accuracy as elf_accuracy
+from scipy import ndimage
+
+from vimvol.errors import InputError
+from vimvol.evaluate.contingency import Contingency
+from vimvol.evaluate.metrics import METRICS
+from vimvol.evaluate.protocol import (
+    OBJECT_METRICS,
+    PARTITION_METRICS,
+    boundary_band,
+    fill_background,
+    score_slices,
+    score_volume,
+    volume_table,
+)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A ground truth of blobs with background, and a segmentation that splits, merges and misses some."""
+    rng = np.random.default_rng(0)
+    gt = ndimage.zoom(rng.integers(0, 12, (1, 5, 6)), (2, 8, 8), order=0).astype(np.uint64)
+    seg = np.roll(gt, (1, 2), axis=(1, 2)) // np.uint64(2)
+    seg[:, :, 25:] += np.uint64(50)
+    seg[:, 20:23] = 0
+    return seg, gt
+
+
+@pytest.fixture(scope="module")
+def reference(shared):
+    """The scoring protocol that was measured with, written with elf."""
+    spec = importlib.util.spec_from_file_location("eval_metrics", shared / "data" / "eval_metrics.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def brute_band(gt, width):
+    """Distances to boundary voxels, one by one."""
+    padded = np.pad(gt, 1, mode="edge")
+    shifts = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    edge = np.argwhere(np.any([gt != shifted for shifted in shifts], axis=0))
+    grid = np.argwhere(np.ones(gt.shape, bool))
+    distance = np.linalg.norm(grid[:, None] - edge[None], axis=2).min(axis=1, initial=np.inf)
+    return (distance < width).reshape(gt.shape)
+
+
+@pytest.mark.parametrize("width", [0, 1, 2, 3, 5])
+def test_the_band_holds_what_is_nearer_to_a_boundary(pair, width):
+    assert (boundary_band(pair[1][0], width) == brute_band(pair[1][0], width)).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 4)])
+def test_a_slice_of_one_label_has_no_band(shape):
+    assert not boundary_band(np.ones(shape, int), 2).any()
+
+
+def test_background_takes_the_nearest_label():
+    filled = fill_background(np.array([[[4, 0, 0, 0, 7]], [[4, 4, 4, 4, 4]]], np.uint64))
+    assert filled.dtype == np.uint64
+    assert filled[0].tolist() in ([[4, 4, 4, 7, 7]], [[4, 4, 4, 4, 7]])
+    assert (fill_background(np.zeros((2, 2, 2), int)) == 0).all()
+
+
+@pytest.mark.parametrize("band", [0, 2])
+def test_a_volume_is_scored_like_elf_does(pair, band):
+    seg, gt = pair
+    kept = gt.copy()
+    for z in range(len(gt)):
+        kept[z][brute_band(gt[z], band)] = 0
+    expected = cremi_score(fill_background(seg), kept, ignore_gt=[0])
+    scores = score_volume(seg, gt, band)
+    assert list(scores) == list(PARTITION_METRICS)
+    assert list(scores.values()) == pytest.approx(expected, abs=1e-12)
+
+
+def test_stacks_of_slices_merge_to_the_table_of_the_volume(pair):
+    seg, gt = pair
+    whole = volume_table(seg, gt, 2)
+    merged = Contingency.merge([volume_table(seg[3:], gt[3:], 2), volume_table(seg[:3], gt[:3], 2)])
+    assert (merged.seg == whole.seg).all()
+    assert (merged.gt == whole.gt).all()
+    assert (merged.count == whole.count).all()
+
+
+def test_labels_can_be_left_out_of_a_volume(pair):
+    seg, gt = pair
+    masked = gt.copy()
+    masked[gt == 5] = 0
+    assert score_volume(seg, gt, 0, ignore_gt=(0, 5)) == score_volume(seg, masked)
+
+
+def test_slices_are_scored_like_elf_does(pair):
+    seg, gt = pair
+    scores = []
+    for s, g in zip(seg, gt, strict=True):
+        masked = np.where(g == 0, 0, s)
+        ids, sizes = np.unique(masked, return_counts=True)
+        masked[np.isin(masked, ids[sizes < 25])] = 0
+        mean, accuracies = elf_accuracy(masked, g, return_accuracies=True)
+        scores.append([*cremi_score(s, g, ignore_gt=[0]), mean, accuracies[0], accuracies[5]])
+    found = score_slices(seg, gt)
+    assert list(found) == [*PARTITION_METRICS, *OBJECT_METRICS] == list(METRICS)
+    assert list(found.values()) == pytest.approx(np.mean(scores, axis=0), abs=1e-12)
+
+
+def test_a_dense_segmentation_of_what_is_annotated_is_perfect():
+    gt = np.zeros((1, 30, 30), int)
+    gt[0, 2:14, 2:28], gt[0, 16:28, 2:28] = 1, 2
+    seg = np.where(np.arange(30) < 15, 5, 6)[None, :, None] * np.ones((1, 1, 30), int)
+    assert score_slices(seg, gt) == dict.fromkeys(PARTITION_METRICS, 0) | dict.fromkeys(OBJECT_METRICS, 1)
+
+
+def test_small_objects_do_not_count():
+    gt = np.zeros((1, 20, 20), int)
+    gt[0, :10], gt[0, 12:14, :10] = 1, 2
+    seg = np.where(gt == 2, 0, gt)
+    seg[0, 0, :5] = 9
+    assert score_slices(seg, gt)["sa50"] == 1
+    assert score_slices(seg, gt, min_size=0)["sa50"] == pytest.approx(1 / 3)
+
+
+def test_slices_without_ground_truth_are_left_out(pair):
+    seg, gt = pair
+    empty = np.zeros_like(gt[:1])
+    assert score_slices(np.concatenate([seg, seg[:1]]), np.concatenate([gt, empty])) == score_slices(seg, gt)
+
+
+@pytest.mark.parametrize("score", [score_slices, score_volume])
+def test_the_users_mistakes_are_told(score):
+    with pytest.raises(InputError, match=r"shape \(1, 2, 3\) and ground truth of shape \(1, 3, 3\)"):
+        score(np.ones((1, 2, 3), int), np.ones((1, 3, 3), int))
+    with pytest.raises(InputError, match="cannot be compared"):
+        score(np.ones((2, 3), int), np.ones((2, 3), int))
+    with pytest.raises(InputError, match="nothing can be scored"):
+        score(np.ones((1, 2, 3), int), np.zeros((1, 2, 3), int))
+
+
+@pytest.mark.parametrize(("name", "cremi"), [("ffn_segmentation", 0.1038), ("supervoxels", 0.4518)])
+def test_real_bodies_score_as_they_did(shared, reference, name, cremi):
+    with h5py.File(shared / "data" / "fib25_sample2_z000-149.h5") as file:
+        labels = file["volumes/labels"]
+        seg, gt = labels[name][100:120], labels["neuron_ids"][100:120]
+    for band in (0, 2):
+        expected = list(reference.m3d(reference.fill0(seg), gt, band).values())
+        scores = score_volume(seg, gt, band)
+        assert list(scores.values()) == pytest.approx(expected, abs=1e-12)
+    assert scores["cremi"] == pytest.approx(cremi, abs=1e-3)
+
+
+def test_real_instances_score_as_they_did(shared, reference):
+    with h5py.File(shared / "data" / "vnc_stack1_z00-14.h5") as file:
+        gt = file["volumes/labels/neuron_ids"][:2]
+    seg = fill_background(np.roll(gt, 3, axis=2))
+    seg[:, ::9] = 0
+    expected = reference.m2d(seg, gt)
+    found = score_slices(seg, gt)
+    names = {"msa": "mean_segmentation_accuracy", "sa50": "sa50", "vs": "voi_split", "vm": "voi_merge"}
+    names |= {"are": "adapted_rand", "cremi": "cremi"}
+    assert {name: found[ours] for name, ours in names.items()} == pytest.approx(expected, abs=1e-12)

@@ -1,0 +1,96 @@
+import pytest
+import torch
+
+from vimvol.errors import InputError
+from vimvol.models import MODELS, ModelSpec, build_model, load_checkpoint, save_checkpoint
+from vimvol.models.registry import count_parameters
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_conformance(name, tmp_path):
+    """What every network has to do, and a file of it too."""
+    assert MODELS[name].name == name
+    assert MODELS[name].purpose
+    torch.manual_seed(0)
+    model = build_model(name, out_channels=2)
+    size = (2 * model.divisor, 3 * model.divisor)
+    x = torch.randn(2, 1, *size)
+    logits = model(x)
+    assert logits.shape == (2, 2, *size)
+    assert torch.isfinite(logits).all()
+    assert (logits < 0).any()  # logits, not probabilities
+    logits.square().mean().backward()
+    silent = [k for k, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert [k for k in silent if not k.startswith("encoder.head")] == []
+
+    model.eval()
+    spec = ModelSpec(name, out_channels=2, classes=("inside", "boundary"), card={"data": "none"})
+    save_checkpoint(tmp_path / "weights.safetensors", model, spec)
+    loaded = load_checkpoint(tmp_path / "weights.safetensors", architecture=name)
+    assert loaded.spec.classes == spec.classes
+    assert loaded.spec.card == spec.card
+    with torch.inference_mode():
+        assert torch.equal(loaded.model(x), model(x))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_images_that_do_not_fit(name):
+    with torch.device("meta"):
+        model = build_model(name)
+        d = model.divisor
+        for shape, says in [
+            ((1, 1, 2 * d, 2 * d + 1), f"multiples of {d}"),
+            ((1, 5, 2 * d, 2 * d), "C = 1"),
+            ((2 * d, 2 * d), "B, C, Y, X"),
+            ((1, 1, d, d), f"at least {2 * d}"),
+            ((1, 1, 0, d), f"multiples of {d}"),
+        ]:
+            with pytest.raises(InputError, match=says) as caught:
+                model(torch.zeros(shape))
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["vimunet-nano", "unet-nano", "unet"])
+def test_more_channels(name):
+    with torch.device("meta"):
+        assert build_model(name, in_channels=3, out_channels=4)(torch.zeros(1, 3, 32, 32)).shape == (1, 4, 32, 32)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_parameters_of_the_reference(channels):
+    """Counts of the reference implementation; each channel of prediction takes 65."""
+    expected = {
+        ("vimunet-tiny", "transpose", None): 18_499_560,
+        ("vimunet-tiny", "bilinear", None): 17_160_168,
+        ("vimunet-tiny", "bilinear", "transpose"): 17_971_176,
+        ("vimunet-small", "transpose", None): 39_174_888,
+        ("vimunet-small", "bilinear", None): 37_540_584,
+        ("vimunet-small", "bilinear", "transpose"): 38_646_504,
+    }
+    for (name, up, skips), count in expected.items():
+        found = count_parameters(name, out_channels=channels, upsampling=up, deconv_upsampling=skips)
+        assert found == count + 65 * channels, (name, up, skips)
+    assert count_parameters("unet", out_channels=channels) == 28_941_568 + 65 * channels
+    assert count_parameters("unet", out_channels=channels, upsampling="transpose") == 31_030_528 + 65 * channels
+
+
+def test_nanos_are_small_and_alike():
+    vim, unet = count_parameters("vimunet-nano"), count_parameters("unet-nano")
+    assert 1_000_000 < vim < unet < 2_000_000
+
+
+def test_unknown_names_and_options():
+    with pytest.raises(InputError, match=r"'vimunet-tin'; did you mean 'vimunet-tiny'\? there are vimunet-nano, "):
+        build_model("vimunet-tin")
+    with pytest.raises(InputError, match=r"no option 'width'; it has .*embedding"):
+        build_model("vimunet-nano", width=3)
+    with pytest.raises(InputError, match="no option 'embedding'; it has features, depth"):
+        build_model("unet", embedding=3)
+
+
+def test_prediction_does_not_depend_on_the_batch():
+    torch.manual_seed(0)
+    model = build_model("vimunet-nano").eval()
+    x = torch.randn(3, 1, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(x)[1:2], model(x[1:2]), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,153 @@
+import re
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from vimvol.errors import InputError
+from vimvol.models import build_model, load_checkpoint, save_checkpoint
+
+TODAY, BILINEAR, PAPER = "today_t_T", "today_t_F", "paper_t_T"
+TOKENS, LOGITS, PROBABILITY = 5e-5, 4e-4, 1e-4
+
+
+def close(found: torch.Tensor, expected: np.ndarray, bound: float) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize(
+    ("layout", "tokens", "logits"),
+    [
+        (TODAY, "today_tokens", "today_convT_logits"),
+        (BILINEAR, "today_tokens", "today_bilinear_logits"),
+        (PAPER, "paper_tokens", "paper_convT_logits"),
+    ],
+)
+@torch.inference_mode()
+def test_tiny_of_the_reference(golden, layout, tokens, logits):
+    data = golden.arrays("vimunet_tiny")
+    x = golden.input(1, 256, 256)
+    np.testing.assert_array_equal(x, data["x"])
+    loaded = golden.tiny(layout)
+    assert loaded.spec.architecture == "vimunet-tiny"
+    close(loaded.model.encoder.tokens(x), data[tokens], TOKENS)
+    close(loaded.model(x), data[logits], LOGITS)
+
+
+@torch.inference_mode()
+def test_inside_of_tiny(golden):
+    data = golden.arrays("vimunet_tiny")
+    model = golden.tiny(TODAY).model
+    seen = []
+    hooks = [
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        for layer in model.encoder.layers[:2]
+    ]
+    x = golden.input(1, 256, 256)
+    close(model.encoder(x), data["today_enc"], TOKENS)
+    for hook in hooks:
+        hook.remove()
+    close(seen[0][0], data["today_layer0_hidden"], TOKENS)
+    close(seen[1][1], data["today_layer1_residual"], TOKENS)
+    close(model(x).sigmoid(), data["today_convT_y"], PROBABILITY)
+
+
+@torch.inference_mode()
+def test_padding_to_the_canvas_and_three_channels(golden):
+    data = golden.arrays("vimunet_tiny_crop")
+    model = golden.tiny(TODAY).model
+    x = golden.input(3, 200, 184)
+    np.testing.assert_array_equal(x, data["x"])
+    padded = torch.nn.functional.pad(x, (0, 72, 0, 56))
+    close(model.encoder.tokens(padded), data["today_tokens"], TOKENS)
+    close(model(x).sigmoid(), data["today_convT_y"], PROBABILITY)
+    with pytest.raises(InputError, match="exceeds the canvas of 256"):
+        model(torch.zeros(1, 1, 272, 256))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("layout", "time"), [(TODAY, "today"), pytest.param(PAPER, "paper", marks=pytest.mark.slow)])
+def test_small_of_the_reference(golden, layout, time):
+    data = golden.arrays("vimunet_small")
+    loaded = golden.load(golden.state(layout, small=True))
+    assert loaded.spec.architecture == "vimunet-small"
+    x = golden.input(1, 256, 256)
+    close(loaded.model.encoder.tokens(x), data[f"{time}_tokens"], TOKENS)
+    close(loaded.model(x), data[f"{time}_convT_logits"], LOGITS)
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_tiny_at_its_official_size(golden):
+    data = golden.arrays("vimunet_tiny_1024")
+    x = golden.input(1, 512, 512)
+    assert zlib.crc32(x.numpy().tobytes()) == data["x_crc32"]
+    model = golden.load(golden.state(TODAY, canvas=1024)).model
+    y = model(x).sigmoid()
+    close(y[..., ::4, ::4], data["today_convT_y_s4"], PROBABILITY)
+    assert float(y.double().mean()) == pytest.approx(float(data["y_mean"]), rel=1e-6)
+    assert float(y.double().diff(dim=-1).abs().sum()) == pytest.approx(float(data["y_sum_abs_dx"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("layout", [TODAY, BILINEAR, PAPER])
+def test_names_and_shapes_of_the_reference(golden, layout):
+    """Every entry is there, but for the frequencies, which are computed."""
+    kind = "bilinear" if layout == BILINEAR else "transpose"
+    with torch.device("meta"):
+        model = build_model("vimunet-tiny", out_channels=2, canvas=256, upsampling=kind)
+    expected = {k: s for k, s in golden.shapes(layout).items() if ".rope." not in k}
+    assert {k: tuple(v.shape) for k, v in model.state_dict().items()} == expected
+
+
+@pytest.mark.parametrize("layout", ["a", "b", "c"])
+@torch.inference_mode()
+def test_three_layouts_of_keys(golden, layout, tmp_path):
+    """Layout c has bilinear samplers and transposed skips; each goes through our own format and back."""
+    transposed, bilinear = (golden.state(x, canvas=64) for x in (TODAY, BILINEAR))
+    state = {"a": transposed, "b": bilinear}.get(layout)
+    if state is None:
+        skip = re.compile(r"deconv\d")
+        state = {k: v for k, v in transposed.items() if skip.match(k)}
+        state |= {k: v for k, v in bilinear.items() if not skip.match(k)}
+    loaded = golden.load(state)
+    options = loaded.spec.options
+    kinds = {"a": ("transpose",) * 2, "b": ("bilinear",) * 2, "c": ("bilinear", "transpose")}[layout]
+    assert (options["upsampling"], options["deconv_upsampling"]) == kinds
+    assert all(torch.equal(v, state[k]) for k, v in loaded.model.state_dict().items())
+    save_checkpoint(tmp_path / "own.safetensors", loaded.model, loaded.spec)
+    again = load_checkpoint(tmp_path / "own.safetensors", "vimunet-tiny")
+    x = golden.input(1, 64, 48)
+    assert torch.equal(again.model(x), loaded.model(x))
+
+
+def test_generation_is_told_from_the_rotary_frequencies(golden):
+    today, paper = (golden.tiny(layout).spec.options for layout in (TODAY, PAPER))
+    assert (today["rope"], today["class_token"], today["divide"], today["drop"]) == (False, "middle", True, "first")
+    assert (paper["rope"], paper["class_token"], paper["divide"], paper["drop"]) == (True, "first", False, "first")
+
+
+def test_central_channels_of_a_skip_reach_the_decoder():
+    torch.manual_seed(0)
+    model = build_model("vimunet-tiny", depth=1, canvas=64).eval()
+    x = torch.randn(1, 1, 64, 64)
+    before = model(x)
+    with torch.no_grad():
+        norm = model.deconv3.block[2]
+        norm.bias[40] += 1  # an inner channel of 128
+        inner = model(x)
+        norm.bias[40] -= 1
+        model.deconv4.block[0].block.weight.zero_()  # now the outer ones go nowhere
+        cut = model(x)
+        norm.bias[5] += 1
+    assert not torch.allclose(inner, before)
+    assert torch.equal(model(x), cut)
+
+
+def test_other_patches_and_channels_are_refused():
+    with pytest.raises(InputError, match="use 16"):
+        build_model("vimunet-nano", patch=8, canvas=64)
+    with pytest.raises(InputError, match="give 5 from stride 16"):
+        build_model("vimunet-nano", widths=(8, 8))
+    with pytest.raises(InputError, match="in_channels=2"):
+        build_model("vimunet-tiny", in_channels=2)

@@ -1,0 +1,140 @@
+"""The picture of a result, read back pixel by pixel."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vimvol.errors import StorageError
+from vimvol.report.colours import label_colours
+from vimvol.report.picture import CAPTION, GAP, HEAD, MARGIN, PANEL, overview, overview_volume
+
+SHAPE = (6, 150, 150)
+
+
+@pytest.fixture
+def volumes():
+    """Raw, boundaries, segmentation and another segmentation, which differ from each other."""
+    z, y, x = np.mgrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    labels = (1 + x // 50 + 3 * (y // 50)).astype(np.uint64)
+    labels[:, :50, :50] = 0
+    boundaries = np.where((x % 50 < 3) | (y % 50 < 3), 255, 0).astype(np.uint8)
+    raw = (200 - boundaries // 2 + (x + y + z) % 7).astype(np.uint8)
+    return raw, boundaries, labels, (labels > 4).astype(np.uint64) * 2**63
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def panels(path: Path, columns: int, top: int = HEAD + CAPTION, height: int = PANEL) -> list[np.ndarray]:
+    image = pixels(path)
+    lefts = [MARGIN + i * (PANEL + GAP) for i in range(columns)]
+    return [image[top : top + height, left : left + PANEL] for left in lefts]
+
+
+def colourful(panel: np.ndarray) -> float:
+    """Share of the pixels that are no grey."""
+    return float((np.ptp(panel, axis=-1) > 12).mean())
+
+
+def test_the_panels_show_what_they_should(volumes, tmp_path):
+    raw, boundaries, labels, truth = (v[0] for v in volumes)
+    path = tmp_path / "overview.png"
+    overview(raw, boundaries, labels, path, title="a title", voxel_size_x=4.6, ground_truth=truth, scores={"VOI": 0.1})
+    first, second, third, fourth = panels(path, 4)
+    assert colourful(first[:400]) == 0.0
+    assert second[:, 100:150].mean() < 20  # between two boundaries
+    assert second[300, :8].mean() > 100  # on one
+    assert colourful(third[200:]) > 0.95
+    assert colourful(third[:190, :190]) == 0.0  # background keeps the raw
+    assert (third != fourth).any(axis=-1).mean() > 0.3
+
+
+def test_without_ground_truth_there_are_three_panels(volumes, tmp_path):
+    raw, boundaries, labels, _ = (v[0] for v in volumes)
+    path = tmp_path / "overview.png"
+    overview(raw, boundaries, labels, path, title="", voxel_size_x=4.6)
+    assert pixels(path).shape[:2] == (HEAD + CAPTION + PANEL + MARGIN, 2 * MARGIN + 3 * PANEL + 2 * GAP)
+
+
+def test_a_volume_has_cuts_along_z_in_proportion_and_in_the_same_colours(volumes, tmp_path):
+    raw, boundaries, labels, _ = volumes
+    path = tmp_path / "overview.png"
+    overview_volume(raw, boundaries, labels, path, title="", voxel_size=(50.0, 5.0, 5.0))
+    height = PANEL * SHAPE[0] * 50 // (SHAPE[2] * 5)
+    assert pixels(path).shape[0] == HEAD + 2 * CAPTION + PANEL + GAP + height + MARGIN
+    across = panels(path, 3)[2]
+    along = panels(path, 3, HEAD + 2 * CAPTION + PANEL + GAP, height)[2]
+    for column in (100, 300, 500):  # the middle of a segment, in both cuts
+        np.testing.assert_allclose(across[300, column], along[height // 2, column], atol=25)
+
+
+def test_the_scale_bar_is_as_long_as_it_says(volumes, tmp_path):
+    raw, boundaries, labels, _ = (v[0] for v in volumes)
+    path = tmp_path / "overview.png"
+    overview(raw, boundaries, labels, path, title="", voxel_size_x=10.0)
+    bar = panels(path, 1)[0][PANEL - 17]  # a line through the bar: white on a dark box
+    # The longest round length that a third of 150 voxels of 10 nm holds is 200 nm.
+    assert (bar.min(axis=-1) == 255).sum() == pytest.approx(200 / 10 / 150 * PANEL, abs=1)
+
+
+def test_equal_input_gives_equal_files(volumes, tmp_path):
+    raw, boundaries, labels, _ = (v[0] for v in volumes)
+    for name in "ab":
+        overview(raw, boundaries, labels, tmp_path / name, title="x", voxel_size_x=4.6)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("title", "shape"),
+    [("a $b_ {c", (1, 1)), ("\u4e2d\u6587\n" * 200, (3, 400)), ("word " * 200, (900, 30)), ("", (1500, 1700))],
+)
+def test_any_title_and_shape_can_be_drawn(title, shape, tmp_path):
+    raw = np.zeros(shape, dtype=np.uint8)
+    path = tmp_path / "p.png"
+    overview(raw, raw, raw.astype(np.uint64), path, title=title, voxel_size_x=4.6, scores={"VOI": 1.0})
+    assert max(pixels(path).shape) < 3000
+
+
+def test_shapes_that_differ_are_refused(volumes, tmp_path):
+    raw, boundaries, labels, _ = (v[0] for v in volumes)
+    with pytest.raises(ValueError, match="do not fit together"):
+        overview(raw[1:], boundaries, labels, tmp_path / "p.png", title="", voxel_size_x=4.6)
+    with pytest.raises(ValueError, match="cannot be cut"):
+        overview_volume(raw, boundaries, labels, tmp_path / "p.png", title="", voxel_size=(1.0, 1.0, 1.0))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_missing_is_one_line(volumes, tmp_path):
+    raw, boundaries, labels, _ = (v[0] for v in volumes)
+    with pytest.raises(StorageError, match=r"missing.p\.png") as error:
+        overview(raw, boundaries, labels, tmp_path / "missing" / "p.png", title="", voxel_size_x=4.6)
+    assert "\n" not in str(error.value)
+
+
+def test_drawing_leaves_matplotlib_alone(tmp_path):
+    program = (
+        "import numpy as np, sys; from vimvol.report.picture import overview; a = np.zeros((9, 9), np.uint8);"
+        f"overview(a, a, a.astype(np.uint64), {str(tmp_path / 'p.png')!r}, title='t', voxel_size_x=1.0);"
+        "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules and 'dask' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_colours_are_a_function_of_the_id_and_far_apart():
+    ids = np.arange(1, 200, dtype=np.uint64)
+    colours = label_colours(ids)
+    np.testing.assert_array_equal(label_colours(ids[50:60]), colours[50:60])
+    np.testing.assert_array_equal(label_colours(np.zeros((2, 3), np.uint64)), np.zeros((2, 3, 4)))
+    assert (colours[:, 3] == 1).all()
+    assert colours.min() >= 0
+    assert colours.max() <= 1
+    neighbours = np.abs(np.diff(colours, axis=0)).max(axis=-1)
+    assert np.quantile(neighbours, 0.1) > 0.1
+    assert len(np.unique(np.round(colours, 3), axis=0)) > 0.95 * len(ids)

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from elf.segmentation.multicut import compute_edge_costs
+
+from vimvol.segment.costs import edge_costs
+
+MEAN = np.array([0.0, 0.1, 0.5, 0.9, 1.0])
+ONE = np.ones(5, np.int64)
+
+
+def test_low_boundaries_attract_and_high_ones_repel():
+    cost = edge_costs(MEAN, ONE)
+    assert (np.sign(cost) == [1, 1, 0, -1, -1]).all()
+    assert (np.diff(cost) < 0).all()
+    assert cost == pytest.approx(-cost[::-1])
+    assert cost[0] == pytest.approx(np.log(999))
+
+
+def test_beta_is_the_probability_at_which_an_edge_is_neutral():
+    # the prior of a cut weighs as much as evidence of the same probability
+    for beta in (0.2, 0.5, 0.7):
+        assert edge_costs(np.array([1 - beta]), ONE[:1], beta) == pytest.approx([0], abs=1e-12)
+    assert (edge_costs(MEAN, ONE, 0.7) < edge_costs(MEAN, ONE, 0.3)).all()
+
+
+def test_size_scales_an_edge_and_no_other():
+    size = np.array([1, 2, 3, 40, 5])
+    assert edge_costs(MEAN, size) == pytest.approx(edge_costs(MEAN, ONE) * size)
+    assert edge_costs(MEAN, size, size_weighting=False) == pytest.approx(edge_costs(MEAN, ONE))
+    assert (edge_costs(MEAN[:2], size[:2]) == edge_costs(MEAN, size)[:2]).all()
+
+
+@pytest.mark.parametrize(("weighting", "scheme"), [(True, "all"), (False, "none")])
+@pytest.mark.parametrize("beta", [0.3, 0.5, 0.6])
+def test_costs_agree_with_elf_up_to_scale(weighting, scheme, beta):
+    rng = np.random.default_rng(0)
+    mean, size = rng.uniform(0.05, 0.95, 200), rng.integers(1, 500, 200)
+    expected = compute_edge_costs(mean, size.astype(float), beta=beta, weighting_scheme=scheme)
+    expected *= size.max() if weighting else 1
+    assert edge_costs(mean, size, beta, weighting) == pytest.approx(expected, rel=0.05, abs=0.05 * size.max())
+    # elf squeezes probabilities into [.001, .999] where we clip them
+    assert np.corrcoef(edge_costs(mean, size, beta, weighting), expected)[0, 1] > 0.99999
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, -1.0])
+def test_a_beta_that_is_no_probability_is_refused(beta):
+    with pytest.raises(ValueError, match="beta"):
+        edge_costs(MEAN, ONE, beta)
+
+
+def test_no_edges_have_no_costs():
+    assert edge_costs(np.empty(0), np.empty(0, np.int64)).shape == (0,)

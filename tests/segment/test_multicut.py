@@ -1,0 +1,150 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vimvol.errors import ConfigError
+from vimvol.segment.multicut import SOLVERS, energy, solve
+
+MULTICUT_SOLVERS = [name for name in SOLVERS if name != "components"]
+
+
+def edges(*pairs):
+    return np.array(pairs, np.uint64).reshape(-1, 2)
+
+
+def random_graph(n, seed, density=0.7):
+    rng = np.random.default_rng(seed)
+    pairs = [pair for pair in itertools.combinations(range(n), 2) if rng.random() < density]
+    return edges(*pairs), rng.normal(0, 1, len(pairs))
+
+
+def partitions(n):
+    """All partitions of n nodes, as restricted growth strings."""
+    if n == 0:
+        yield ()
+        return
+    for rest in partitions(n - 1):
+        for label in range(max(rest, default=-1) + 2):
+            yield (*rest, label)
+
+
+@st.composite
+def graphs(draw):
+    n = draw(st.integers(1, 8))
+    pairs = list(itertools.combinations(range(n), 2))
+    chosen = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
+    costs = draw(st.lists(st.floats(-10, 10), min_size=len(chosen), max_size=len(chosen)))
+    return n, edges(*chosen), np.array(costs, np.float64)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+class TestEverySolver:
+    def test_an_empty_graph_has_no_labels(self, solver):
+        assert solve(0, edges(), np.empty(0), solver).shape == (0,)
+
+    def test_nodes_without_edges_stay_alone(self, solver):
+        assert solve(3, edges(), np.empty(0), solver).tolist() == [0, 1, 2]
+        assert solve(5, edges((1, 3)), np.array([2.0]), solver).tolist() == [0, 1, 2, 1, 3]
+
+    @pytest.mark.parametrize(("cost", "expected"), [(1.0, [0, 0]), (-1.0, [0, 1])])
+    def test_one_edge_joins_or_cuts(self, solver, cost, expected):
+        assert solve(2, edges((0, 1)), np.array([cost]), solver).tolist() == expected
+
+    def test_attraction_everywhere_joins_all(self, solver):
+        uv, costs = random_graph(30, 0)
+        assert (solve(30, uv, np.abs(costs) + 0.1, solver) == 0).all()
+
+    def test_repulsion_everywhere_joins_nothing(self, solver):
+        uv, costs = random_graph(30, 0)
+        assert (solve(30, uv, -np.abs(costs) - 0.1, solver) == np.arange(30)).all()
+
+    def test_two_cliques_come_apart(self, solver):
+        inside = [*itertools.combinations(range(5), 2), *itertools.combinations(range(5, 10), 2)]
+        between = list(itertools.product(range(5), range(5, 10)))
+        costs = np.array([1.0] * len(inside) + [-1.0] * len(between))
+        assert solve(10, edges(*inside, *between), costs, solver).tolist() == [0] * 5 + [1] * 5
+
+    @given(graph=graphs())
+    @settings(max_examples=30)
+    def test_labels_are_numbered_by_first_node_and_no_worse_than_one_group(self, solver, graph):
+        n, uv, costs = graph
+        labels = solve(n, uv, costs, solver)
+        assert labels.dtype == np.uint64
+        assert labels.shape == (n,)
+        firsts = [labels.tolist().index(label) for label in range(int(labels.max()) + 1)]
+        assert firsts == sorted(firsts)
+        assert energy(uv, costs, labels) <= 1e-9
+
+    @given(graph=graphs())
+    @settings(max_examples=30)
+    def test_groups_are_connected(self, solver, graph):
+        n, uv, costs = graph
+        labels = solve(n, uv, costs, solver)
+        inside = uv[labels[uv[:, 0]] == labels[uv[:, 1]]]
+        assert (solve(n, inside, np.ones(len(inside)), "components") == labels).all()
+
+    def test_the_order_of_edges_changes_nothing(self, solver):
+        uv, costs = random_graph(60, 3)
+        order = np.random.default_rng(0).permutation(len(uv))
+        turned = np.ascontiguousarray(uv[order, ::-1])
+        assert (solve(60, uv, costs, solver) == solve(60, turned, costs[order], solver)).all()
+
+    def test_a_run_can_be_repeated(self, solver):
+        uv, costs = random_graph(60, 3)
+        assert (solve(60, uv, costs, solver) == solve(60, uv.copy(), costs.copy(), solver)).all()
+
+
+@pytest.mark.parametrize("solver", MULTICUT_SOLVERS)
+@given(graph=graphs())
+@settings(max_examples=30)
+def test_a_multicut_is_no_worse_than_cutting_all(solver, graph):
+    n, uv, costs = graph
+    assert energy(uv, costs, solve(n, uv, costs, solver)) <= costs.sum() + 1e-9
+
+
+def test_small_problems_are_solved_nearly_to_the_optimum():
+    groups = np.array(list(partitions(6)), np.uint64)
+    assert len(groups) == 203
+    solved = dict.fromkeys(SOLVERS, 0)
+    for seed in range(25):
+        uv, costs = random_graph(6, seed)
+        best = min(energy(uv, costs, labels) for labels in groups)
+        for name in SOLVERS:
+            found = energy(uv, costs, solve(6, uv, costs, name))
+            assert found >= best - 1e-9
+            solved[name] += found <= best + 1e-9
+    assert solved["kernighan-lin"] >= 22
+    assert solved["kernighan-lin"] >= solved["greedy"] >= solved["components"]
+
+
+def test_kernighan_lin_improves_on_greedy():
+    better = 0
+    for seed in range(10):
+        uv, costs = random_graph(40, seed, 0.3)
+        greedy, kernighan_lin = (energy(uv, costs, solve(40, uv, costs, name)) for name in ("greedy", "kernighan-lin"))
+        assert kernighan_lin <= greedy + 1e-9
+        better += kernighan_lin < greedy - 1e-9
+    assert better > 0
+
+
+def test_an_unknown_solver_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match=r"'magic' does not exist.*kernighan-lin, greedy, components"):
+        solve(2, edges((0, 1)), np.ones(1), "magic")
+
+
+@pytest.mark.parametrize(
+    ("uv", "costs", "message"),
+    [
+        (edges((0, 1)), np.ones(2), "do not fit"),
+        (edges((0, 1)), np.array([np.nan]), "not finite"),
+        (edges((0, 2)), np.ones(1), "beyond the 2"),
+        (edges((1, 1)), np.ones(1), "to itself"),
+        (edges((0, 1), (1, 0)), np.ones(2), "occurs twice"),
+    ],
+)
+def test_what_is_no_graph_is_refused(uv, costs, message):
+    with pytest.raises(ValueError, match=message):
+        solve(2, uv, costs)

@@ -1,0 +1,228 @@
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import ome_zarr_models
+import pytest
+import zarr
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Reader
+
+from tests.support import digest, small_config
+from vimvol.errors import InputError, OutputExistsError
+from vimvol.io.arrays import read_box
+from vimvol.stages.manifest import read_manifest
+from vimvol.stages.segment import segment_volume
+
+
+def labels_of(out: Path, level: int = 0) -> np.ndarray:
+    return zarr.open_array(str(out / "labels" / "segmentation" / str(level)), mode="r")[:]
+
+
+def test_labels_are_consecutive_uint64(reference: Path) -> None:
+    labels = labels_of(reference)
+    assert labels.dtype == np.uint64
+    ids = np.unique(labels)
+    ids = ids[ids > 0]
+    np.testing.assert_array_equal(ids, np.arange(1, len(ids) + 1))
+    assert len(ids) > 5
+
+
+def test_every_level_of_the_label_pyramid_holds_only_ids_of_the_one_below(reference: Path) -> None:
+    number = 0
+    while (reference / "labels" / "segmentation" / str(number + 1)).is_dir():
+        below, here = labels_of(reference, number), labels_of(reference, number + 1)
+        assert set(np.unique(here)) <= set(np.unique(below))
+        assert here.shape != below.shape
+        number += 1
+
+
+def test_the_output_is_valid_ome_zarr(reference: Path) -> None:
+    image = ome_zarr_models.open_ome_zarr(zarr.open_group(str(reference), mode="r"))
+    assert image.ome_zarr_version == "0.5"
+    labels = ome_zarr_models.open_ome_zarr(zarr.open_group(str(reference / "labels" / "segmentation"), mode="r"))
+    assert labels.attributes.ome.image_label is not None
+    location = parse_url(str(reference))
+    assert location is not None
+    nodes = list(Reader(location)())
+    assert {"boundaries", "segmentation"} <= {str(node.metadata.get("name", "")) for node in nodes}
+    array = zarr.open_array(str(reference / "labels" / "segmentation" / "0"), mode="r")
+    assert array.shards == (2, 64, 48)
+    assert array.chunks == (2, 32, 48)
+
+
+@pytest.mark.parametrize("block", [[4, 128, 144], [2, 128, 48]])
+def test_blocks_do_not_change_a_byte(sample: Path, reference: Path, tmp_path: Path, block: list[int]) -> None:
+    segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(run__block=block))
+    assert digest(tmp_path / "out.zarr") == digest(reference)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_do_not_change_a_byte(sample: Path, reference: Path, tmp_path: Path, workers: int) -> None:
+    segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(run__workers=workers))
+    assert digest(tmp_path / "out.zarr") == digest(reference)
+
+
+@pytest.mark.parametrize("dimension", ["2d", "3d"])
+def test_blocks_do_not_change_a_byte_in_either_dimension(sample: Path, tmp_path: Path, dimension: str) -> None:
+    shared = {"fragments__dimension": dimension, "fragments__tile": [3, 48, 80], "fragments__halo": [1, 8, 8]}
+    segment_volume(f"{sample}:raw", str(tmp_path / "a.zarr"), small_config(**shared))
+    segment_volume(f"{sample}:raw", str(tmp_path / "b.zarr"), small_config(**shared, run__block=[4, 64, 96]))
+    assert digest(tmp_path / "a.zarr") == digest(tmp_path / "b.zarr")
+
+
+def test_2d_mode_keeps_slices_apart_and_ignores_tiles(sample: Path, tmp_path: Path) -> None:
+    config = small_config(segment__mode="2d")
+    segment_volume(f"{sample}:raw", str(tmp_path / "a.zarr"), config)
+    segment_volume(f"{sample}:raw", str(tmp_path / "b.zarr"), small_config(segment__mode="2d", run__block=[4, 64, 144]))
+    assert digest(tmp_path / "a.zarr") == digest(tmp_path / "b.zarr")
+    slices = [set(np.unique(plane)) - {0} for plane in labels_of(tmp_path / "a.zarr")]
+    assert sum(map(len, slices)) == len(set().union(*slices))
+
+
+INTERRUPTED = """
+import os, sys
+from tests.support import small_config
+from vimvol.stages import segment, {module}
+from vimvol.stages.{module} import {task}
+
+calls = 0
+original = {task}.__call__
+
+def stop_at_the_third(self, block):
+    global calls
+    calls += 1
+    if calls == 3:
+        os.kill(os.getpid(), 9)
+    return original(self, block)
+
+{task}.__call__ = stop_at_the_third
+segment.segment_volume(sys.argv[1], sys.argv[2], small_config())
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "task"),
+    [
+        ("predict", "PredictBlock"),
+        ("fragments", "FragmentsBlock"),
+        ("graph", "GraphBlock"),
+        ("write", "WriteBlock"),
+    ],
+)
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    sample: Path, reference: Path, tmp_path: Path, module: str, task: str
+) -> None:
+    out = tmp_path / "out.zarr"
+    script = INTERRUPTED.format(module=module, task=task)
+    killed = subprocess.run(
+        [sys.executable, "-c", script, f"{sample}:raw", str(out)], cwd=Path(__file__).parents[2], check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert (read_manifest(str(out)) or {})["state"] == "running"
+    done = sorted((out / "vimvol" / "ledger" / module).glob("*/*.json"))
+    assert len(done) == 2
+    before = {path: path.stat().st_mtime_ns for path in done}
+    segment_volume(f"{sample}:raw", str(out), small_config())
+    assert {path: path.stat().st_mtime_ns for path in done} == before
+    assert digest(out) == digest(reference)
+    assert (read_manifest(str(out)) or {})["state"] == "complete"
+
+
+def test_a_finished_run_is_not_done_again(sample: Path, reference: Path) -> None:
+    before = (reference / "vimvol" / "run.json").read_bytes()
+    start = time.perf_counter()
+    segment_volume(f"{sample}:raw", str(reference), small_config())
+    assert (reference / "vimvol" / "run.json").read_bytes() == before
+    assert time.perf_counter() - start < 60
+
+
+def test_other_settings_need_overwrite_and_recompute_only_what_depends_on_them(
+    sample: Path, reference: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.zarr"
+    shutil.copytree(reference, out)
+    changed = small_config(agglomerate__beta=0.8)
+    with pytest.raises(OutputExistsError, match=r"agglomerate.beta: 0.5 -> 0.8.*--overwrite"):
+        segment_volume(f"{sample}:raw", str(out), changed)
+    assert digest(out) == digest(reference)
+    predicted = {path: path.stat().st_mtime_ns for path in (out / "0" / "c").rglob("*") if path.is_file()}
+    segment_volume(f"{sample}:raw", str(out), changed, overwrite=True)
+    assert {path: path.stat().st_mtime_ns for path in predicted} == predicted
+    fresh = tmp_path / "fresh.zarr"
+    segment_volume(f"{sample}:raw", str(fresh), changed)
+    assert digest(out) == digest(fresh)
+    assert digest(out) != digest(reference)
+
+
+def test_going_back_to_earlier_settings_does_not_trust_what_was_overwritten(
+    sample: Path, reference: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.zarr"
+    shutil.copytree(reference, out)
+    segment_volume(f"{sample}:raw", str(out), small_config(fragments__min_size=300), overwrite=True)
+    segment_volume(f"{sample}:raw", str(out), small_config(), overwrite=True)
+    assert digest(out) == digest(reference)
+
+
+def test_another_layout_starts_anew(sample: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.zarr"
+    shutil.copytree(reference, out)
+    segment_volume(f"{sample}:raw", str(out), small_config(output__shard=[2, 32, 48]), overwrite=True)
+    np.testing.assert_array_equal(labels_of(out), labels_of(reference))
+    assert zarr.open_array(str(out / "labels" / "segmentation" / "0"), mode="r").shards == (2, 32, 48)
+
+
+def test_an_output_that_is_not_ours_is_never_touched(sample: Path, tmp_path: Path) -> None:
+    out = tmp_path / "precious.zarr"
+    out.mkdir()
+    (out / "data").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(OutputExistsError, match="no output of vimvol"):
+            segment_volume(f"{sample}:raw", str(out), small_config(), overwrite=overwrite)
+    assert [path.name for path in out.iterdir()] == ["data"]
+
+
+def test_the_input_is_never_the_output(sample: Path) -> None:
+    with pytest.raises(InputError, match="would overwrite the input"):
+        segment_volume(f"{sample}:raw", str(sample), small_config(), overwrite=True)
+
+
+def test_the_manifest_tells_what_made_the_output(sample: Path, reference: Path) -> None:
+    manifest = json.loads((reference / "vimvol" / "run.json").read_text())
+    assert manifest["state"] == "complete"
+    assert manifest["input"]["path"] == str(sample)
+    assert len(manifest["model"]["sha256"]) == 64
+    assert manifest["versions"]["torch"]
+    assert manifest["config"]["predict"]["tile"] == [64, 64]
+    assert manifest["segments"] == int(labels_of(reference).max())
+
+
+def test_the_whole_graph_is_that_of_the_volume(sample: Path, reference: Path) -> None:
+    """Edges accumulated by block equal those of the fragments taken whole."""
+    from vimvol.engine.ledger import block_name
+    from vimvol.geometry import Block
+    from vimvol.io.tables import read_table
+    from vimvol.segment.graph import EdgeTable, edge_table, merge
+    from vimvol.stages.fragments import read_boundaries, read_fragments
+    from vimvol.stages.graph import edges_of
+    from vimvol.stages.segment import prepare
+
+    job = prepare(f"{sample}:raw", str(reference), small_config())
+    whole = Block.whole(job.shape)
+    window = read_fragments(job, whole)
+    np.testing.assert_array_equal(window.ids, np.arange(1, len(window.ids) + 1))
+    expected = edge_table(window.labels, read_boundaries(job, whole), whole)
+    parts = [EdgeTable.from_columns(read_table(edges_of(job), block_name(block))) for block in job.plan("graph")]
+    merged = merge(parts)
+    for name, column in expected.columns().items():
+        np.testing.assert_array_equal(column, merged.columns()[name], err_msg=name)
+    assert len(parts) > 4
+    assert read_box(job.fragments, whole).max() < len(window.ids)
+    assert dataclasses.is_dataclass(window)

@@ -1,0 +1,40 @@
+"""Settings for small volumes, and what a test asks of an output."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from vimvol.config import SegmentConfig, load_config
+
+SMALL = {
+    "output.chunk": [2, 32, 48],
+    "output.shard": [2, 64, 48],
+    "predict.tile": [64, 64],
+    "predict.halo": [16, 16],
+    "fragments.tile": [1, 64, 64],
+    "fragments.halo": [0, 16, 16],
+    "run.workers": 0,
+}
+"""Blocks, tiles and shards small enough that a volume of 128 voxels has several of each, which do not line up."""
+
+
+def small_config(**changes: object) -> SegmentConfig:
+    return load_config(SegmentConfig, None, {**SMALL, **{key.replace("__", "."): v for key, v in changes.items()}})
+
+
+def digest(out: str | Path) -> dict[str, str]:
+    """Digest of the decoded content of every image and label array of an output, and of its metadata."""
+    root = zarr.open_group(str(out), mode="r")
+    labels = zarr.open_group(str(out), mode="r", path="labels")
+    found = {"/": json.dumps(root.attrs.asdict(), sort_keys=True)}
+    for prefix, nodes in (("", root.members()), ("labels/", labels.members(max_depth=None))):
+        for path, node in nodes:
+            if isinstance(node, zarr.Array):
+                content = hashlib.sha256(np.ascontiguousarray(node[:]).tobytes()).hexdigest()
+                found[prefix + path] = f"{content} {node.shape}"
+            elif path != "vimvol":
+                found[prefix + path] = json.dumps(node.attrs.asdict(), sort_keys=True)
+    return found

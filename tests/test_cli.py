@@ -1,0 +1,209 @@
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from tests.support import SMALL, digest
+from vimvol.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def vimvol(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: object) -> tuple[int, str, str]:
+    """Run the command line in this process; return exit code, standard output and standard error."""
+    monkeypatch.setattr(sys, "argv", ["vimvol", *map(str, args)])
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        main()
+        code = 0
+    except SystemExit as leave:
+        code = int(leave.code or 0)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    return lambda *args: vimvol(capsys, monkeypatch, *args)
+
+
+def settings(**more: object) -> list[str]:
+    return [f"--set={key}={json.dumps(value)}" for key, value in {**SMALL, **more}.items()]
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """An HDF5 file with good and bad datasets."""
+    path = tmp_path / "volume.h5"
+    with h5py.File(path, "w") as file:
+        file["volumes/raw"] = np.zeros((4, 64, 64), np.uint8)
+        file["volumes/double"] = np.zeros((4, 64, 64), np.float64)
+        file["volumes/line"] = np.zeros(64, np.uint8)
+        file["volumes/narrow"] = np.zeros((4, 8, 64), np.uint8)
+        file["volumes/labels/neuron_ids"] = np.ones((4, 64, 64), np.uint64)
+        file["volumes/labels/short"] = np.ones((2, 64, 64), np.uint64)
+        file["volumes/labels/empty"] = np.zeros((4, 64, 64), np.uint64)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("{h5}x", [], "does not exist"),
+        ("{h5}:volumes/rwa", [], "rwa.*volumes/raw"),
+        ("{h5}:volumes/double", [], "float64"),
+        ("{h5}:volumes/line", [], "volumes/line"),
+        ("{h5}:volumes/narrow", [], "8 voxels along y"),
+        ("{h5}:volumes/raw", ["--set", "predict.tille=[1,1]"], "unknown key 'predict.tille'.*did you mean 'tile'"),
+        ("{h5}:volumes/raw", ["--set", "predict.batch=-1"], "predict.batch = -1"),
+        ("{h5}:volumes/raw", ["--config", "{h5}.yaml"], "h5.yaml does not exist"),
+        ("{h5}:volumes/raw", ["--model", "vimunet-nanu"], "vimunet-nanu"),
+        ("{h5}:volumes/raw", ["--model", "{h5}"], "volume.h5"),
+        ("{h5}:volumes/raw", ["--cluster", "slrum"], "cluster 'slrum' is not known"),
+        ("{h5}:volumes/raw", ["--set", "agglomerate.solver=best"], "solver 'best'"),
+        ("{h5}:volumes/raw", ["--set", "output.shard=[4,100,100]"], "shard"),
+        ("{h5}:volumes/raw", ["--set", "output.shard=[4,32,32]", "--set", "output.chunk=[4,32,32]", "--set",
+                              "run.block=[4,33,32]"], "no multiple of the shard"),
+        ("{h5}:volumes/raw", ["--set", "predict.device=gpu"], "predict.device = 'gpu'"),
+        ("{h5}:volumes/raw", ["--set", "input.axes=tyx"], "axes"),
+        ("{h5}:volumes/raw", ["--set", "input.voxel_size=[0,1,1]"], "voxel size .*positive"),
+    ],
+)  # fmt: skip
+def test_a_mistake_gets_one_line_and_nothing_is_written(run, volume: Path, source, options, message) -> None:
+    out = volume.with_name("out.zarr")
+    fill = {"h5": str(volume)}
+    code, _, err = run("segment", source.format(**fill), out, *(o.format(**fill) for o in options))
+    assert code == 2, err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert re.search(message, err), err
+    assert not out.exists()
+
+
+def test_a_checkpoint_of_another_kind_gets_one_line(run, volume: Path, tmp_path: Path) -> None:
+    import torch
+
+    path = tmp_path / "other.pt"
+    torch.save({"model_state": {"some.weight": torch.zeros(3)}}, path)
+    code, _, err = run("segment", f"{volume}:volumes/raw", tmp_path / "out.zarr", "--model", path)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "other.pt" in err
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def test_segment_evaluate_and_info(run, sample: Path, tmp_path: Path) -> None:
+    out, scores = tmp_path / "out.zarr", tmp_path / "scores.json"
+    code, text, err = run("segment", f"{sample}:raw", out, *settings())
+    assert code == 0, err
+    assert "segments of" in text
+    assert (out / "vimvol" / "overview.png").read_bytes().startswith(b"\x89PNG")
+    assert "predict" in err
+    code, text, _ = run("evaluate", out, f"{sample}:labels", "--json", scores)
+    assert code == 0
+    result = json.loads(scores.read_text())
+    assert result["mode"] == "3d"
+    assert 0 < result["scores"]["volume, band 2"]["cremi"] < 2
+    assert "cremi" in text.lower()
+    code, text, _ = run("info", out)
+    assert code == 0
+    assert "labels/segmentation/0" in text
+    code, _, err = run("segment", f"{sample}:raw", out, *settings(), "--set", "agglomerate.beta=0.6")
+    assert code == 2
+    assert "--overwrite" in err
+
+
+def test_a_stack_of_tiff_in_2d_mode(run, sample: Path, tmp_path: Path) -> None:
+    stack = tmp_path / "stack.tif"
+    tifffile.imwrite(stack, zarr.open_array(str(sample / "raw"), mode="r")[:3], photometric="minisblack")
+    out = tmp_path / "out.zarr"
+    code, _, err = run("segment", stack, out, *settings(), "--set=segment.mode=2d", "--set=input.voxel_size=[50,4,4]")
+    assert code == 0, err
+    assert zarr.open_array(str(out / "labels" / "segmentation" / "0"), mode="r").shape == (3, 128, 120)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "truth", "message"),
+    [
+        ("volumes/labels/short", "volumes/labels/neuron_ids", "voxels do not correspond"),
+        ("volumes/labels/neuron_ids", "volumes/labels/empty", "0 everywhere|no voxel|nothing"),
+        ("volumes/double", "volumes/labels/neuron_ids", "float64"),
+        ("volumes/none", "volumes/labels/neuron_ids", "volumes/none"),
+    ],
+)
+def test_what_cannot_be_scored_gets_one_line(run, volume: Path, segmentation, truth, message) -> None:
+    code, _, err = run("evaluate", f"{volume}:{segmentation}", f"{volume}:{truth}")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert re.search(message, err), err
+
+
+def test_models_lists_names_parameters_and_terms(run) -> None:
+    code, text, _ = run("models")
+    assert code == 0
+    for name in ("vimunet-nano", "vimunet-tiny", "vimunet-small", "unet-nano", "unet"):
+        assert name in text
+    assert "18,499,625" in text
+    assert "NC" in text
+
+
+def test_help_and_version_are_quick_and_load_no_framework() -> None:
+    for option in ("--help", "--version"):
+        script = f"import sys; sys.argv = ['vimvol', '{option}']\nfrom vimvol.cli import main\ntry: main()\n"
+        script += "finally: assert not {'torch', 'dask', 'zarr'} & set(sys.modules)"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert "vimvol" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_says_how_to_go_on_and_does(run, sample: Path, reference: Path, tmp_path: Path, number) -> None:
+    out = tmp_path / "out.zarr"
+    command = [sys.executable, "-m", "vimvol", "segment", f"{sample}:raw", str(out), *settings(), "--workers", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    ledger = out / "vimvol" / "ledger" / "predict"
+    deadline = time.monotonic() + 120
+    while not list(ledger.glob("*/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    err = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, err
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    code, _, err = run("segment", f"{sample}:raw", out, *settings())
+    assert code == 0, err
+    assert "done before" in err
+    assert digest(out) == digest(reference)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="a small file system needs root to mount")
+def test_a_full_disk_gets_one_line_and_goes_on_when_there_is_room(run, sample: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this machine does not let a test mount a small file system")
+    try:
+        code, _, err = run("segment", f"{sample}:raw", disk / "out.zarr", *settings())
+        last = err.strip().splitlines()[-1]
+        assert code == 1, err
+        assert last.startswith("error: ")
+        assert "No space left" in last
+        assert "Traceback" not in err
+        subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+        code, _, err = run("segment", f"{sample}:raw", disk / "out.zarr", *settings())
+        assert code == 0, err
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

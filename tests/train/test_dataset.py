@@ -1,0 +1,108 @@
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from vimvol.config import TrainConfig
+from vimvol.errors import InputError
+from vimvol.train.dataset import CropDataset, SliceDataset, check_patch, load_data
+
+
+def with_volume(config: TrainConfig, **changes: object) -> TrainConfig:
+    volume = config.volumes[0].model_copy(update=changes)
+    return config.model_copy(update={"volumes": (volume,)})
+
+
+def test_planes_and_validation_slices_are_cut_from_their_ranges(config):
+    data = load_data(config)
+    assert [s.raw.shape for s in data.train] == [(6, 60, 70), (60, 6, 70)]
+    assert [s.raw.shape for s in data.validate] == [(2, 60, 70)]
+    assert data.shares == (0.5, 0.5)
+    assert data.voxel_sizes == ((10.0, 10.0, 10.0),)
+
+
+def test_no_plane_holds_a_voxel_to_validate_on(config, annotated):
+    """Other data there, with the same statistics, change nothing that is trained on."""
+    with h5py.File(annotated) as source, h5py.File(annotated.parent / "other.h5", "w") as target:
+        for name in ("volumes/raw", "volumes/labels/neuron_ids"):
+            volume = source[name][:]
+            volume[6:] = volume[6:, ::-1, ::-1]
+            target[name] = volume
+    other = with_volume(config, raw="other.h5:volumes/raw", labels="other.h5:volumes/labels/neuron_ids")
+    for before, after in zip(load_data(config).train, load_data(other).train, strict=True):
+        np.testing.assert_array_equal(before.labels, after.labels)
+        np.testing.assert_array_equal(before.raw, after.raw)
+
+
+def test_intensities_have_mean_0_and_deviation_1_over_the_volume(config):
+    whole = with_volume(config, train=(0, 8), validate_=None, planes=("z",))
+    sections = load_data(whole).train[0]
+    values = np.stack([sections.standardised(i) for i in range(8)])
+    assert values.mean() == pytest.approx(0, abs=1e-4)
+    assert values.std() == pytest.approx(1, abs=1e-4)
+
+
+def test_gaps_are_closed_for_training_and_kept_for_scoring(config):
+    data = load_data(with_volume(config, train=(0, 2), validate_=(2, 3)))
+    assert (data.train[0].labels > 0).all()
+    data = load_data(with_volume(config, train=(2, 3), validate_=(0, 2)))
+    assert (data.validate[0].labels == 0).any()
+
+
+def test_a_crop_depends_on_seed_and_number_alone(config):
+    data = load_data(config)
+    first, second = CropDataset(data, config, 0, 8), CropDataset(data, config, 4, 8)
+    assert len(first) == 8
+    for key in ("image", "target", "weight"):
+        first[1]
+        torch.testing.assert_close(second[1][key], first[5][key], rtol=0, atol=0)
+        assert first[5][key].shape == (1, 32, 32)
+        assert first[5][key].dtype == torch.float32
+    other = CropDataset(data, config.model_copy(update={"seed": 1}), 0, 8)
+    assert not torch.equal(other[5]["image"], first[5]["image"])
+    assert set(first[5]["target"].unique().tolist()) <= {0.0, 1.0}
+
+
+def test_boundaries_are_dark(config):
+    """Image and target belong to each other after all augmentation."""
+    crops = CropDataset(load_data(config), config, 0, 20)
+    gap = [float(c["image"][c["target"] > 0].mean() - c["image"][c["target"] == 0].mean()) for c in crops]
+    assert np.mean(gap) < -0.5
+
+
+def test_a_validation_slice_keeps_its_shape_and_labels(config):
+    item = SliceDataset(load_data(config).validate[0], fill=5, width=2)[0]
+    assert item["image"].shape == item["target"].shape == item["weight"].shape == (1, 60, 70)
+    assert item["labels"].shape == (60, 70)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"raw": "missing.h5:volumes/raw"}, ["missing.h5", "does not exist"]),
+        ({"labels": "cells.h5:volumes/labels/no"}, ["volumes/labels/no"]),
+        ({"train": (0, 9)}, ["[0, 9]", "8"]),
+        ({"train": (3, 3)}, ["[3, 3]"]),
+        ({"train": (0, 7)}, ["[0, 7]", "[6, 8]", "share"]),
+    ],
+)
+def test_what_does_not_fit_is_told_in_one_line(config, changes, parts):
+    with pytest.raises(InputError) as error:
+        load_data(with_volume(config, **changes))
+    message = str(error.value)
+    assert "\n" not in message
+    assert all(part in message for part in parts), message
+
+
+def test_another_shape_of_labels_is_told(config, annotated):
+    path = annotated.parent / "small.h5"
+    with h5py.File(path, "w") as file:
+        file["labels"] = np.ones((8, 60, 60), np.uint32)
+    with pytest.raises(InputError, match=r"\(8, 60, 70\).*\(8, 60, 60\)"):
+        load_data(with_volume(config, labels="small.h5:labels"))
+
+
+def test_a_crop_that_the_network_cannot_halve_is_refused():
+    check_patch((64, 96), 16)
+    with pytest.raises(InputError, match=r"\[60, 64\] is no multiple of 16.*\[64, 64\]"):
+        check_patch((60, 64), 16)

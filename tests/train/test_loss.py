@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from vimvol.train.loss import dice_bce_loss
+
+
+def tensors(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    target = (torch.rand(2, 1, 8, 8, generator=generator) > 0.8).float()
+    return torch.randn(2, 1, 8, 8, generator=generator), target
+
+
+def test_a_perfect_prediction_costs_nothing():
+    _, target = tensors()
+    assert float(dice_bce_loss((target * 2 - 1) * 50, target, torch.ones_like(target))) == pytest.approx(0, abs=1e-4)
+
+
+def test_a_wrong_prediction_costs_more_than_an_unsure_one():
+    _, target = tensors()
+    weight = torch.ones_like(target)
+    wrong, unsure = dice_bce_loss((1 - target * 2) * 5, target, weight), dice_bce_loss(target * 0, target, weight)
+    assert wrong > unsure > 0
+
+
+def test_ignored_voxels_have_no_say():
+    logits, target = tensors()
+    weight = torch.ones(2, 1, 8, 8)
+    weight[..., :4] = 0
+    loss = dice_bce_loss(logits, target, weight)
+    changed = logits.clone()
+    changed[..., :4] = 30
+    assert dice_bce_loss(changed, target, weight) == loss
+
+
+def test_without_any_voxel_it_is_0_and_has_a_gradient():
+    logits, target = tensors()
+    logits.requires_grad_()
+    loss = dice_bce_loss(logits, target, torch.zeros_like(target))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert not logits.grad.any()
+
+
+def test_a_missed_boundary_weighs_as_much_as_told():
+    target = torch.zeros(1, 1, 4, 4)
+    target[..., 0] = 1
+    weight = torch.ones_like(target)
+    missed, invented = torch.full_like(target, -20.0), torch.full_like(target, 20.0)
+    plain = [float(dice_bce_loss(x, target, weight)) for x in (missed, invented)]
+    weighted = [float(dice_bce_loss(x, target, weight, 4.0)) for x in (missed, invented)]
+    assert weighted[0] > plain[0]
+    assert weighted[1] < plain[1]

@@ -1,0 +1,179 @@
+"""How a segmentation is scored: what is ignored, filled and averaged before the metrics.
+
+Two protocols, for instances of slices and for bodies in a volume. Both leave out the voxels that the ground
+truth does not label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import bioimage_cpp as bic
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from vimvol.errors import InputError
+from vimvol.evaluate.contingency import Contingency
+from vimvol.evaluate.metrics import METRICS
+
+PARTITION_METRICS = ("voi_split", "voi_merge", "adapted_rand", "cremi")
+"""Metrics that compare partitions."""
+
+OBJECT_METRICS = ("mean_segmentation_accuracy", "sa50", "sa75")
+"""Metrics that compare objects."""
+
+
+def score_slices(seg: NDArray[np.integer], gt: NDArray[np.integer], min_size: int = 25) -> dict[str, float]:
+    """Score the instances of slices: the mean over slices of every metric.
+
+    Voxels where the ground truth is 0 are left out: a dense segmentation would otherwise lose accuracy for every
+    membrane that it gives to a neighbour. For the metrics of objects, ground-truth objects below ``min_size`` are
+    left out as well, and segments below ``min_size`` in the rest are background.
+
+    Parameters
+    ----------
+    seg, gt
+        (Z, Y, X) integers; a label means nothing beyond its slice. Slices without ground truth are left out.
+    min_size
+        Voxels.
+
+    Returns
+    -------
+    dict
+        The names of `vimvol.evaluate.metrics.METRICS`.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not fit or no slice has a ground truth.
+    """
+    _check(seg, gt)
+    tables = [Contingency.from_arrays(a, b) for a, b in zip(seg, gt, strict=True)]
+    scores = [score_slice(table, min_size) for table in tables if len(table)]
+    if not scores:
+        raise InputError(f"ground truth of {len(gt)} slices is 0 everywhere, so nothing can be scored; give labels")
+    return {name: float(np.mean([score[name] for score in scores])) for name in METRICS}
+
+
+def score_slice(table: Contingency, min_size: int = 25) -> dict[str, float]:
+    """Score one slice from its table; see `score_slices`.
+
+    Parameters
+    ----------
+    table
+        Of the slice, without the voxels where the ground truth is 0.
+    min_size
+        Voxels.
+
+    Raises
+    ------
+    InputError
+        If the table is empty.
+    """
+    scores = {name: METRICS[name](table) for name in PARTITION_METRICS}
+    objects = table.without_small(min_size)
+    return scores | {name: METRICS[name](objects) if len(objects) else 0.0 for name in OBJECT_METRICS}
+
+
+def score_volume(
+    seg: NDArray[np.integer], gt: NDArray[np.integer], band: int = 0, ignore_gt: Collection[int] = (0,)
+) -> dict[str, float]:
+    """Score the bodies of a volume by variation of information, adapted Rand error and CREMI score.
+
+    Background of the segmentation (0) takes the nearest label. A ``band`` of 2 leaves out the voxels at boundaries
+    of the ground truth, where annotators do not agree; without it, the placing of boundaries alone costs about .3 +
+    .3 bits.
+
+    Parameters
+    ----------
+    seg, gt
+        (Z, Y, X) integers.
+    band
+        Voxels nearer than this to a boundary of the ground truth in their slice are left out; see `boundary_band`.
+    ignore_gt
+        Labels of the ground truth that are left out; their borders count as boundaries.
+
+    Returns
+    -------
+    dict
+        The names of `PARTITION_METRICS`.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not fit or nothing is left to score.
+    """
+    _check(seg, gt)
+    table = volume_table(fill_background(seg), gt, band, ignore_gt)
+    return {name: METRICS[name](table) for name in PARTITION_METRICS}
+
+
+def volume_table(
+    seg: NDArray[np.integer], gt: NDArray[np.integer], band: int = 0, ignore_gt: Collection[int] = (0,)
+) -> Contingency:
+    """Return the table that `score_volume` scores, slice after slice; tables of stacks of slices merge exactly.
+
+    Parameters
+    ----------
+    seg
+        (Z, Y, X) integers, background filled.
+    gt, band, ignore_gt
+        As in `score_volume`.
+    """
+    tables = []
+    for segments, objects in zip(seg, gt, strict=True):
+        if band > 0:
+            kept = ~boundary_band(objects, band)
+            segments, objects = segments[kept], objects[kept]
+        tables.append(Contingency.from_arrays(segments, objects, ignore_gt))
+    return Contingency.merge(tables)
+
+
+def boundary_band(gt: NDArray[np.integer], width: int) -> NDArray[np.bool_]:
+    """Find the voxels of a slice nearer than ``width`` voxels to a boundary of the ground truth.
+
+    Parameters
+    ----------
+    gt
+        (Y, X) integers. Boundary voxels are those with another label, 0 included, among their 4 neighbours.
+    width
+        Voxels; 1 takes the boundary voxels themselves, 0 nothing.
+
+    Returns
+    -------
+    numpy.ndarray
+        (Y, X) bool.
+    """
+    edge = np.zeros(gt.shape, bool)
+    vertical, horizontal = gt[1:] != gt[:-1], gt[:, 1:] != gt[:, :-1]
+    edge[1:] |= vertical
+    edge[:-1] |= vertical
+    edge[:, 1:] |= horizontal
+    edge[:, :-1] |= horizontal
+    if width <= 0 or not edge.any():
+        return np.zeros(gt.shape, bool)
+    return np.asarray(bic.distance.distance_transform(~edge, number_of_threads=1) < width)
+
+
+def fill_background(seg: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Give every voxel of label 0 the label nearest to it, in voxels; all stays 0 where there is none.
+
+    Parameters
+    ----------
+    seg
+        Integers, any number of axes.
+    """
+    background = seg == 0
+    if not background.any() or background.all():
+        return seg
+    nearest = ndimage.distance_transform_edt(background, return_distances=False, return_indices=True)
+    return np.asarray(seg[tuple(nearest)])
+
+
+def _check(seg: NDArray[np.integer], gt: NDArray[np.integer]) -> None:
+    if seg.ndim != 3 or seg.shape != gt.shape:
+        raise InputError(
+            f"segmentation of shape {seg.shape} and ground truth of shape {gt.shape} cannot be compared; "
+            "give two volumes (z, y, x) of one shape"
+        )

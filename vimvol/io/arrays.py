@@ -1,0 +1,109 @@
+"""Single zarr arrays of a run's output: created once, then read and written by box."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import ZstdCodec
+
+from vimvol.geometry import Block
+from vimvol.io.errors import storage_errors
+
+
+def create_array(
+    url: str,
+    shape: Sequence[int],
+    dtype: str,
+    *,
+    chunk: Sequence[int],
+    shard: Sequence[int] | None = None,
+    dimension_names: Sequence[str] | None = None,
+    level: int = 1,
+) -> None:
+    """Create an empty zarr v3 array, in place of one of another layout; one of the same layout keeps its data.
+
+    Parameters
+    ----------
+    url
+        Path of the array.
+    shape, chunk, shard
+        In elements; the shard is a multiple of the chunk.
+    dtype
+        NumPy name.
+    dimension_names
+        Names of the axes.
+    level
+        Of zstd. Bytes are not shuffled: labels grow larger by it.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    with storage_errors(f"array {url}"):
+        if _has_layout(url, shape, dtype, chunk, shard):
+            return
+        if Path(url).exists():
+            shutil.rmtree(url)
+        zarr.create_array(
+            url,
+            shape=tuple(shape),
+            dtype=dtype,
+            chunks=tuple(chunk),
+            shards=None if shard is None else tuple(shard),
+            compressors=[ZstdCodec(level=level)],
+            filters=None,
+            dimension_names=dimension_names,
+            fill_value=0,
+            zarr_format=3,
+        )
+
+
+def _has_layout(url: str, shape: Sequence[int], dtype: str, chunk: Sequence[int], shard: Sequence[int] | None) -> bool:
+    if not (Path(url) / "zarr.json").is_file():
+        return False
+    array = zarr.open_array(url, mode="r")
+    wanted = (tuple(shape), np.dtype(dtype), tuple(chunk), None if shard is None else tuple(shard))
+    return (array.shape, array.dtype, array.chunks, array.shards) == wanted
+
+
+def create_group(url: str) -> None:
+    """Create an empty zarr v3 group; one that is there stays as it is.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    with storage_errors(f"creating group {url}"):
+        zarr.open_group(url, mode="a", zarr_format=3)
+
+
+def read_box(url: str, box: Block) -> npt.NDArray[Any]:
+    """Read a box of an array.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be read.
+    """
+    with storage_errors(f"array {url}"):
+        return np.asarray(zarr.open_array(url, mode="r")[box.slices])
+
+
+def write_box(url: str, box: Block, data: npt.NDArray[Any]) -> None:
+    """Write a box of an array: whole shards, or up to the edge of the array.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written; `DiskFullError` where no space is left.
+    """
+    with storage_errors(f"array {url}"):
+        zarr.open_array(url, mode="r+")[box.slices] = data

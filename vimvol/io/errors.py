@@ -1,0 +1,66 @@
+"""Failures of storage as one line."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+from vimvol.errors import DiskFullError, StorageError, VimvolError
+
+_HINTS = {
+    errno.ENOSPC: "free space or write elsewhere, then run again",
+    errno.EDQUOT: "the quota is used up: free space or write elsewhere, then run again",
+    errno.EFBIG: "the file system or a limit of the process allows no larger file: use a smaller shard",
+    errno.EACCES: "ask for the right, or choose another path",
+    errno.EPERM: "ask for the right, or choose another path",
+    errno.EROFS: "choose a path that can be written",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
+_REMOTE = {"aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "s3fs", "urllib3"}
+"""Packages that reach object stores, and whose errors are no ``OSError``."""
+
+
+@contextlib.contextmanager
+def storage_errors(what: str, *, decoding: bool = False) -> Iterator[None]:
+    """Turn failures of storage into one line of `StorageError`.
+
+    Parameters
+    ----------
+    what
+        What is being done, with its place, e.g. ``"writing [0:32, 0:512, 0:512] of out.zarr"``.
+    decoding
+        Whether errors of codecs (``RuntimeError``, ``ValueError`` ...) mean damaged data, too.
+
+    Raises
+    ------
+    StorageError
+        In place of an ``OSError`` (`DiskFullError` where space ran out) or an error of an object store; with
+        ``decoding``, of any that is no `VimvolError`.
+    """
+    try:
+        yield
+    except VimvolError:
+        raise
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0, "check the storage, then run again; finished blocks are kept")
+        reason = error.strerror or one_line(error)
+        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
+        raise kind(f"{what}: {reason}; {hint}") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in _REMOTE:
+            raise StorageError(f"{what}: {one_line(error)}; check address, network and credentials") from error
+        if not decoding:
+            raise
+        raise StorageError(
+            f"{what}: {one_line(error)}; the stored data are damaged or of an unknown encoding, restore this part"
+        ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return the text of an error on one line; its type where it has no text."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,14 @@
+"""The formats that volumes are read from: one module each, and one line in `OPENERS`."""
+
+from vimvol.io.formats import hdf5, tiff, zarr
+from vimvol.io.formats.base import Opener
+
+OPENERS: dict[str, Opener] = {
+    "zarr": Opener(zarr.matches, zarr.find, zarr.arrays, zarr.open_array, zarr.state),
+    "hdf5": Opener(hdf5.matches, hdf5.find, hdf5.arrays, hdf5.open_array, hdf5.state),
+    "tiff": Opener(tiff.matches_file, tiff.find_file, tiff.arrays_file, tiff.open_file, tiff.state_file),
+    "tiff folder": Opener(
+        tiff.matches_folder, tiff.find_folder, tiff.arrays_folder, tiff.open_folder, tiff.state_folder
+    ),
+}
+"""Readers by name; the first whose ``matches`` accepts a path opens it."""

@@ -1,0 +1,188 @@
+"""What every format tells about an array, and what an opener must offer."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vimvol.errors import InputError
+
+Kind = Literal["image", "labels"]
+"""What the caller wants: intensities, or integer ids."""
+
+AXES = "tczyx"
+"""Names of axes: time, channel, and space."""
+
+_GUESSES = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
+_PREFERRED: dict[Kind, str] = {"image": "volumes/raw", "labels": "volumes/labels/neuron_ids"}
+
+
+class Backend(Protocol):
+    """An open array, indexed by integers and slices along its stored axes."""
+
+    def __getitem__(self, selection: Any, /) -> Any:  # noqa: ANN401 - zarr, h5py and tifffile each have their own
+        """Return the selected part as a numpy array."""
+
+
+@dataclass(frozen=True)
+class ArrayInfo:
+    """One array of a container; all tuples follow the stored axes.
+
+    Attributes
+    ----------
+    dataset
+        Its path inside the container; empty where the container is the array.
+    axes
+        Names of the stored axes, slowest first, out of `AXES`; empty where neither metadata nor the rank tell.
+    shape, chunks, shards
+        In voxels; chunks and shards are none where the format has none.
+    dtype
+        In native byte order, e.g. ``"uint8"``.
+    scale, translation
+        Size of a voxel and position of the first, nm along space axes; none where the metadata do not say.
+    scale_known
+        Whether the scale has a unit; without, its numbers are taken as nm.
+    """
+
+    dataset: str
+    axes: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: tuple[float, ...] | None = None
+    translation: tuple[float, ...] | None = None
+    scale_known: bool = False
+    chunks: tuple[int, ...] | None = None
+    shards: tuple[int, ...] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array before compression."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def voxel_size(self) -> tuple[float, float, float] | None:
+        """Size of a voxel in nm, (z, y, x); none where unknown."""
+        return None if self.scale is None else spatial(self.axes, self.scale)
+
+
+@dataclass(frozen=True)
+class Opener:
+    """How one format is recognised, listed and read.
+
+    Attributes
+    ----------
+    matches
+        Tells from an existing path or a URL whether it is this format, cheaply.
+    find
+        ``find(path, dataset, kind)`` returns the array that is meant, where ``dataset`` is empty the one to prefer;
+        raises `InputError` where there is none, or several.
+    arrays
+        Lists the arrays inside.
+    open
+        ``open(path, dataset)`` opens an array by its `ArrayInfo.dataset` for reading.
+    state
+        A text that changes when the stored bytes do, as far as that can be told cheaply.
+    """
+
+    matches: Callable[[str], bool]
+    find: Callable[[str, str, Kind], ArrayInfo]
+    arrays: Callable[[str], list[ArrayInfo]]
+    open: Callable[[str, str], Backend]
+    state: Callable[[str, str], str]
+
+
+def spatial(axes: str, values: Sequence[float]) -> tuple[float, float, float]:
+    """Pick the values of (z, y, x); without a z axis, z takes the value of y: one slice of isotropic voxels."""
+    by_axis = dict(zip(axes, values, strict=True))
+    return by_axis.get("z", by_axis["y"]), by_axis["y"], by_axis["x"]
+
+
+def guess_axes(rank: int) -> str:
+    """Return the axes of an array without metadata; empty for a rank that is no volume's."""
+    return _GUESSES.get(rank, "")
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Return a sort key by which ``s2`` comes before ``s10``."""
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.findall(r"[0-9]+|[^0-9]+", name)]
+
+
+def native_dtype(dtype: Any) -> str:  # noqa: ANN401 - whatever numpy understands
+    """Return the name of a dtype without its byte order."""
+    return str(np.dtype(dtype).newbyteorder("="))
+
+
+def attribute_geometry(
+    attributes: Mapping[str, Any], axes: str
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Read the CREMI attributes ``resolution`` (or ``voxel_size``) and ``offset``, nm along the last axes.
+
+    Returns
+    -------
+    tuple
+        Scale and translation along ``axes``, each none where the attribute is missing or no list of numbers.
+    """
+    scale = _vector(attributes.get("resolution", attributes.get("voxel_size")), len(axes), 1.0)
+    if scale is not None and not all(s > 0 for s in scale):
+        scale = None
+    return scale, _vector(attributes.get("offset"), len(axes), 0.0)
+
+
+def _vector(value: Any, rank: int, default: float) -> tuple[float, ...] | None:  # noqa: ANN401 - what a file holds
+    try:
+        numbers: NDArray[np.float64] = np.asarray(value, dtype=np.float64).ravel()
+    except (TypeError, ValueError):
+        return None
+    if value is None or numbers.size == 0 or not np.isfinite(numbers).all():
+        return None
+    if numbers.size > rank:
+        numbers = numbers[-rank:]
+    return (default,) * (rank - numbers.size) + tuple(float(n) for n in numbers)
+
+
+def choose(path: str, arrays: Sequence[ArrayInfo], kind: Kind) -> ArrayInfo:
+    """Return the array that is meant where the address names none.
+
+    That is ``volumes/raw`` or ``volumes/labels/neuron_ids`` of CREMI's layout, or the only array that could be a volume
+    (for labels: the only one of integers).
+
+    Raises
+    ------
+    InputError
+        If there is none, or several.
+    """
+    for info in arrays:
+        if info.dataset == _PREFERRED[kind]:
+            return info
+    volumes = [a for a in arrays if a.axes]
+    if kind == "labels" and len(volumes) > 1:
+        volumes = [a for a in volumes if np.dtype(a.dtype).kind in "ui"]
+    if len(volumes) == 1:
+        return volumes[0]
+    if not arrays:
+        raise InputError(f"{path} holds no array, so there is nothing to read; check the path")
+    raise InputError(
+        f"{path} holds {len(arrays)} arrays and none was chosen; append ':DATASET', one of {names(arrays)}"
+    )
+
+
+def missing_dataset(path: str, dataset: str, arrays: Sequence[ArrayInfo]) -> InputError:
+    """Return the error for a dataset that is not there; it lists what is."""
+    if not arrays:
+        return InputError(f"{path} has no dataset {dataset!r} and holds no array; check the path")
+    if not arrays[0].dataset:
+        return InputError(f"{path} is one array and has no dataset {dataset!r}; leave ':{dataset}' away")
+    return InputError(f"{path} has no dataset {dataset!r}; choose one of {names(arrays)}")
+
+
+def names(arrays: Sequence[ArrayInfo], most: int = 10) -> str:
+    """Return the names of the arrays with shape and dtype, at most ten, on one line."""
+    shown = [f"{a.dataset or '(root)'} ({' x '.join(map(str, a.shape))} {a.dtype})" for a in arrays[:most]]
+    more = len(arrays) - most
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,215 @@
+"""From an address, ``PATH[:DATASET]``, to a volume."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from vimvol.errors import InputError
+from vimvol.io.errors import storage_errors
+from vimvol.io.formats import OPENERS
+from vimvol.io.formats.base import AXES, ArrayInfo, Kind, Opener, spatial
+from vimvol.io.storage import absolute, is_url
+from vimvol.io.volume import Volume
+
+Number = TypeVar("Number", int, float)
+
+_IMAGE_DTYPES = ("uint8", "uint16", "float32")
+
+
+def parse_address(address: str) -> tuple[str, str]:
+    """Split ``PATH[:DATASET]``.
+
+    A path that exists as such wins; then the longest part before a colon that exists; then the part before the last
+    colon. The colons of a URL's scheme and port and of a drive letter never separate.
+
+    Returns
+    -------
+    tuple of str
+        Path or URL, and dataset without slashes at its ends, empty for none.
+    """
+    splits = list(_splits(address))
+    if is_url(address):
+        path, dataset = splits[0] if splits else (address, "")
+    elif _exists(address):
+        path, dataset = address, ""
+    else:
+        existing = (split for split in splits if _exists(split[0]))
+        path, dataset = next(existing, splits[0] if splits else (address, ""))
+    return path, dataset.strip("/")
+
+
+def open_volume(
+    address: str,
+    *,
+    axes: str | None = None,
+    voxel_size: Sequence[float] | None = None,
+    prefer: Kind = "image",
+) -> Volume:
+    """Open a volume of any supported format.
+
+    Parameters
+    ----------
+    address
+        ``PATH[:DATASET]``. Without DATASET: of an OME-Zarr image its finest level; of CREMI's layout ``volumes/raw``;
+        else the only array.
+    axes
+        Names of the stored axes, slowest first, e.g. ``"zyx"``; none: from the metadata, else by rank: ``yx``, ``zyx``,
+        ``czyx``, ``tczyx``.
+    voxel_size
+        nm along (z, y, x); none: from the metadata, else 1 and `Volume.voxel_size_known` is false.
+    prefer
+        ``"image"`` wants uint8, uint16 or float32. ``"labels"`` wants integers, and without DATASET takes of an
+        OME-Zarr image its only labels or those named ``segmentation``, of CREMI's layout
+        ``volumes/labels/neuron_ids``.
+
+    Raises
+    ------
+    InputError
+        If there is no such path or dataset, none was chosen of several, the format is unknown, the file is damaged, or
+        axes, shape, voxel size or dtype do not fit.
+    StorageError
+        If the storage fails.
+    """
+    path, dataset = parse_address(address)
+    path = absolute(path)
+    name, opener = _opener(path)
+    with storage_errors(f"opening {address}"):
+        info = opener.find(path, dataset, prefer)
+    where = f"{path}:{info.dataset}" if info.dataset else path
+    axes = _checked_axes(where, info, axes)
+    _check_dtype(where, info.dtype, prefer)
+    size, known = _voxel_size(where, info, axes, voxel_size)
+    stored = dict(zip(axes, info.shape, strict=True))
+    return Volume(
+        url=path,
+        dataset=info.dataset,
+        format=name,
+        axes=axes,
+        shape=(stored.get("z", 1), stored["y"], stored["x"]),
+        channels=stored.get("c", 1),
+        dtype=info.dtype,
+        voxel_size=size,
+        offset=(0.0, 0.0, 0.0) if info.translation is None else _pick(axes, info.translation, 0.0),
+        voxel_size_known=known,
+        chunks=None if info.chunks is None else _pick(axes, info.chunks, 1),
+        shards=None if info.shards is None else _pick(axes, info.shards, 1),
+    )
+
+
+def describe(address: str) -> list[ArrayInfo]:
+    """List the arrays of a container; with DATASET, those at or below it.
+
+    Raises
+    ------
+    InputError
+        If there is no such path or dataset, the format is unknown or the file is damaged.
+    StorageError
+        If the storage fails.
+    """
+    path, dataset = parse_address(address)
+    path = absolute(path)
+    _, opener = _opener(path)
+    with storage_errors(f"listing {address}"):
+        arrays = opener.arrays(path)
+        if not dataset:
+            return arrays
+        below = [a for a in arrays if a.dataset == dataset or a.dataset.startswith(dataset + "/")]
+        return below or [opener.find(path, dataset, "image")]
+
+
+def _splits(address: str) -> Iterator[tuple[str, str]]:
+    """Yield the ways to split an address, from the last colon to the first."""
+    first = 0
+    if is_url(address):
+        first = address.index("://") + 3
+        first = address.find("/", first) if "/" in address[first:] else len(address)
+    elif len(address) > 2 and address[0].isalpha() and address[1] == ":" and address[2] in "\\/":
+        first = 2
+    colon = address.rfind(":", first)
+    while colon > 0:
+        yield address[:colon], address[colon + 1 :]
+        colon = address.rfind(":", first, colon)
+
+
+def _exists(path: str) -> bool:
+    return Path(path).expanduser().exists()
+
+
+def _opener(path: str) -> tuple[str, Opener]:
+    if not is_url(path) and not Path(path).exists():
+        raise InputError(f"{path} does not exist; {_near(Path(path))}")
+    with storage_errors(f"opening {path}"):
+        for name, opener in OPENERS.items():
+            if opener.matches(path):
+                return name, opener
+    raise InputError(f"{path} is of no known format; give one of: {', '.join(OPENERS)}")
+
+
+def _near(path: Path) -> str:
+    parent = path.parent
+    while not parent.exists():
+        path, parent = parent, parent.parent
+    beside = [p.name for p in parent.iterdir()] if parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.5)
+    if close:
+        return f"in {parent} there is {', '.join(close)}: did you mean one of these?"
+    return f"{parent} has no {path.name!r}: check the spelling and the working directory"
+
+
+def _checked_axes(where: str, info: ArrayInfo, given: str | None) -> str:
+    """Return the axes that hold, the given ones first."""
+    rank = len(info.shape)
+    axes = info.axes if given is None else given.lower()
+    shape = " x ".join(map(str, info.shape))
+    if given is not None and len(given) != rank:
+        raise InputError(
+            f"axes {given!r} name {len(given)} axes, but {where} has {rank} ({shape}); give one letter for each"
+        )
+    if not axes:
+        raise InputError(
+            f"{where} has the shape {shape} and is no volume; choose an array of 2 to 5 axes, or name its axes"
+        )
+    if len(set(axes)) != len(axes) or not set("yx") <= set(axes) <= set(AXES):
+        raise InputError(
+            f"axes {axes!r} of {where} do not fit; use y and x, and of z, c, t those that there are, each once"
+        )
+    stored = dict(zip(axes, info.shape, strict=True))
+    if stored.get("t", 1) > 1:
+        raise InputError(
+            f"{where} has {stored['t']} time points (axes {axes}), not one volume; extract one, or name the axes"
+        )
+    if 0 in info.shape:
+        raise InputError(f"{where} has the shape {shape} and holds no voxel; check how it was written")
+    return axes
+
+
+def _check_dtype(where: str, dtype: str, kind: Kind) -> None:
+    if kind == "labels" and np.dtype(dtype).kind not in "ui":
+        raise InputError(f"{where} is {dtype}, but labels are integers; choose the labels or convert them to uint64")
+    if kind == "image" and dtype not in _IMAGE_DTYPES:
+        target = "float32" if np.dtype(dtype).kind == "f" else "uint8 or uint16"
+        raise InputError(f"{where} is {dtype}, but an image is {', '.join(_IMAGE_DTYPES)}; convert it to {target}")
+
+
+def _voxel_size(
+    where: str, info: ArrayInfo, axes: str, given: Sequence[float] | None
+) -> tuple[tuple[float, float, float], bool]:
+    if given is not None:
+        if len(given) != 3 or not all(0 < v < float("inf") for v in given):
+            raise InputError(
+                f"voxel size {tuple(given)} for {where} does not fit; give three positive numbers, nm along z,y,x"
+            )
+        return (float(given[0]), float(given[1]), float(given[2])), True
+    if info.scale is None:
+        return (1.0, 1.0, 1.0), False
+    return spatial(axes, info.scale), info.scale_known
+
+
+def _pick(axes: str, values: Sequence[Number], default: Number) -> tuple[Number, Number, Number]:
+    by_axis = dict(zip(axes, values, strict=True))
+    return by_axis.get("z", default), by_axis["y"], by_axis["x"]

@@ -1,0 +1,90 @@
+"""Where bytes lie: zarr stores by path or URL, and single objects in them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import collect_aiterator, sync
+
+from vimvol.errors import InputError, MissingExtraError
+from vimvol.io.errors import one_line
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+
+def is_url(path: str) -> bool:
+    """Tell whether ``path`` is a URL (``scheme://...``) and no path of the file system."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
+
+
+def join(url: str, *parts: str) -> str:
+    """Append the parts to a path or URL; empty parts are left out."""
+    return "/".join([url.rstrip("/"), *(p.strip("/") for p in parts if p.strip("/"))])
+
+
+def absolute(path: str) -> str:
+    """Return a local path made absolute, so that a worker with another working directory finds it; a URL as it is."""
+    return path.rstrip("/") if is_url(path) else str(Path(path).expanduser().absolute())
+
+
+def open_store(url: str, *, read_only: bool = True) -> Store:
+    """Open a zarr store: the one place that knows what kinds of storage there are.
+
+    Parameters
+    ----------
+    url
+        Path of a folder, ``file://`` URL, or the URL of an object store that fsspec knows (``s3://`` ...).
+    read_only
+        Whether writing is refused.
+
+    Raises
+    ------
+    MissingExtraError
+        If the URL needs a package that is not installed.
+    InputError
+        If no installed package knows the scheme.
+    """
+    if url.startswith("file://"):
+        url = url.removeprefix("file://")
+    if not is_url(url):
+        return zarr.storage.LocalStore(url, read_only=read_only)
+    scheme = url.split("://", 1)[0]
+    try:
+        return zarr.storage.FsspecStore.from_url(url, read_only=read_only)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{url} cannot be opened ({one_line(error)}); install the fsspec package for {scheme}://"
+        ) from None
+    except ValueError as error:
+        raise InputError(
+            f"{url} cannot be opened ({one_line(error)}); use a path, or a scheme that fsspec knows"
+        ) from None
+
+
+def limit_threads(threads: int) -> None:
+    """Bound the threads in which zarr encodes and decodes; its default is a pool of 4 more than the cores.
+
+    To be called once in a process: zarr keeps the first bound.
+    """
+    zarr.config.set({"threading.max_workers": threads})
+
+
+def get_object(store: Store, key: str) -> bytes | None:
+    """Return the bytes of an object; none where there is none."""
+    buffer = sync(store.get(key, default_buffer_prototype()))
+    return None if buffer is None else buffer.to_bytes()
+
+
+def put_object(store: Store, key: str, data: bytes) -> None:
+    """Write an object; it appears whole or, where that fails, not at all (stores rename or upload in one step)."""
+    sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+
+
+def list_names(store: Store, prefix: str) -> list[str]:
+    """Return the names of the objects and folders right below ``prefix``; none where the store cannot list."""
+    return list(collect_aiterator(store.list_dir(prefix))) if store.supports_listing else []

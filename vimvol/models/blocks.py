@@ -1,0 +1,96 @@
+"""Convolution blocks and upsamplers that the networks share.
+
+Parameters are named as in torch-em, so that its checkpoints load. Axis order (B, C, Y, X) throughout.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Upsampling = Literal["transpose", "bilinear"]
+"""How a map is doubled in size: by a learned 2 x 2 transposed convolution, or bilinearly."""
+
+
+class ConvBlock(nn.Module):
+    """Twice instance norm, 3 x 3 convolution, ReLU: (B, inputs, Y, X) to (B, outputs, Y, X).
+
+    The norm has neither parameters nor running statistics and comes before the convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.InstanceNorm2d(inputs),
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.InstanceNorm2d(outputs),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, outputs, Y, X), not negative."""
+        out: Tensor = self.block(x)
+        return out
+
+
+class TransposeUp(nn.Module):
+    """Double a map by a transposed convolution: (B, inputs, Y, X) to (B, outputs, 2Y, 2X)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.block = nn.ConvTranspose2d(inputs, outputs, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, outputs, 2Y, 2X)."""
+        out: Tensor = self.block(x)
+        return out
+
+
+class BilinearUp(nn.Module):
+    """Double a map bilinearly and project it: (B, inputs, Y, X) to (B, outputs, 2Y, 2X)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, outputs, 2Y, 2X)."""
+        # Interpolation weights sum to one, so it commutes with the 1 x 1 convolution, which costs a quarter on the
+        # small map.
+        return F.interpolate(self.conv(x), scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def upsampler(kind: Upsampling, inputs: int, outputs: int) -> nn.Module:
+    """Return the module that doubles a map in this way."""
+    return TransposeUp(inputs, outputs) if kind == "transpose" else BilinearUp(inputs, outputs)
+
+
+class Decoder(nn.Module):
+    """The way back up of a U-Net.
+
+    Parameters
+    ----------
+    features
+        Channels from the coarsest map on: of the input, then of the result of every level.
+    skips
+        Channels that are concatenated at every level, coarsest first.
+    upsampling
+        How maps are doubled.
+    """
+
+    def __init__(self, features: tuple[int, ...], skips: tuple[int, ...], upsampling: Upsampling) -> None:
+        super().__init__()
+        outputs = features[1:]
+        self.blocks = nn.ModuleList(ConvBlock(f + s, f) for f, s in zip(outputs, skips, strict=True))
+        self.samplers = nn.ModuleList(upsampler(upsampling, i, o) for i, o in zip(features[:-1], outputs, strict=True))
+
+    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        """Return (B, features[-1], Y, X) at the resolution of the last of ``skips``, which are coarsest first."""
+        for sampler, block, skip in zip(self.samplers, self.blocks, skips, strict=True):
+            x = block(torch.cat([sampler(x), skip], dim=1))
+        return x

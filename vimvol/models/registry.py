@@ -1,0 +1,113 @@
+"""The networks that can be built by name: one line an entry."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from vimvol.errors import InputError
+from vimvol.models.unet import UNet
+from vimvol.models.vim import VimOptions
+from vimvol.models.vimunet import ViMUNet
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network that can be built by name.
+
+    Attributes
+    ----------
+    name
+        What it is asked for by.
+    build
+        Called with ``in_channels``, ``out_channels`` and the options; gives a network that maps (B, in_channels, Y, X)
+        to logits (B, out_channels, Y, X) and has an attribute ``divisor``, the multiple that Y and X must have.
+    purpose
+        What it is for, one line.
+    options
+        Keyword arguments of ``build`` that make it this network.
+    """
+
+    name: str
+    build: Callable[..., nn.Module]
+    purpose: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+PAPER: dict[str, Any] = {"depth": 24, "state": 16, "channels": 3, "canvas": 1024, "head": True}
+NANO: dict[str, Any] = {
+    "skips": "stem",
+    "embedding": 96,
+    "depth": 8,
+    "state": 8,
+    "canvas": 256,
+    "class_token": "none",
+    "drop_path": 0.0,
+    "head": False,
+    "widths": (128, 96, 48, 32, 16),
+    "stem_widths": (16, 32, 48, 64),
+    "upsampling": "bilinear",
+}
+
+MODELS: dict[str, Entry] = {
+    e.name: e
+    for e in (
+        Entry("vimunet-nano", ViMUNet, "the default: small, for a CPU or a fast run", NANO),
+        Entry("vimunet-tiny", ViMUNet, "the paper's ViM-UNet Tiny; its checkpoints load", PAPER | {"embedding": 192}),
+        Entry("vimunet-small", ViMUNet, "the paper's ViM-UNet Small; its checkpoints load", PAPER | {"embedding": 384}),
+        Entry("unet-nano", UNet, "a U-Net of the size of vimunet-nano, to compare with", {"features": 16}),
+        Entry("unet", UNet, "the paper's U-Net baseline; torch-em's checkpoints load", {"features": 64}),
+    )
+}
+
+
+def build_model(name: str, *, in_channels: int = 1, out_channels: int = 1, **options: Any) -> nn.Module:  # noqa: ANN401
+    """Return a freshly initialised network.
+
+    Parameters
+    ----------
+    name
+        Key of `MODELS`.
+    in_channels, out_channels
+        Channels of the image, and of the prediction.
+    **options
+        Replace options of the entry.
+
+    Raises
+    ------
+    InputError
+        If there is no such network or option, or an option does not fit.
+    """
+    if name not in MODELS:
+        close = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise InputError(f"no network is called {name!r}; {hint}there are {', '.join(MODELS)}")
+    entry = MODELS[name]
+    valid = _options(entry.build)
+    unknown = next((o for o in options if o not in valid), None)
+    if unknown is not None:
+        raise InputError(f"network {name} has no option {unknown!r}; it has {', '.join(valid)}")
+    return entry.build(in_channels=in_channels, out_channels=out_channels, **{**entry.options, **options})
+
+
+def count_parameters(name: str, *, in_channels: int = 1, out_channels: int = 1, **options: Any) -> int:  # noqa: ANN401
+    """Return how many trainable values a network has; takes no memory for them. Arguments as `build_model`."""
+    with torch.device("meta"):
+        model = build_model(name, in_channels=in_channels, out_channels=out_channels, **options)
+    return sum(p.numel() for p in model.parameters())
+
+
+def _options(build: Callable[..., nn.Module]) -> list[str]:
+    """Return the keyword arguments of a network, with those that it hands on to its encoder."""
+    parameters = inspect.signature(build).parameters.values()
+    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        names += [f.name for f in dataclasses.fields(VimOptions)]
+    return names

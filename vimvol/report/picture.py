@@ -1,0 +1,297 @@
+"""The picture of a result: raw, boundaries, segmentation and, where there is one, ground truth side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image
+
+from vimvol.io.errors import storage_errors
+from vimvol.report.colours import label_colours
+
+Grey = NDArray[np.uint8]
+Labels = NDArray[np.uint64]
+Colour = NDArray[np.uint8]
+"""(Y, X, 3) red, green, blue."""
+
+PANEL = 600
+"""Width of a panel, pixels of the picture; panels of tall slices are narrower."""
+DPI = 160
+MARGIN, GAP, CAPTION, HEAD = 36, 20, 44, 84
+"""Pixels around everything, between panels, above a panel for its caption, and for the title."""
+FILL = 0.48
+"""Opacity of a segment's inside."""
+INK, FAINT = "#1c2430", "#66707e"
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """One slice of everything, all (Y, X), with the voxel size (y, x) in nm."""
+
+    raw: Grey
+    boundaries: Grey
+    segmentation: Labels
+    ground_truth: Labels | None
+    voxel_size: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        shapes = {a.shape for a in (self.raw, self.boundaries, self.segmentation, self.ground_truth) if a is not None}
+        if len(shapes) != 1 or self.raw.ndim != 2 or self.raw.size == 0:
+            raise ValueError(f"panels of shapes {sorted(shapes)} do not fit together; give arrays of one 2D shape")
+
+
+def overview(
+    raw: Grey,
+    boundaries: Grey,
+    segmentation: Labels,
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    voxel_size_x: float,
+    ground_truth: Labels | None = None,
+    scores: Mapping[str, float] | None = None,
+) -> None:
+    """Draw one slice as a PNG: raw, boundaries and segmentation, side by side, with a scale bar.
+
+    The file appears when it is complete, and replaces one that is there.
+
+    Parameters
+    ----------
+    raw
+        (Y, X) uint8.
+    boundaries
+        (Y, X) uint8, 255 where a boundary is certain.
+    segmentation
+        (Y, X), 0 is background and not coloured. An id has the same colour in every picture.
+    path
+        Where to write; the folder must exist.
+    title
+        One line above the panels; a longer one is shortened.
+    voxel_size_x
+        nm; voxels are taken as square.
+    ground_truth
+        (Y, X) labels for a fourth panel.
+    scores
+        Numbers to write beside the title, by name.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or are not 2D.
+    StorageError
+        If the file cannot be written.
+    """
+    cut = _Cut(raw, boundaries, segmentation, ground_truth, (voxel_size_x, voxel_size_x))
+    _draw([cut], [""], path, title, scores)
+
+
+def overview_volume(
+    raw: Grey,
+    boundaries: Grey,
+    segmentation: Labels,
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    voxel_size: tuple[float, float, float],
+    ground_truth: Labels | None = None,
+    scores: Mapping[str, float] | None = None,
+) -> None:
+    """Draw a small volume as a PNG: a row of xy slices, and below it a row of xz cuts in true proportion.
+
+    Both go through the middle of the volume. Parameters are those of `overview`, with arrays of (Z, Y, X) and
+    ``voxel_size`` in nm along (z, y, x).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or are not 3D.
+    StorageError
+        If the file cannot be written.
+    """
+    shapes = [v.shape for v in (raw, boundaries, segmentation, ground_truth) if v is not None]
+    if any(len(shape) != 3 for shape in shapes):
+        raise ValueError(f"volumes of shapes {shapes} cannot be cut twice; give arrays of (Z, Y, X)")
+
+    def cut(index: tuple[int | slice, ...], size: tuple[float, float]) -> _Cut:
+        truth = None if ground_truth is None else ground_truth[index]
+        return _Cut(raw[index], boundaries[index], segmentation[index], truth, size)
+
+    across = cut((raw.shape[0] // 2,), voxel_size[1:])
+    along = cut((slice(None), raw.shape[1] // 2), (voxel_size[0], voxel_size[2]))
+    _draw([across, along], ["xy", "xz"], path, title, scores)
+
+
+def _draw(
+    cuts: Sequence[_Cut],
+    planes: Sequence[str],
+    path: str | os.PathLike[str],
+    title: str,
+    scores: Mapping[str, float] | None,
+) -> None:
+    """Lay out and write rows of panels, one row a cut."""
+    sizes = _panel_sizes(cuts)
+    columns = 3 if cuts[0].ground_truth is None else 4
+    width = 2 * MARGIN + columns * sizes[0][1] + (columns - 1) * GAP
+    height = HEAD + sum(CAPTION + h for h, _ in sizes) + (len(cuts) - 1) * GAP + MARGIN
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    page = _Page(figure, width, height)
+    page.head(title, scores)
+    top = HEAD
+    for cut, plane, size in zip(cuts, planes, sizes, strict=True):
+        left = MARGIN
+        for caption, note, panel in _panels(cut, plane, size):
+            page.caption(left, top + CAPTION - 12, size[1], caption, note)
+            # Pixel upon pixel: the panel is not resampled again.
+            figure.figimage(panel, left, height - top - CAPTION - size[0], origin="upper")
+            left += size[1] + GAP
+        page.scale_bar(MARGIN, top + CAPTION, size, cut.voxel_size[1] * cut.raw.shape[1] / size[1])
+        top += CAPTION + size[0] + GAP
+    _write(figure, Path(path))
+
+
+def _panel_sizes(cuts: Sequence[_Cut]) -> list[tuple[int, int]]:
+    """Return height and width, pixels, of the panels of every row: of one width, in true proportion."""
+    ratios = [c.raw.shape[0] * c.voxel_size[0] / (c.raw.shape[1] * c.voxel_size[1]) for c in cuts]
+    width = max(160, round(min(PANEL, 1.5 * PANEL / max(ratios))))
+    return [(min(max(24, round(width * ratio)), 3 * PANEL), width) for ratio in ratios]
+
+
+def _panels(cut: _Cut, plane: str, size: tuple[int, int]) -> Iterator[tuple[str, str, Colour]]:
+    """Yield caption, note and pixels of the panels of a row."""
+    raw = _resized(cut.raw, size)
+    where = f"{plane}  " if plane else ""
+    height, width = cut.raw.shape
+    yield f"{where}raw", f"{width} × {height} voxels", np.repeat(raw[..., None], 3, axis=2)  # noqa: RUF001 - the sign meant
+    magma = colormaps["magma"](_resized(cut.boundaries, size))[..., :3]
+    yield f"{where}boundaries", "", np.asarray(255 * magma + 0.5).astype(np.uint8)
+    for caption, labels in (("segmentation", cut.segmentation), ("ground truth", cut.ground_truth)):
+        if labels is not None:
+            count = np.count_nonzero(np.unique(labels))
+            yield f"{where}{caption}", f"{count:,} segment{'' if count == 1 else 's'}", _overlay(raw, labels, size)
+
+
+def _resized(image: Grey, size: tuple[int, int]) -> Grey:
+    """Return intensities (Y, X) at the size of a panel."""
+    return np.asarray(
+        Image.fromarray(np.ascontiguousarray(image, np.uint8)).resize(size[::-1], Image.Resampling.LANCZOS)
+    )
+
+
+def _overlay(raw: Grey, labels: Labels, size: tuple[int, int]) -> Colour:
+    """Return labels in colours over ``raw``, which has the panel's size already, with outlines of one pixel."""
+    rows, columns = ((np.arange(n) * s) // n for n, s in zip(size, labels.shape, strict=True))
+    ids, index = np.unique(labels, return_inverse=True)
+    index = index.reshape(labels.shape)[np.ix_(rows, columns)]
+    colours = label_colours(ids.astype(np.uint64))[index]
+    edge = np.zeros(size, dtype=bool)
+    edge[1:] |= index[1:] != index[:-1]
+    edge[:, 1:] |= index[:, 1:] != index[:, :-1]
+    opacity = np.where(edge, 1.0, FILL)[..., None] * colours[..., 3:]
+    # The picture of the cells below is lightened, so that colours stay clear on dark cytoplasm.
+    below = np.repeat((raw / 255.0)[..., None] ** 0.8, 3, axis=2)
+    mixed = below * (1.0 - opacity) + colours[..., :3] * opacity
+    return np.asarray(255 * mixed + 0.5).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class _Page:
+    """Text and bars on a figure, placed by pixels from its upper left corner."""
+
+    figure: Figure
+    width: int
+    height: int
+
+    def text(self, x: float, y: float, text: str, room: float, **style: Any) -> None:  # noqa: ANN401 - of Text
+        """Write one line from, or with ``ha="right"`` up to, x on the base line y, shortened to ``room`` pixels."""
+        style = {"fontsize": 8.0, "color": INK, "ha": "left", "va": "baseline", "parse_math": False, **style}
+        line = " ".join(text.split())
+        artist = self.figure.text(x / self.width, 1 - y / self.height, line, **style)
+        renderer = self.figure.canvas.get_renderer()  # type: ignore[attr-defined]  # of the Agg canvas
+        while len(line) > 1 and (needed := artist.get_window_extent(renderer).width) > room:
+            line = line[: min(len(line) - 1, int(len(line) * room / needed))].rstrip()
+            artist.set_text(line + "…")
+
+    def head(self, title: str, scores: Mapping[str, float] | None) -> None:
+        """Write the title, and at the right the scores."""
+        numbers = "  ·  ".join(f"{name} {value:.3g}" for name, value in (scores or {}).items())
+        inner = self.width - 2 * MARGIN
+        share = 0.5 if numbers else 1.0
+        with _quiet():
+            self.text(MARGIN, 52, title, inner * share - GAP, fontsize=11.0, weight="bold")
+            if numbers:
+                self.text(self.width - MARGIN, 52, numbers, inner * (1 - share), ha="right", color=FAINT)
+
+    def caption(self, left: float, base: float, width: float, caption: str, note: str) -> None:
+        """Write the caption of a panel at its left, and a note at its right end."""
+        self.text(left, base, caption, width, fontsize=8.5)
+        if width > 280:
+            self.text(left + width, base, note, width / 2, fontsize=7.0, color=FAINT, ha="right")
+
+    def scale_bar(self, left: float, top: float, size: tuple[int, int], nm_per_pixel: float) -> None:
+        """Draw a bar of a round length into the lower left corner of a panel."""
+        length, label = _round_length(0.3 * size[1] * nm_per_pixel)
+        bar = length / nm_per_pixel
+        bottom = top + size[0] - 14
+        self._box(left + 10, bottom - 32, max(bar, 50) + 20, 38, "black", 0.55)
+        self._box(left + 20, bottom - 5, bar, 5, "white", 1.0)
+        self.text(left + 20, bottom - 12, label, size[1], fontsize=7.5, color="white")
+
+    def _box(self, left: float, top: float, width: float, height: float, colour: str, opacity: float) -> None:
+        box = Rectangle(
+            (left / self.width, 1 - (top + height) / self.height),
+            width / self.width,
+            height / self.height,
+            transform=self.figure.transFigure,
+            facecolor=colour,
+            alpha=opacity,
+            linewidth=0,
+        )
+        self.figure.add_artist(box)
+
+
+def _round_length(most: float) -> tuple[float, str]:
+    """Return the largest of 1, 2 and 5 times a power of ten that is at most ``most`` nm, and its text."""
+    power = 10.0 ** math.floor(math.log10(most))
+    length = next(f * power for f in (5.0, 2.0, 1.0) if f * power <= most * (1 + 1e-9))
+    return length, f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Matplotlib from warning of letters that its font lacks: a title may come from any file name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*missing from font.*", category=UserWarning)
+        yield
+
+
+def _write(figure: Figure, path: Path) -> None:
+    """Write the picture beside its place and then move it there, so that nobody sees a part of it."""
+    with storage_errors(f"writing {path}"), _quiet():
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".png", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                figure.savefig(
+                    file, format="png", dpi=DPI, metadata={"Software": "vimvol"}, pil_kwargs={"compress_level": 4}
+                )
+            umask = os.umask(0)
+            os.umask(umask)
+            Path(name).chmod(0o666 & ~umask)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,50 @@
+"""Edge costs of the multicut from boundary evidence."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SMALLEST = 0.001
+
+
+def edge_costs(
+    mean: NDArray[np.float64], size: NDArray[np.integer], beta: float = 0.5, size_weighting: bool = True
+) -> NDArray[np.float64]:
+    """Turn the mean boundary probability of edges into costs: positive attracts, negative repels.
+
+    The cost is the log-likelihood ratio of joining to cutting, ``log((1 - p) / p) + log((1 - beta) / beta)``, of
+    Andres et al. (2012), "Globally optimal closed-surface segmentation for connectomics", ECCV. With size weighting
+    it is multiplied by the number of voxel pairs, the likelihood of independent pairs; Beier et al. (2017), "Multicut
+    brings automated neurite segmentation closer to human performance", Nature Methods 14:101, divide that by the
+    size of the largest edge, which scales all costs alike and so changes no solution, but would make a cost depend on
+    the rest of the volume.
+
+    Parameters
+    ----------
+    mean
+        (E,) boundary probability in [0, 1]; clipped to [0.001, 0.999].
+    size
+        (E,) number of voxel pairs, at least 1.
+    beta
+        Prior probability of a cut, in (0, 1).
+    size_weighting
+        Whether larger edges weigh more.
+
+    Returns
+    -------
+    numpy.ndarray
+        (E,) float64.
+
+    Raises
+    ------
+    ValueError
+        If ``beta`` lies outside (0, 1).
+    """
+    if not 0 < beta < 1:
+        raise ValueError(f"beta = {beta} is no probability between 0 and 1")
+    p = np.clip(np.asarray(mean, np.float64), _SMALLEST, 1 - _SMALLEST)
+    cost = np.log((1 - p) / p) + np.log((1 - beta) / beta)
+    if size_weighting:
+        cost *= size
+    return np.asarray(cost)

@@ -1,0 +1,88 @@
+"""The demonstration: a synthetic volume through the whole pipeline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vimvol.config import SegmentConfig, load_config
+from vimvol.engine.run import Progress
+from vimvol.geometry import Block
+from vimvol.io.arrays import write_box
+from vimvol.io.errors import storage_errors
+from vimvol.io.omezarr import create_image, create_labels
+from vimvol.sample import SampleSpec, generate
+from vimvol.stages.picture import draw_overview
+from vimvol.stages.score import score
+from vimvol.stages.segment import segment_volume
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """Where the results of a demonstration lie, and how good they are.
+
+    Attributes
+    ----------
+    raw
+        OME-Zarr of the synthetic volume with its ground truth, ``labels/neurites``.
+    segmentation
+        OME-Zarr of the boundaries and the segmentation.
+    picture
+        PNG of raw, boundaries, segmentation and ground truth.
+    scores
+        As `vimvol.stages.score.score` returns them.
+    """
+
+    raw: Path
+    segmentation: Path
+    picture: Path
+    scores: dict[str, Any]
+
+
+def run_demo(folder: str, workers: int | None, progress: Progress) -> Demonstration:
+    """Generate a synthetic EM volume, segment it, score it, draw it.
+
+    Parameters
+    ----------
+    folder
+        Where everything is written.
+    workers
+        Worker processes; none: one a core.
+    progress
+        Who is told how far it is.
+
+    Raises
+    ------
+    StorageError
+        If the folder cannot be written.
+    """
+    target = Path(folder)
+    with storage_errors(f"creating {target}"):
+        target.mkdir(parents=True, exist_ok=True)
+    raw, out = target / "raw.zarr", target / "segmentation.zarr"
+    write_sample(raw, SampleSpec())
+    config = load_config(SegmentConfig, None, {} if workers is None else {"run.workers": workers})
+    segment_volume(str(raw), str(out), config, progress=progress, overwrite=True, command="vimvol demo")
+    truth = f"{raw}:labels/neurites/0"
+    scores = score(str(out), truth)
+    (target / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    picture = target / "overview.png"
+    shutil.copyfile(draw_overview(str(raw), str(out), config, truth), picture)
+    return Demonstration(raw, out, picture, scores)
+
+
+def write_sample(path: Path, spec: SampleSpec) -> None:
+    """Write a synthetic volume and its ground truth as an OME-Zarr; one that is there already is kept."""
+    done = path / "labels" / "neurites" / "complete"
+    if done.is_file():
+        return
+    create_image(str(path), shape=spec.shape, dtype="uint8", voxel_size=spec.voxel_size, levels=1, name="synthetic EM")
+    create_labels(str(path), "neurites")
+    intensities, labels = generate(spec)
+    whole = Block.whole(spec.shape)
+    write_box(str(path / "0"), whole, intensities)
+    write_box(str(path / "labels" / "neurites" / "0"), whole, labels)
+    done.touch()

@@ -1,0 +1,163 @@
+"""Stage fragments: a watershed in every tile, and the numbering that makes its labels unique in the volume.
+
+Fragments are stored as the tile's own numbers from 1 (uint32). The offset of a tile, the number of fragments in all
+tiles before it, turns them into global ids. Both depend on the tile grid only, not on the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vimvol.config import FragmentsConfig
+from vimvol.engine.run import Execution, run_stage
+from vimvol.geometry import Block, Index
+from vimvol.io.arrays import create_array, read_box, write_box
+from vimvol.segment.watershed import fragments_tile
+from vimvol.stages.job import Job
+
+LARGEST_TILE = {"2d": (1, 512, 512), "3d": (32, 256, 256)}
+HALOS = {"2d": (0, 64, 64), "3d": (8, 32, 32)}
+ANISOTROPIC = 2.0
+"""Ratio of the voxel size along z to that along x above which fragments are made slice by slice."""
+
+
+def resolve_fragments(
+    config: FragmentsConfig, mode: str, voxel_size: Sequence[float], shard: Sequence[int]
+) -> FragmentsConfig:
+    """Return the configuration with every ``auto`` and unset field decided for a volume.
+
+    Parameters
+    ----------
+    config
+        As the user wrote it; what is decided there stays, except that 2d mode always takes slices by themselves.
+    mode
+        ``2d``: the instances of every slice; ``3d``: whole neurons.
+    voxel_size
+        nm along (z, y, x).
+    shard
+        Voxels (z, y, x) of a shard; a default tile is no larger, since a block computes every tile that it touches.
+    """
+    dimension = "2d" if mode == "2d" else config.dimension
+    if dimension == "auto":
+        dimension = "2d" if voxel_size[0] > ANISOTROPIC * voxel_size[2] else "3d"
+    fitting = tuple(min(t, s) for t, s in zip(LARGEST_TILE[dimension], shard, strict=True))
+    tile, halo = config.tile or fitting, config.halo or HALOS[dimension]
+    return config.model_copy(update={"dimension": dimension, "tile": tile, "halo": halo})
+
+
+@dataclass(frozen=True)
+class FragmentsBlock:
+    """Makes and writes the fragments of one block."""
+
+    job: Job
+
+    def __call__(self, block: Block) -> dict[str, Any]:
+        """Return the number of fragments in every tile that the block touches."""
+        job = self.job
+        config = job.fragments_config
+        dimension: Literal["2d", "3d"] = "2d" if config.dimension == "2d" else "3d"
+        grid, halo, voxel_size = job.fragment_tiles, halo_of(job), job.source.voxel_size
+        result = np.zeros(block.shape, np.uint32)
+        counts = {}
+        reach = self._reach(block)
+        channel = (job.network.boundary, job.network.boundary + 1)
+        boundaries = read_box(
+            job.boundaries, Block((channel[0], *reach.begin), (channel[1], *reach.end))
+        )[0]  # fmt: skip
+        for index in grid.overlapping(block):
+            tile = grid.block(index)
+            window = tile.grow(halo).clip(job.shape)
+            labels, count = fragments_tile(
+                boundaries[window.within(reach).slices], tile.within(window), config, dimension, voxel_size
+            )
+            counts[str(grid.flat(index))] = count
+            shared = tile.intersect(block)
+            result[shared.within(block).slices] = labels[shared.within(tile).slices]
+        write_box(job.fragments, block, result)
+        return {"counts": counts}
+
+    def _reach(self, block: Block) -> Block:
+        """Return the box of the volume that the windows of the block's tiles cover."""
+        grid = self.job.fragment_tiles
+        cell = grid.cell
+        begin = tuple(b // c * c for b, c in zip(block.begin, cell, strict=True))
+        end = tuple(-(-e // c) * c for e, c in zip(block.end, cell, strict=True))
+        return Block(begin, end).clip(grid.shape).grow(halo_of(self.job)).clip(grid.shape)
+
+
+def halo_of(job: Job) -> Index:
+    """Return the context of a watershed tile, voxels (z, y, x)."""
+    return job.fragments_config.halo or (0, 0, 0)
+
+
+def run_fragments(job: Job, execution: Execution) -> None:
+    """Make the fragments of the whole volume and store the offset of every tile."""
+    plan, ledger = job.plan("fragments"), job.ledger("fragments")
+    run_stage(plan, FragmentsBlock(job), ledger, execution)
+    counts = np.zeros(len(job.fragment_tiles), np.uint64)
+    for result in ledger.results().values():
+        for tile, count in result["counts"].items():
+            counts[int(tile)] = count
+    offsets = np.concatenate([np.zeros(1, np.uint64), np.cumsum(counts)])
+    url = offsets_of(job)
+    create_array(url, offsets.shape, "uint64", chunk=(min(len(offsets), 1 << 16),))
+    write_box(url, Block((0,), offsets.shape), offsets)
+
+
+def read_boundaries(job: Job, box: Block) -> npt.NDArray[np.uint8]:
+    """Read the boundary channel (z, y, x) of a box."""
+    channel = job.network.boundary
+    boundaries: npt.NDArray[np.uint8] = read_box(job.boundaries, Block((channel, *box.begin), (channel + 1, *box.end)))[
+        0
+    ]
+    return boundaries
+
+
+def offsets_of(job: Job) -> str:
+    """Return the array of offsets: fragments in all tiles before a tile, and in the end the number of all."""
+    return f"{job.work}/offsets"
+
+
+@dataclass(frozen=True)
+class FragmentWindow:
+    """Fragments of a box, numbered densely for the box.
+
+    Attributes
+    ----------
+    labels
+        (z, y, x) int64; 0 is background.
+    ids
+        (n,) uint64, ascending; ``ids[label - 1]`` is the global id of a label.
+    """
+
+    labels: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.uint64]
+
+
+def read_fragments(job: Job, box: Block) -> FragmentWindow:
+    """Read the fragments of a box with unique numbers.
+
+    The numbers are dense, since the memory of a graph grows with its largest node, and ascend with the global ids.
+    """
+    grid = job.fragment_tiles
+    stored = read_box(job.fragments, box)
+    labels = np.zeros(box.shape, np.int64)
+    ids = []
+    seen = 0
+    indices = list(grid.overlapping(box))
+    first, last = grid.flat(indices[0]), grid.flat(indices[-1])
+    offsets = read_box(offsets_of(job), Block((first,), (last + 2,)))
+    for index in indices:
+        flat = grid.flat(index)
+        begin, end = int(offsets[flat - first]), int(offsets[flat - first + 1])
+        target = grid.block(index).intersect(box).within(box).slices
+        part = stored[target]
+        labels[target] = np.where(part > 0, part + np.int64(seen), 0)
+        ids.append(np.arange(begin + 1, end + 1, dtype=np.uint64))
+        seen += end - begin
+    return FragmentWindow(labels, np.concatenate(ids))

@@ -1,0 +1,154 @@
+"""A segmentation job with everything decided: input, network, tiles, storage, and the key of every stage.
+
+The job is a small frozen value. It is pickled to the workers, which open the data by themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from vimvol.config import FragmentsConfig, SegmentConfig
+from vimvol.engine.ledger import Ledger, content_key
+from vimvol.engine.plan import StagePlan, plan_stage
+from vimvol.geometry import Grid, Index
+from vimvol.infer.predictor import Standardization
+from vimvol.infer.tiles import Tiling
+from vimvol.io import Level, Volume
+
+FORMAT = 1
+"""Version of what the stages write; part of every key, raised when a stage computes something else."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a job knows of its network.
+
+    Attributes
+    ----------
+    checkpoint
+        Name or path that loads it.
+    digest
+        SHA-256 of the weights.
+    channels
+        Output channels.
+    boundary
+        Index of the boundary channel.
+    """
+
+    checkpoint: str
+    digest: str
+    channels: int
+    boundary: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that the blocks of all stages need to know.
+
+    Attributes
+    ----------
+    source
+        The input volume.
+    out
+        Path of the output OME-Zarr.
+    config
+        The configuration, as given.
+    network
+        The network.
+    standardization
+        From intensities to network input.
+    tiling
+        Tiles of the prediction.
+    fragments_config
+        How fragments are made, nothing left open.
+    fragment_tiles
+        Tiles of the watershed, (z, y, x).
+    chunk, shard
+        Voxels (z, y, x) of the output's chunks and shards at full resolution.
+    levels
+        Levels of the pyramid, full resolution first.
+    """
+
+    source: Volume
+    out: str
+    config: SegmentConfig
+    network: Network
+    standardization: Standardization
+    tiling: Tiling
+    fragments_config: FragmentsConfig
+    fragment_tiles: Grid
+    chunk: Index
+    shard: Index
+    levels: tuple[Level, ...]
+
+    @property
+    def shape(self) -> Index:
+        """Voxels (z, y, x) of the volume."""
+        return self.tiling.grid.shape
+
+    @property
+    def flat(self) -> bool:
+        """Whether the instances of every slice are wanted, not whole neurons."""
+        return self.config.segment.mode == "2d"
+
+    @property
+    def stitched(self) -> bool:
+        """Whether fragments are whole instances but for the faces of tiles, so that nothing is left to agglomerate."""
+        return self.flat and self.fragments_config.seeds == "components"
+
+    @property
+    def boundaries(self) -> str:
+        """Array of the boundaries, (c, z, y, x) uint8."""
+        return f"{self.out}/0"
+
+    @property
+    def fragments(self) -> str:
+        """Array of the fragments, (z, y, x) uint32, numbered from 1 in every watershed tile."""
+        return f"{self.work}/fragments"
+
+    @property
+    def labels(self) -> str:
+        """Group of the segmentation."""
+        return f"{self.out}/labels/segmentation"
+
+    @property
+    def work(self) -> str:
+        """Group of everything that is neither image nor segmentation."""
+        return f"{self.out}/vimvol"
+
+    def plan(self, stage: str, shape: Index | None = None, shard: Index | None = None) -> StagePlan:
+        """Return the blocks of a stage, over the full resolution unless a level's shape and shard are given."""
+        if shape is None or shard is None:
+            return plan_stage(stage, self.shape, self.shard, self.config.run.block)
+        return plan_stage(stage, shape, shard)
+
+    def ledger(self, stage: str) -> Ledger:
+        """Return the ledger of a stage."""
+        return Ledger(f"{self.work}/ledger", stage, self.keys[stage.split(" ")[0]])
+
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """Digest of all that determines the result of each stage, the stages before it included."""
+        config = self.config
+        storage = (FORMAT, self.shape, self.chunk, self.shard)
+        source = (self.source.identity(), self.source.axes, self.source.voxel_size)
+        settings = config.predict.model_dump(include={"precision", "batch", "device"})
+        predict = content_key(
+            "predict", storage, source, self.network.digest, repr(self.tiling), repr(self.standardization), settings
+        )
+        fragments = content_key("fragments", predict, self.network.boundary, self.fragments_config.model_dump())
+        agglomerate = config.agglomerate.model_dump()
+        graph = content_key("graph", fragments, config.segment.mode)
+        solve = content_key("solve", graph, config.segment.min_size, {} if self.stitched else agglomerate)
+        write = content_key("write", solve)
+        levels = [level.shape for level in self.levels]
+        return {
+            "predict": predict,
+            "fragments": fragments,
+            "graph": graph,
+            "solve": solve,
+            "write": write,
+            "pyramid": content_key("pyramid", predict, levels),
+            "label-pyramid": content_key("label-pyramid", write, levels),
+        }

@@ -1,0 +1,46 @@
+"""What there is: the networks, and the arrays of a container, as rows of a table."""
+
+from __future__ import annotations
+
+from vimvol.io import describe
+from vimvol.models.checkpoint import read_spec, shipped
+from vimvol.models.registry import MODELS, count_parameters
+
+Table = tuple[list[str], list[list[str]]]
+"""Names of the columns, and the rows."""
+
+
+def model_rows() -> Table:
+    """Return the networks: name, parameters, whether weights come with the package and on what terms, purpose."""
+    weights = shipped()
+    rows = []
+    for name, entry in MODELS.items():
+        terms = "none"
+        if name in weights:
+            card = read_spec(weights[name]).card
+            terms = card.get("licence", "see the card")
+        rows.append([name, f"{count_parameters(name):,}", terms, entry.purpose])
+    return ["name", "parameters", "shipped weights", "what it is for"], rows
+
+
+def volume_rows(path: str) -> Table:
+    """Return the arrays of a container: dataset, shape, dtype, axes, voxel size, chunks, shards, size."""
+    names = ["dataset", "shape", "dtype", "axes", "voxel size (z, y, x), nm", "chunk", "shard", "size"]
+    rows = [
+        [
+            array.dataset or "-",
+            _sizes(array.shape),
+            array.dtype,
+            array.axes or "?",
+            _sizes(array.voxel_size) if array.voxel_size else "unknown",
+            _sizes(array.chunks) if array.chunks else "-",
+            _sizes(array.shards) if array.shards else "-",
+            f"{array.nbytes / 1e6:,.1f} MB",
+        ]
+        for array in describe(path)
+    ]
+    return names, rows
+
+
+def _sizes(values: tuple[float, ...] | tuple[int, ...]) -> str:
+    return " x ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)

@@ -1,0 +1,87 @@
+"""The manifest of an output: what made it, and whether it is complete."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vimvol.errors import OutputExistsError, StorageError
+
+PACKAGES = ("vimvol", "torch", "zarr", "distributed", "bioimage-cpp", "numpy")
+
+
+def manifest_path(out: str) -> Path:
+    """Return where the manifest of an output lies."""
+    return Path(out) / "vimvol" / "run.json"
+
+
+def read_manifest(out: str) -> dict[str, Any] | None:
+    """Return the manifest of an output; none where nothing is.
+
+    Raises
+    ------
+    OutputExistsError
+        If something is there that vimvol did not make.
+    """
+    path = manifest_path(out)
+    if not Path(out).exists() or (Path(out).is_dir() and not any(Path(out).iterdir())):
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise OutputExistsError(
+            f"{out} exists and is no output of vimvol, so it is left alone; choose another path or remove it yourself"
+        ) from None
+    return manifest
+
+
+def write_manifest(out: str, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest in one step.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    path = manifest_path(out)
+    draft = path.with_name(f".run.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(manifest, indent=2, default=str), encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise StorageError(f"{out} cannot be written ({error.strerror or error}); choose a path that can") from None
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return what changed between two nested mappings, e.g. ``predict.halo: [32, 32] -> [16, 16]``."""
+    changes = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            changes += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            changes.append(f"{prefix}{key}: {old} -> {new}")
+    return changes
+
+
+def provenance() -> dict[str, Any]:
+    """Return the versions of what computes, and the time."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

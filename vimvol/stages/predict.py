@@ -1,0 +1,41 @@
+"""Stage predict: boundary probabilities of every voxel, slice by slice."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from vimvol.errors import InputError
+from vimvol.geometry import Block
+from vimvol.infer.predictor import Predictor, region_for, resolve_device
+from vimvol.io.arrays import write_box
+from vimvol.models import load_checkpoint
+from vimvol.stages.job import Job
+
+
+@functools.lru_cache(maxsize=2)
+def _predictor(checkpoint: str, digest: str, device: str, precision: str, batch: int) -> Predictor:
+    """Return the predictor of this process; the weights are loaded once, for the first block."""
+    loaded = load_checkpoint(checkpoint)
+    if loaded.sha256 != digest:
+        raise InputError(f"weights {checkpoint} changed during the run, so blocks would not fit; start the run again")
+    return Predictor(loaded.model, resolve_device(device), precision, batch)
+
+
+@dataclass(frozen=True)
+class PredictBlock:
+    """Predicts and writes one block of the boundaries."""
+
+    job: Job
+
+    def __call__(self, block: Block) -> dict[str, Any]:
+        """Read the block with its context, predict, write."""
+        job, settings = self.job, self.job.config.predict
+        network = job.network
+        predictor = _predictor(network.checkpoint, network.digest, settings.device, settings.precision, settings.batch)
+        origin = region_for(block, job.tiling)
+        raw = job.source.read(origin)
+        boundaries = predictor.predict_block(raw, origin, block, job.tiling, job.standardization, network.channels)
+        write_box(job.boundaries, Block((0, *block.begin), (network.channels, *block.end)), boundaries)
+        return {}

@@ -1,0 +1,303 @@
+"""From raw intensities to a segmentation: all stages, one after the other."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from vimvol.config import SegmentConfig
+from vimvol.engine.cluster import open_cluster
+from vimvol.engine.plan import default_shard
+from vimvol.engine.run import Execution, Progress, run_stage
+from vimvol.errors import InputError, OutputExistsError
+from vimvol.geometry import Grid
+from vimvol.infer.predictor import Standardization, resolve_device
+from vimvol.infer.tiles import make_tiling
+from vimvol.io import open_volume, pyramid, storage_shapes
+from vimvol.io.arrays import create_array, create_group
+from vimvol.io.errors import storage_errors
+from vimvol.io.omezarr import create_image, create_labels
+from vimvol.io.storage import absolute, is_url
+from vimvol.models import load_checkpoint
+from vimvol.models.checkpoint import ModelSpec
+from vimvol.report.progress import silent
+from vimvol.segment.multicut import check_solver
+from vimvol.stages.fragments import resolve_fragments, run_fragments
+from vimvol.stages.graph import GraphBlock
+from vimvol.stages.job import Job, Network
+from vimvol.stages.manifest import differences, provenance, read_manifest, write_manifest
+from vimvol.stages.predict import PredictBlock
+from vimvol.stages.pyramid import run_pyramid
+from vimvol.stages.solve import run_solve
+from vimvol.stages.survey import survey
+from vimvol.stages.write import WriteBlock
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What a run made.
+
+    Attributes
+    ----------
+    out
+        Path of the OME-Zarr.
+    labels
+        Path of the segmentation in it, (z, y, x) uint64 at full resolution in its array ``0``.
+    segments
+        Number of segments; their ids are 1 to this.
+    fragments
+        Number of fragments that they were made of.
+    seconds
+        Wall time of this run.
+    """
+
+    out: str
+    labels: str
+    segments: int
+    fragments: int
+    seconds: float
+
+
+def prepare(source: str, out: str, config: SegmentConfig) -> Job:
+    """Decide everything about a segmentation before anything is written.
+
+    Raises
+    ------
+    InputError
+        If input, network and configuration do not fit each other, in one line each.
+    """
+    volume = open_volume(source, axes=config.input.axes, voxel_size=config.input.voxel_size)
+    if is_url(out):
+        raise InputError(f"output {out} is a URL, and only local paths can be written yet; give a path")
+    out = absolute(out)
+    if Path(out) in (Path(volume.url), *Path(volume.url).parents):
+        raise InputError(f"output {out} would overwrite the input {volume.url}; choose another path")
+    resolve_device(config.predict.device)
+    loaded = load_checkpoint(config.predict.model)
+    spec = loaded.spec
+    if spec.in_channels != 1:
+        raise InputError(f"model {config.predict.model} wants {spec.in_channels} channels, and EM has 1; take another")
+    tile, divisor = _tile(loaded.model, config), _integer(loaded.model, "divisor")
+    wanted = config.output.shard or default_shard(volume.shape, config.output.chunk)
+    chunk, shard = storage_shapes(volume.shape, config.output.chunk, wanted)
+    fragments = resolve_fragments(config.fragments, config.segment.mode, volume.voxel_size, shard)
+    check_solver(config.agglomerate.solver)
+    job = Job(
+        source=volume,
+        out=out,
+        config=config,
+        network=Network(config.predict.model, loaded.sha256, spec.out_channels, boundary_channel(spec)),
+        standardization=_standardization(spec, volume.dtype) or survey(volume, config.predict.normalize),
+        tiling=make_tiling(volume.shape, tile, config.predict.halo, divisor),
+        fragments_config=fragments,
+        fragment_tiles=Grid(volume.shape, fragments.tile or volume.shape),
+        chunk=chunk,
+        shard=shard,
+        levels=tuple(pyramid(volume.shape, volume.voxel_size, config.output.levels)),
+    )
+    job.plan("predict")
+    return job
+
+
+def _tile(model: nn.Module, config: SegmentConfig) -> tuple[int, int]:
+    """Return the tile to use: as configured, but a network that pads every image to a canvas gets it filled."""
+    canvas = _integer(model, "canvas")
+    if not canvas:
+        return config.predict.tile
+    y, x = (canvas - 2 * halo for halo in config.predict.halo)
+    if min(y, x) < 1:
+        raise InputError(
+            f"predict.halo = {config.predict.halo} leaves nothing of the network's canvas of {canvas} x {canvas}; "
+            f"choose one below {canvas // 2}"
+        )
+    return y, x
+
+
+def _integer(model: nn.Module, name: str) -> int:
+    """Return an integer attribute of a network; 0 where it has none."""
+    value = getattr(model, name, None)
+    return value if isinstance(value, int) else 0
+
+
+def boundary_channel(spec: ModelSpec) -> int:
+    """Return the index of the channel that holds the boundaries.
+
+    Raises
+    ------
+    InputError
+        If the network has none.
+    """
+    names = [name.lower() for name in spec.classes]
+    if "boundary" in names:
+        return names.index("boundary")
+    if spec.out_channels == 1:
+        return 0
+    raise InputError(
+        f"the network's classes {', '.join(spec.classes)} have no 'boundary', so there is nothing to segment by; "
+        "choose a network with a boundary channel"
+    )
+
+
+def _standardization(spec: ModelSpec, dtype: str) -> Standardization | None:
+    """Return the fixed scaling of a network that wants intensities in [0, 1]; none if the volume is to be surveyed."""
+    if spec.normalize != "none":
+        return None
+    return Standardization((0.0,), (float(np.iinfo(dtype).max) if np.dtype(dtype).kind in "ui" else 1.0,))
+
+
+def segment_volume(
+    source: str,
+    out: str,
+    config: SegmentConfig | None = None,
+    *,
+    cluster: str = "local",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    command: str = "",
+) -> Segmented:
+    """Segment a volume into an OME-Zarr 0.5.
+
+    The boundaries are its image, the segmentation its ``labels/segmentation``; both have a pyramid. A run that was
+    interrupted goes on where it stopped when it is started again.
+
+    Parameters
+    ----------
+    source
+        ``PATH[:DATASET]`` of the intensities, (z, y, x) uint8, uint16 or float32.
+    out
+        Path of the OME-Zarr.
+    config
+        What to do and how; none: the defaults.
+    cluster
+        An entry of `vimvol.engine.cluster.CLUSTERS` or the address of a scheduler.
+    overwrite
+        Allow results of other settings in ``out`` to be replaced; stages that do not depend on what changed are kept.
+    progress
+        Who is told how far it is; none: nobody.
+    command
+        What to record as the command.
+
+    Raises
+    ------
+    InputError
+        If something given cannot be used; nothing is written then.
+    StorageError, IncompleteRunError
+        If writing or computing fails; finished blocks are kept.
+    """
+    start = time.perf_counter()
+    job = prepare(source, out, config or SegmentConfig())
+    fresh = _new_manifest(job, command)
+    manifest = _check_output(job, fresh, overwrite)
+    if manifest is None or manifest["state"] != "complete":
+        with open_cluster(cluster, job.config.run.workers) as pool:
+            manifest = _claim(job, fresh, manifest)
+            run_config = job.config.run
+            execution = Execution(pool, progress or silent(), run_config.window, run_config.retries)
+            manifest |= _run(job, execution)
+        manifest |= {"state": "complete", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        write_manifest(job.out, manifest)
+    seconds = time.perf_counter() - start
+    return Segmented(job.out, job.labels, manifest["segments"], manifest["fragments"], seconds)
+
+
+def _run(job: Job, execution: Execution) -> dict[str, int]:
+    """Run every stage that is not done; return the numbers of fragments and segments."""
+    run_stage(job.plan("predict"), PredictBlock(job), job.ledger("predict"), execution)
+    run_fragments(job, execution)
+    run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution)
+    numbers = run_solve(job, execution)
+    run_stage(job.plan("write"), WriteBlock(job), job.ledger("write"), execution)
+    run_pyramid(job, execution, labels=True)
+    run_pyramid(job, execution, labels=False)
+    return numbers
+
+
+def _new_manifest(job: Job, command: str) -> dict[str, Any]:
+    return {
+        "state": "running",
+        "input": {"path": job.source.url, "dataset": job.source.dataset, "identity": job.source.identity()},
+        "model": {"name": job.network.checkpoint, "sha256": job.network.digest},
+        "mode": job.config.segment.mode,
+        "config": job.config.model_dump(mode="json", exclude={"run"}),
+        "keys": job.keys,
+        "standardization": {"mean": job.standardization.mean, "std": job.standardization.std},
+        "command": command,
+        **provenance(),
+    }
+
+
+def _check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """Return the manifest of the same run begun before; none where a new run is to begin. Nothing is written.
+
+    Raises
+    ------
+    OutputExistsError
+        If the output holds something else and must not be overwritten.
+    """
+    existing = read_manifest(job.out)
+    if existing is None:
+        return None
+    if existing["keys"] == job.keys:
+        return existing
+    if not overwrite:
+        compared = ("config", "input", "model")
+        changes = differences({k: existing.get(k) for k in compared}, {k: fresh[k] for k in compared})
+        what = "; ".join(change.removeprefix("config.") for change in changes[:3]) or "another version of vimvol"
+        raise OutputExistsError(
+            f"{job.out} holds a run with other settings ({what}), which would be lost; choose another path, or give "
+            "--overwrite to recompute what depends on them"
+        )
+    return None
+
+
+def _claim(job: Job, fresh: dict[str, Any], manifest: dict[str, Any] | None) -> dict[str, Any]:
+    """Make the output ready to be written and return its manifest.
+
+    Data of other settings stay as far as the arrays fit: the ledger knows which of them are still good.
+    """
+    if manifest is None:
+        existing = read_manifest(job.out)
+        manifest = fresh
+        if existing is not None and _layout(existing) != _layout(fresh):
+            with storage_errors(f"removing {job.out}"):
+                shutil.rmtree(job.out)
+        elif existing is not None:
+            manifest["created"] = existing.get("created", False)
+        write_manifest(job.out, manifest)
+    if not manifest.get("created"):
+        _create(job)
+        manifest["created"] = True
+        write_manifest(job.out, manifest)
+    return manifest
+
+
+def _layout(manifest: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the settings that decide which arrays an output has."""
+    config = manifest["config"]
+    return config["output"], config["input"], manifest["input"], manifest["model"]
+
+
+def _create(job: Job) -> None:
+    """Create the arrays and metadata of an output, all empty."""
+    layout: dict[str, Any] = {"chunk": job.chunk, "shard": job.shard}
+    create_image(
+        job.out,
+        shape=job.shape,
+        dtype="uint8",
+        voxel_size=job.source.voxel_size,
+        offset=job.source.offset,
+        levels=job.levels,
+        name="boundaries",
+        channels=job.network.channels,
+        **layout,
+    )
+    create_labels(job.out, "segmentation", **layout)
+    # A group of its own, so that who lists the image meets nothing unknown.
+    create_group(job.work)
+    create_array(job.fragments, job.shape, "uint32", chunk=job.chunk, shard=job.shard, dimension_names=("z", "y", "x"))

@@ -1,0 +1,108 @@
+"""From a training folder to a weights file with its model card."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vimvol import __version__
+from vimvol.config import TrainConfig
+from vimvol.errors import InputError
+from vimvol.models.checkpoint import save_checkpoint
+from vimvol.models.registry import build_model
+from vimvol.models.spec import ModelSpec
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+
+
+def export_best(config: TrainConfig) -> Path:
+    """Write the averaged weights of the best validation so far as safetensors, beside the checkpoints.
+
+    May be called while the training runs.
+
+    Returns
+    -------
+    Path
+        ``<out>/<model>.safetensors``.
+
+    Raises
+    ------
+    InputError
+        If there is no checkpoint yet, or it cannot be read.
+    """
+    folder = Path(config.out)
+    path = next((folder / name for name in (BEST, LAST) if (folder / name).exists()), None)
+    if path is None:
+        raise InputError(f"{folder} holds no checkpoint, so there is nothing to export; train first")
+    state = read_checkpoint(path)
+    model = build_model(config.model)
+    prefix = "average."
+    weights = {k.removeprefix(prefix): v for k, v in state["state_dict"].items() if k.startswith(prefix)}
+    model.load_state_dict(weights)
+    _calibrate(model, state["card"]["scores"].get("val/threshold", 0.5))
+    target = folder / f"{config.model}.safetensors"
+    save_checkpoint(target, model, _spec(config, state))
+    return target
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of a training; no code in it can run.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"checkpoint {path} cannot be read ({reason}), so the training cannot go on; delete it to start anew"
+        ) from None
+    return state
+
+
+def _calibrate(model: nn.Module, threshold: float) -> None:
+    """Shift the logits so that the probability that parts inside from boundary best becomes .5.
+
+    Whoever uses the weights then needs no threshold of their own, and a multicut reads the probabilities as they are.
+    """
+    bias = model.get_parameter("out_conv.bias")
+    with torch.no_grad():
+        bias.add_(math.log((1 - threshold) / threshold))
+
+
+def _spec(config: TrainConfig, state: dict[str, Any]) -> ModelSpec:
+    facts = state["card"]
+    card = {
+        **config.card,
+        "commit": commit(),
+        "trained": f"{state['global_step']} of {config.steps} steps of {config.batch} crops of "
+        f"{config.patch[0]} x {config.patch[1]}, seed {config.seed}",
+        "scores": ", ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in facts["scores"].items())
+        or "not validated",
+        "calibration": "logits are shifted so that the threshold of the best score, here given as learned, is .5",
+    }
+    return ModelSpec(config.model, card=card, voxel_sizes=tuple(tuple(size) for size in facts["voxel_sizes"]))
+
+
+def commit() -> str:
+    """Return the commit of the checkout that this package runs from; else its version."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return f"version {__version__}"
+    return found.stdout.strip()
