@@ -42,9 +42,9 @@ class PredictConfig(Section):
     """Boundary prediction, slice by slice."""
 
     model: str = Field("vimunet-nano", description="a name that `vimvol models` lists, or the path of a checkpoint")
-    tile: Shape2 = Field((256, 256), description="voxels (y, x) that one forward pass contributes to a slice")
+    tile: Shape2 = Field((512, 512), description="voxels (y, x) that one forward pass contributes to a slice")
     halo: Halo2 = Field((32, 32), description="voxels (y, x) of context on every side of a tile")
-    batch: Positive = Field(4, description="tiles a forward pass")
+    batch: Positive = Field(1, description="tiles a forward pass; more on a GPU")
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     normalize: Literal["volume", "slice"] = Field(
@@ -91,9 +91,7 @@ class AgglomerateConfig(Section):
     """From fragments to segments by multicut."""
 
     solver: str = Field("kernighan-lin", description="an entry of vimvol.segment.multicut.SOLVERS")
-    beta: float = Field(
-        0.5, gt=0, lt=1, description="prior probability of a cut; above .5 splits more, below merges more"
-    )
+    beta: float = Field(0.15, gt=0, lt=1, description="prior probability of a cut; higher splits more, lower merges")
     size_weighting: bool = Field(True, description="scale an edge's cost by its number of voxel pairs")
 
 

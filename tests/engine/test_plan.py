@@ -42,7 +42,7 @@ def test_repeated_work_counts_tiles_that_blocks_cut() -> None:
 @given(shape=st.tuples(st.integers(1, 300), st.integers(1, 3000), st.integers(1, 3000)))
 def test_default_shards_are_enough_for_some_workers_or_as_small_as_is_sensible(shape) -> None:
     chunk = (16, 128, 128)
-    shard = default_shard(shape, chunk)
+    shard = default_shard(shape, chunk, (256, 256))
     assert all(s % c == 0 and s > 0 for s, c in zip(shard, chunk, strict=True))
     assert len(Grid(shape, shard)) >= FEWEST_SHARDS or (shard[0] == 16 and max(shard[1:]) <= 256)
 
@@ -57,4 +57,4 @@ def test_default_shards_are_enough_for_some_workers_or_as_small_as_is_sensible(s
     ],
 )
 def test_default_shards(shape, shard) -> None:
-    assert default_shard(shape, (16, 128, 128)) == shard
+    assert default_shard(shape, (16, 128, 128), (256, 256)) == shard

@@ -40,10 +40,9 @@ class StagePlan:
 
 LARGE_SHARD = (32, 512, 512)
 FEWEST_SHARDS = 8
-SMALLEST_SIDE = 256
 
 
-def default_shard(shape: Sequence[int], chunk: Sequence[int]) -> Index:
+def default_shard(shape: Sequence[int], chunk: Sequence[int], tile: Sequence[int]) -> Index:
     """Choose the shard of a volume for which none is configured.
 
     A shard is the least that a task can write. Of a small volume it is halved until there are enough shards for some
@@ -55,6 +54,8 @@ def default_shard(shape: Sequence[int], chunk: Sequence[int]) -> Index:
         Voxels (z, y, x) of the volume.
     chunk
         Voxels (z, y, x) of a chunk.
+    tile
+        Voxels (y, x) of a tile of the prediction.
 
     Returns
     -------
@@ -62,7 +63,7 @@ def default_shard(shape: Sequence[int], chunk: Sequence[int]) -> Index:
         Voxels (z, y, x), a multiple of the chunk.
     """
     shard = [round_up(min(s, e), c) for s, e, c in zip(LARGE_SHARD, shape, chunk, strict=True)]
-    least = [chunk[0], max(chunk[1], SMALLEST_SIDE), max(chunk[2], SMALLEST_SIDE)]
+    least = [chunk[0], max(chunk[1], tile[0]), max(chunk[2], tile[1])]
     while len(Grid(tuple(shape), tuple(shard))) < FEWEST_SHARDS:
         halves = [round_up(-(-s // 2), c) for s, c in zip(shard, chunk, strict=True)]
         axes = [a for a in (0, 1, 2) if least[a] <= halves[a] < shard[a]]

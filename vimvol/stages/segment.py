@@ -84,7 +84,7 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
     if spec.in_channels != 1:
         raise InputError(f"model {config.predict.model} wants {spec.in_channels} channels, and EM has 1; take another")
     tile, divisor = _tile(loaded.model, config), _integer(loaded.model, "divisor")
-    wanted = config.output.shard or default_shard(volume.shape, config.output.chunk)
+    wanted = config.output.shard or default_shard(volume.shape, config.output.chunk, tile)
     chunk, shard = storage_shapes(volume.shape, config.output.chunk, wanted)
     fragments = resolve_fragments(config.fragments, config.segment.mode, volume.voxel_size, shard)
     check_solver(config.agglomerate.solver)
