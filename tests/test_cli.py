@@ -160,6 +160,15 @@ def test_models_lists_names_parameters_and_terms(run) -> None:
     assert "NC" in text
 
 
+def test_shipped_weights_have_a_card_and_missing_ones_a_line(run) -> None:
+    code, text, _ = run("models", "vimunet-nano")
+    assert code == 0
+    for fact in ("licence", "CC BY-NC-SA", "commit", "scores", "data"):
+        assert fact in text
+    code, _, err = run("models", "vimunet-small")
+    assert (code, err.count("\n")) == (2, 1)
+
+
 def test_help_and_version_are_quick_and_load_no_framework() -> None:
     for option in ("--help", "--version"):
         script = f"import sys; sys.argv = ['vimvol', '{option}']\nfrom vimvol.cli import main\ntry: main()\n"

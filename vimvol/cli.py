@@ -112,12 +112,14 @@ def train(
 
 
 @app.command()
-def models() -> None:
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Show the card of these weights.")] = None,
+) -> None:
     """List the networks: names, parameters, what each is for, and the terms of shipped weights."""
     from vimvol.report.table import print_rows
-    from vimvol.stages.listing import model_rows
+    from vimvol.stages.listing import card_rows, model_rows
 
-    print_rows(*model_rows())
+    print_rows(*(model_rows() if name is None else card_rows(name)))
 
 
 @app.command()

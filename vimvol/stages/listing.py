@@ -23,6 +23,20 @@ def model_rows() -> Table:
     return ["name", "parameters", "shipped weights", "what it is for"], rows
 
 
+def card_rows(name: str) -> Table:
+    """Return the card of weights, shipped or in a file: architecture, data, licence, commit, scores.
+
+    Raises
+    ------
+    InputError
+        If there are no such weights.
+    """
+    spec = read_spec(name)
+    sizes = "; ".join(_sizes(size) for size in spec.voxel_sizes) or "unknown"
+    facts = {"architecture": spec.architecture, "classes": ", ".join(spec.classes), "voxel sizes, nm": sizes}
+    return ["card", name], [[key, value] for key, value in {**facts, **spec.card}.items()]
+
+
 def volume_rows(path: str) -> Table:
     """Return the arrays of a container: dataset, shape, dtype, axes, voxel size, chunks, shards, size."""
     names = ["dataset", "shape", "dtype", "axes", "voxel size (z, y, x), nm", "chunk", "shard", "size"]
