@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vimvol.errors import InputError
 from vimvol.geometry import Block, Grid
 from vimvol.infer.predictor import Standardization
 from vimvol.io import Volume
@@ -29,6 +30,11 @@ def survey(volume: Volume, scope: str) -> Standardization:
         The intensities.
     scope
         ``volume``: one pair of numbers; ``slice``: one a slice.
+
+    Raises
+    ------
+    InputError
+        If the sample holds values that are not finite.
     """
     grid = Grid(volume.shape, WINDOW)
     if scope == "volume":
@@ -63,6 +69,11 @@ def _moments(volume: Volume, windows: list[Block]) -> tuple[float, float]:
             count + values.size,
             total + float(values.sum()),
             squares + float(np.square(values).sum()),
+        )
+    if not math.isfinite(total):
+        raise InputError(
+            f"{volume.address} holds values that are not finite (NaN or infinity), so nothing can be predicted; "
+            "replace them, e.g. by 0"
         )
     if not count:
         return fallback, 1.0
