@@ -15,6 +15,7 @@ from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 
 from tests.support import digest, small_config
+from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.io.arrays import read_box
 from vimvol.stages.manifest import read_manifest
@@ -177,6 +178,66 @@ def test_another_layout_starts_anew(sample: Path, reference: Path, tmp_path: Pat
     segment_volume(f"{sample}:raw", str(out), small_config(output__shard=[2, 32, 48]), overwrite=True)
     np.testing.assert_array_equal(labels_of(out), labels_of(reference))
     assert zarr.open_array(str(out / "labels" / "segmentation" / "0"), mode="r").shards == (2, 32, 48)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shards_that_follow_another_setting_are_laid_out_anew(tmp_path: Path, workers: int) -> None:
+    """The default shard depends on the tile: old arrays under a new plan would be written by two tasks at once."""
+    raw = np.random.default_rng(0).integers(0, 255, (16, 200, 200)).astype(np.uint8)
+    array = zarr.create_array(str(tmp_path / "raw.zarr"), data=raw)
+    array.attrs["resolution"] = [8.0, 8.0, 8.0]
+    options = {"output.chunk": [8, 64, 64], "predict.halo": [16, 16], "run.workers": workers}
+    outs = tmp_path / "changed.zarr", tmp_path / "fresh.zarr"
+    large = load_config(SegmentConfig, None, {**options, "predict.tile": [160, 160]})
+    small = load_config(SegmentConfig, None, {**options, "predict.tile": [64, 64]})
+    segment_volume(str(tmp_path / "raw.zarr"), str(outs[0]), large)
+    before = zarr.open_array(str(outs[0] / "0"), mode="r").shards
+    segment_volume(str(tmp_path / "raw.zarr"), str(outs[0]), small, overwrite=True)
+    assert zarr.open_array(str(outs[0] / "0"), mode="r").shards != before
+    segment_volume(str(tmp_path / "raw.zarr"), str(outs[1]), small)
+    assert digest(outs[0]) == digest(outs[1])
+
+
+def test_a_corrected_voxel_size_reaches_the_metadata(sample: Path, tmp_path: Path) -> None:
+    segment_volume(f"{sample}:raw", str(tmp_path / "a.zarr"), small_config())
+    corrected = small_config(input__voxel_size=[40.0, 8.0, 8.0])
+    segment_volume(f"{sample}:raw", str(tmp_path / "a.zarr"), corrected, overwrite=True)
+    segment_volume(f"{sample}:raw", str(tmp_path / "b.zarr"), corrected)
+    assert digest(tmp_path / "a.zarr") == digest(tmp_path / "b.zarr")
+
+
+def test_a_complete_output_with_a_lost_array_is_made_again(sample: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.zarr"
+    shutil.copytree(reference, out)
+    shutil.rmtree(out / "labels" / "segmentation" / "0")
+    segment_volume(f"{sample}:raw", str(out), small_config())
+    assert digest(out) == digest(reference)
+
+
+def test_labels_of_others_are_never_removed(sample: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.zarr"
+    shutil.copytree(reference, out)
+    zarr.open_group(str(out / "labels" / "proofread"), mode="w")
+    with pytest.raises(OutputExistsError, match="labels/proofread"):
+        segment_volume(f"{sample}:raw", str(out), small_config(output__shard=[2, 32, 48]), overwrite=True)
+    segment_volume(f"{sample}:raw", str(out), small_config(agglomerate__beta=0.8), overwrite=True)
+    assert (out / "labels" / "proofread").is_dir()
+
+
+def test_a_change_of_layout_that_was_interrupted_is_finished(
+    sample: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vimvol.stages import output
+
+    out = tmp_path / "out.zarr"
+    shutil.copytree(reference, out)
+    changed = small_config(output__shard=[2, 32, 48])
+    with monkeypatch.context() as patch:
+        patch.setattr(output, "_create", lambda job: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            segment_volume(f"{sample}:raw", str(out), changed, overwrite=True)
+    segment_volume(f"{sample}:raw", str(out), changed)
+    np.testing.assert_array_equal(labels_of(out), labels_of(reference))
 
 
 def test_an_output_that_is_not_ours_is_never_touched(sample: Path, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def create_array(
         If it cannot be written.
     """
     with storage_errors(f"array {url}"):
-        if _has_layout(url, shape, dtype, chunk, shard):
+        if has_layout(url, shape, dtype, chunk, shard):
             return
         if Path(url).exists():
             shutil.rmtree(url)
@@ -65,7 +65,8 @@ def create_array(
         )
 
 
-def _has_layout(url: str, shape: Sequence[int], dtype: str, chunk: Sequence[int], shard: Sequence[int] | None) -> bool:
+def has_layout(url: str, shape: Sequence[int], dtype: str, chunk: Sequence[int], shard: Sequence[int] | None) -> bool:
+    """Tell whether an array of this shape, dtype, chunk and shard is there."""
     if not (Path(url) / "zarr.json").is_file():
         return False
     array = zarr.open_array(url, mode="r")

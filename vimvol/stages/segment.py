@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -15,14 +13,11 @@ from vimvol.config import SegmentConfig
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.plan import default_shard
 from vimvol.engine.run import Execution, Progress, run_stage
-from vimvol.errors import InputError, OutputExistsError
+from vimvol.errors import InputError
 from vimvol.geometry import Grid
 from vimvol.infer.predictor import Standardization, resolve_device
 from vimvol.infer.tiles import make_tiling
 from vimvol.io import open_volume, pyramid, storage_shapes
-from vimvol.io.arrays import create_array, create_group
-from vimvol.io.errors import storage_errors
-from vimvol.io.omezarr import create_image, create_labels
 from vimvol.io.storage import absolute, is_url
 from vimvol.models import load_checkpoint
 from vimvol.models.checkpoint import ModelSpec
@@ -31,7 +26,8 @@ from vimvol.segment.multicut import check_solver
 from vimvol.stages.fragments import resolve_fragments, run_fragments
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import Job, Network
-from vimvol.stages.manifest import differences, provenance, read_manifest, write_manifest
+from vimvol.stages.manifest import write_manifest
+from vimvol.stages.output import check_output, claim_output, new_manifest
 from vimvol.stages.predict import PredictBlock
 from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.solve import run_solve
@@ -192,11 +188,11 @@ def segment_volume(
     """
     start = time.perf_counter()
     job = prepare(source, out, config or SegmentConfig())
-    fresh = _new_manifest(job, command)
-    manifest = _check_output(job, fresh, overwrite)
-    if manifest is None or manifest["state"] != "complete":
+    fresh = new_manifest(job, command)
+    manifest = check_output(job, fresh, overwrite)
+    if manifest["state"] != "complete":
         with open_cluster(cluster, job.config.run.workers) as pool:
-            manifest = _claim(job, fresh, manifest)
+            claim_output(job, manifest)
             run_config = job.config.run
             execution = Execution(pool, progress or silent(), run_config.window, run_config.retries)
             manifest |= _run(job, execution)
@@ -216,88 +212,3 @@ def _run(job: Job, execution: Execution) -> dict[str, int]:
     run_pyramid(job, execution, labels=True)
     run_pyramid(job, execution, labels=False)
     return numbers
-
-
-def _new_manifest(job: Job, command: str) -> dict[str, Any]:
-    return {
-        "state": "running",
-        "input": {"path": job.source.url, "dataset": job.source.dataset, "identity": job.source.identity()},
-        "model": {"name": job.network.checkpoint, "sha256": job.network.digest},
-        "mode": job.config.segment.mode,
-        "config": job.config.model_dump(mode="json", exclude={"run"}),
-        "keys": job.keys,
-        "standardization": {"mean": job.standardization.mean, "std": job.standardization.std},
-        "command": command,
-        **provenance(),
-    }
-
-
-def _check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
-    """Return the manifest of the same run begun before; none where a new run is to begin. Nothing is written.
-
-    Raises
-    ------
-    OutputExistsError
-        If the output holds something else and must not be overwritten.
-    """
-    existing = read_manifest(job.out)
-    if existing is None:
-        return None
-    if existing["keys"] == job.keys:
-        return existing
-    if not overwrite:
-        compared = ("config", "input", "model")
-        changes = differences({k: existing.get(k) for k in compared}, {k: fresh[k] for k in compared})
-        what = "; ".join(change.removeprefix("config.") for change in changes[:3]) or "another version of vimvol"
-        raise OutputExistsError(
-            f"{job.out} holds a run with other settings ({what}), which would be lost; choose another path, or give "
-            "--overwrite to recompute what depends on them"
-        )
-    return None
-
-
-def _claim(job: Job, fresh: dict[str, Any], manifest: dict[str, Any] | None) -> dict[str, Any]:
-    """Make the output ready to be written and return its manifest.
-
-    Data of other settings stay as far as the arrays fit: the ledger knows which of them are still good.
-    """
-    if manifest is None:
-        existing = read_manifest(job.out)
-        manifest = fresh
-        if existing is not None and _layout(existing) != _layout(fresh):
-            with storage_errors(f"removing {job.out}"):
-                shutil.rmtree(job.out)
-        elif existing is not None:
-            manifest["created"] = existing.get("created", False)
-        write_manifest(job.out, manifest)
-    if not manifest.get("created"):
-        _create(job)
-        manifest["created"] = True
-        write_manifest(job.out, manifest)
-    return manifest
-
-
-def _layout(manifest: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the settings that decide which arrays an output has."""
-    config = manifest["config"]
-    return config["output"], config["input"], manifest["input"], manifest["model"]
-
-
-def _create(job: Job) -> None:
-    """Create the arrays and metadata of an output, all empty."""
-    layout: dict[str, Any] = {"chunk": job.chunk, "shard": job.shard}
-    create_image(
-        job.out,
-        shape=job.shape,
-        dtype="uint8",
-        voxel_size=job.source.voxel_size,
-        offset=job.source.offset,
-        levels=job.levels,
-        name="boundaries",
-        channels=job.network.channels,
-        **layout,
-    )
-    create_labels(job.out, "segmentation", **layout)
-    # A group of its own, so that who lists the image meets nothing unknown.
-    create_group(job.work)
-    create_array(job.fragments, job.shape, "uint32", chunk=job.chunk, shard=job.shard, dimension_names=("z", "y", "x"))

@@ -1,0 +1,164 @@
+"""The output of a run: whose it is, which arrays it has, and when it may be written."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from vimvol.errors import OutputExistsError
+from vimvol.geometry import Index
+from vimvol.io import storage_shapes
+from vimvol.io.arrays import create_array, create_group, has_layout
+from vimvol.io.errors import storage_errors
+from vimvol.io.omezarr import create_image, create_labels
+from vimvol.stages.job import Job
+from vimvol.stages.manifest import differences, manifest_path, provenance, read_manifest, write_manifest
+
+COMPARED = ("config", "input", "model", "layout")
+
+
+def new_manifest(job: Job, command: str) -> dict[str, Any]:
+    """Return the manifest of a run that begins now."""
+    return {
+        "state": "running",
+        "created": False,
+        "input": {"path": job.source.url, "dataset": job.source.dataset, "identity": job.source.identity()},
+        "model": {"name": job.network.checkpoint, "sha256": job.network.digest},
+        "mode": job.config.segment.mode,
+        "config": job.config.model_dump(mode="json", exclude={"run"}),
+        "layout": _layout(job),
+        "keys": job.keys,
+        "standardization": {"mean": list(job.standardization.mean), "std": list(job.standardization.std)},
+        "command": command,
+        **provenance(),
+    }
+
+
+def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, Any]:
+    """Return the manifest to go on with: that of the same run begun before, or ``fresh``. Nothing is written.
+
+    Its ``created`` tells whether the arrays that are there can be used.
+
+    Raises
+    ------
+    OutputExistsError
+        If the output holds something else and must not be overwritten.
+    """
+    existing = read_manifest(job.out)
+    if existing is None:
+        return fresh
+    if existing["keys"] != job.keys and not overwrite:
+        changes = differences({k: existing.get(k) for k in COMPARED}, {k: fresh[k] for k in COMPARED})
+        if any(change.startswith("input.identity") for change in changes):
+            changes = ["the input has changed", *(c for c in changes if not c.startswith("input.identity"))]
+        what = "; ".join(change.removeprefix("config.") for change in changes[:3]) or "another version of vimvol"
+        raise OutputExistsError(
+            f"{job.out} holds a run with other settings ({what}), which would be lost; choose another path, or give "
+            "--overwrite to recompute what depends on them"
+        )
+    usable = bool(existing.get("created")) and existing.get("layout") == fresh["layout"] and _is_intact(job)
+    foreign = _foreign_nodes(job)
+    if existing.get("created") and not usable and foreign:
+        raise OutputExistsError(
+            f"{job.out} has to be laid out anew, and holds {', '.join(foreign)} that vimvol did not make; "
+            "move that elsewhere or choose another path"
+        )
+    if existing["keys"] == job.keys:
+        return existing if usable else {**existing, "created": False, "state": "running"}
+    return {**fresh, "created": usable}
+
+
+def claim_output(job: Job, manifest: dict[str, Any]) -> None:
+    """Make the output ready to be written.
+
+    Data of other settings stay as far as the arrays fit: the ledger knows which of them are still good. Otherwise
+    everything that vimvol made goes, the manifest last, so that an interrupted change is finished the next time.
+    """
+    write_manifest(job.out, manifest)
+    if not manifest["created"]:
+        with storage_errors(f"removing the old arrays of {job.out}"):
+            _remove_own_nodes(job)
+        _create(job)
+        manifest["created"] = True
+        write_manifest(job.out, manifest)
+
+
+def _layout(job: Job) -> dict[str, Any]:
+    """Return all that decides which arrays and metadata an output has, as JSON gives it back."""
+    levels = [[list(part) for part in (v.shape, v.factor, v.scale, v.translation)] for v in job.levels]
+    return {
+        "shape": list(job.shape),
+        "chunk": list(job.chunk),
+        "shard": list(job.shard),
+        "channels": job.network.channels,
+        "voxel_size": list(job.source.voxel_size),
+        "offset": list(job.source.offset),
+        "levels": levels,
+    }
+
+
+def _arrays(job: Job) -> list[tuple[str, Index, str, Index, Index]]:
+    """Return path, shape, dtype, chunk and shard of every array that the blocks write."""
+    channels = job.network.channels
+    found = [(job.fragments, job.shape, "uint32", job.chunk, job.shard)]
+    for number, level in enumerate(job.levels):
+        chunk, shard = storage_shapes(level.shape, job.chunk, job.shard)
+        found.append((f"{job.labels}/{number}", level.shape, "uint64", chunk, shard))
+        image = (channels, *level.shape), "uint8", (1, *chunk), (channels, *shard)
+        found.append((f"{job.out}/{number}", *image))
+    return found
+
+
+def _is_intact(job: Job) -> bool:
+    """Tell whether every array is there with the shards that the plan writes."""
+    return all(has_layout(*array) for array in _arrays(job))
+
+
+def _own_names(job: Job) -> set[str]:
+    return {"zarr.json", "labels", "vimvol", *(str(number) for number in range(len(job.levels)))}
+
+
+def _foreign_nodes(job: Job) -> list[str]:
+    """Return what lies in the output that no run of vimvol made."""
+    root = Path(job.out)
+    found = [path.name for path in _listed(root) if path.name not in _own_names(job) and not path.name.isdigit()]
+    return found + [
+        f"labels/{path.name}" for path in _listed(root / "labels") if path.name not in ("zarr.json", "segmentation")
+    ]
+
+
+def _remove_own_nodes(job: Job) -> None:
+    """Remove everything but the manifest, by which the output is known as one of vimvol."""
+    manifest = manifest_path(job.out)
+    for path in [*_listed(Path(job.out)), *_listed(manifest.parent)]:
+        if path in (manifest, manifest.parent):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _create(job: Job) -> None:
+    """Create the arrays and metadata of an output, all empty."""
+    layout: dict[str, Any] = {"chunk": job.chunk, "shard": job.shard}
+    create_image(
+        job.out,
+        shape=job.shape,
+        dtype="uint8",
+        voxel_size=job.source.voxel_size,
+        offset=job.source.offset,
+        levels=job.levels,
+        name="boundaries",
+        channels=job.network.channels,
+        **layout,
+    )
+    create_labels(job.out, "segmentation", **layout)
+    # A group of its own, so that who lists the image meets nothing unknown.
+    create_group(job.work)
+    create_array(job.fragments, job.shape, "uint32", chunk=job.chunk, shard=job.shard, dimension_names=("z", "y", "x"))
