@@ -16,6 +16,7 @@ SMALL = {
     "predict.halo": [16, 16],
     "fragments.tile": [1, 64, 64],
     "fragments.halo": [0, 16, 16],
+    "output.levels": 3,
     "run.workers": 0,
 }
 """Blocks, tiles and shards small enough that a volume of 128 voxels has several of each, which do not line up."""

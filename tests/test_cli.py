@@ -55,6 +55,9 @@ def volume(tmp_path: Path) -> Path:
         file["volumes/double"] = np.zeros((4, 64, 64), np.float64)
         file["volumes/line"] = np.zeros(64, np.uint8)
         file["volumes/narrow"] = np.zeros((4, 8, 64), np.uint8)
+        for name in ("volumes/raw", "volumes/narrow"):
+            file[name].attrs["resolution"] = [40.0, 4.0, 4.0]
+        file["volumes/sizeless"] = np.zeros((4, 64, 64), np.uint8)
         file["volumes/labels/neuron_ids"] = np.ones((4, 64, 64), np.uint64)
         file["volumes/labels/short"] = np.ones((2, 64, 64), np.uint64)
         file["volumes/labels/empty"] = np.zeros((4, 64, 64), np.uint64)
@@ -80,6 +83,9 @@ def volume(tmp_path: Path) -> Path:
         ("{h5}:volumes/raw", ["--set", "output.shard=[4,32,32]", "--set", "output.chunk=[4,32,32]", "--set",
                               "run.block=[4,33,32]"], "no multiple of the shard"),
         ("{h5}:volumes/raw", ["--set", "predict.device=gpu"], "predict.device = 'gpu'"),
+        ("{h5}:volumes/raw", ["--set", "predict.device=meta"], "predict.device = 'meta'"),
+        ("{h5}:volumes/sizeless", [], "does not say its voxel size"),
+        ("{h5}:volumes/raw", ["--set", "input.axes=cyx"], "4 channels|channels"),
         ("{h5}:volumes/raw", ["--set", "input.axes=tyx"], "axes"),
         ("{h5}:volumes/raw", ["--set", "input.voxel_size=[0,1,1]"], "voxel size .*positive"),
     ],
@@ -151,6 +157,32 @@ def test_what_cannot_be_scored_gets_one_line(run, volume: Path, segmentation, tr
     assert re.search(message, err), err
 
 
+def test_an_unfinished_output_is_not_scored(run, sample: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.zarr"
+    shutil.copytree(reference, out)
+    manifest = out / "vimvol" / "run.json"
+    manifest.write_text(manifest.read_text().replace('"complete"', '"running"'))
+    code, _, err = run("evaluate", out, f"{sample}:labels")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "not finished" in err
+
+
+def test_the_demonstration_keeps_results_of_others(run, reference: Path, tmp_path: Path) -> None:
+    shutil.copytree(reference, tmp_path / "segmentation.zarr")
+    code, _, err = run("demo", tmp_path)
+    assert code == 2, err
+    assert digest(tmp_path / "segmentation.zarr") == digest(reference)
+
+
+def test_the_demonstration(run, tmp_path: Path) -> None:
+    code, text, err = run("demo", tmp_path, "--workers", "0")
+    assert code == 0, err
+    assert "CREMI" in text
+    assert (tmp_path / "overview.png").read_bytes().startswith(b"\x89PNG")
+    scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
+    assert scores["volume, band 2"]["cremi"] < 0.3
+
+
 def test_models_lists_names_parameters_and_terms(run) -> None:
     code, text, _ = run("models")
     assert code == 0
@@ -205,7 +237,7 @@ def test_a_full_disk_gets_one_line_and_goes_on_when_there_is_room(run, sample: P
     if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("this machine does not let a test mount a small file system")
     try:
-        code, _, err = run("segment", f"{sample}:raw", disk / "out.zarr", *settings())
+        code, _, err = run("segment", f"{sample}:raw", disk / "out.zarr", *settings(), "--workers", "1")
         last = err.strip().splitlines()[-1]
         assert code == 1, err
         assert last.startswith("error: ")

@@ -135,6 +135,7 @@ def info(path: Annotated[str, typer.Argument(metavar="PATH[:DATASET]")]) -> None
 def demo(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where everything is written.")] = "vimvol-demo",
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other results in FOLDER.")] = False,
 ) -> None:
     """Segment and score a small synthetic EM volume, and draw it: the whole pipeline in one command."""
     from vimvol.report.progress import make_progress
@@ -142,7 +143,7 @@ def demo(
     from vimvol.stages.demo import run_demo
 
     with make_progress() as progress:
-        result = run_demo(folder, workers, progress)
+        result = run_demo(folder, workers, progress, overwrite=overwrite)
     print_scores(result.scores)
     typer.echo(f"raw           {result.raw}")
     typer.echo(f"segmentation  {result.segmentation}")

@@ -59,7 +59,8 @@ def local(workers: int | None) -> Iterator[Pool]:
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,
+            # What fails comes back to the run, which tells it in one line.
+            silence_logs=logging.CRITICAL,
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):

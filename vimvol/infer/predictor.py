@@ -33,7 +33,9 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"predict.device = {name!r} is no device of PyTorch; choose auto, cpu, cuda or mps") from None
-    missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"predict.device = {name!r} cannot run a prediction; choose auto, cpu, cuda or mps")
+    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
         device.type == "mps" and not torch.backends.mps.is_available()
     )
     if missing:

@@ -73,7 +73,8 @@ def make_tiling(shape: Sequence[int], tile: Sequence[int], halo: Sequence[int], 
             )
         single = extent <= round_up(t + 2 * h, divisor)
         c = extent if single else t
-        w = round_up(c, divisor) if single else round_up(c + 2 * h, divisor)
+        # Two coarsest points at least: a single one has no statistics to normalise by.
+        w = max(round_up(c, divisor), 2 * divisor) if single else round_up(c + 2 * h, divisor)
         cell.append(c)
         window.append(w)
         before.append((w - c) // 2)

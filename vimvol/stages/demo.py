@@ -42,7 +42,7 @@ class Demonstration:
     scores: dict[str, Any]
 
 
-def run_demo(folder: str, workers: int | None, progress: Progress) -> Demonstration:
+def run_demo(folder: str, workers: int | None, progress: Progress, *, overwrite: bool = False) -> Demonstration:
     """Generate a synthetic EM volume, segment it, score it, draw it.
 
     Parameters
@@ -53,19 +53,25 @@ def run_demo(folder: str, workers: int | None, progress: Progress) -> Demonstrat
         Worker processes; none: one a core.
     progress
         Who is told how far it is.
+    overwrite
+        Allow the segmentation of another run in the folder to be replaced.
 
     Raises
     ------
     StorageError
         If the folder cannot be written.
+    OutputExistsError
+        If the folder holds other results.
     """
     target = Path(folder)
     with storage_errors(f"creating {target}"):
         target.mkdir(parents=True, exist_ok=True)
     raw, out = target / "raw.zarr", target / "segmentation.zarr"
     write_sample(raw, SampleSpec())
-    config = load_config(SegmentConfig, None, {} if workers is None else {"run.workers": workers})
-    segment_volume(str(raw), str(out), config, progress=progress, overwrite=True, command="vimvol demo")
+    # Thin chunks, so that a small volume has blocks for several workers.
+    options: dict[str, Any] = {"output.chunk": [4, 128, 128]}
+    config = load_config(SegmentConfig, None, options if workers is None else {**options, "run.workers": workers})
+    segment_volume(str(raw), str(out), config, progress=progress, overwrite=overwrite, command="vimvol demo")
     truth = f"{raw}:labels/neurites/0"
     scores = score(str(out), truth)
     (target / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")

@@ -40,6 +40,7 @@ def score(segmentation: str, ground_truth: str, mode: str = "auto") -> dict[str,
     if mode not in MODES:
         raise InputError(f"mode {mode!r} is not known, so nothing is scored; choose {', '.join(MODES)}")
     found, truth = (open_volume(address, prefer="labels") for address in (segmentation, ground_truth))
+    _check_complete(found)
     if found.shape != truth.shape:
         raise InputError(
             f"segmentation {found.address} has shape {found.shape} and ground truth {truth.address} {truth.shape} "
@@ -53,6 +54,14 @@ def score(segmentation: str, ground_truth: str, mode: str = "auto") -> dict[str,
     else:
         scores = {"volume" if not band else f"volume, band {band}": score_volume(seg, gt, band) for band in BANDS}
     return {"segmentation": found.address, "ground_truth": truth.address, "mode": mode, "scores": scores}
+
+
+def _check_complete(volume: Volume) -> None:
+    """Refuse an output of vimvol whose run has not ended: missing blocks read as background."""
+    if manifest_path(volume.url).is_file() and (read_manifest(volume.url) or {}).get("state") != "complete":
+        raise InputError(
+            f"{volume.url} is not finished, so missing parts would count as errors; run vimvol segment again to go on"
+        )
 
 
 def _mode_of(volume: Volume) -> str:

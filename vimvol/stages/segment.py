@@ -17,7 +17,7 @@ from vimvol.errors import InputError
 from vimvol.geometry import Grid
 from vimvol.infer.predictor import Standardization, resolve_device
 from vimvol.infer.tiles import make_tiling
-from vimvol.io import open_volume, pyramid, storage_shapes
+from vimvol.io import Volume, open_volume, pyramid, storage_shapes
 from vimvol.io.storage import absolute, is_url
 from vimvol.models import load_checkpoint
 from vimvol.models.checkpoint import ModelSpec
@@ -74,6 +74,14 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
     out = absolute(out)
     if Path(out) in (Path(volume.url), *Path(volume.url).parents):
         raise InputError(f"output {out} would overwrite the input {volume.url}; choose another path")
+    if Path(volume.url) in Path(out).parents:
+        raise InputError(f"output {out} lies inside the input {volume.url} and would change it; choose another path")
+    if volume.channels > 1:
+        raise InputError(
+            f"{volume.address} has {volume.channels} channels, and EM has 1, so it is unclear what to segment; "
+            "store the wanted channel by itself"
+        )
+    _check_voxel_size(volume, config)
     resolve_device(config.predict.device)
     loaded = load_checkpoint(config.predict.model)
     spec = loaded.spec
@@ -99,6 +107,16 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
     )
     job.plan("predict")
     return job
+
+
+def _check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
+    """Refuse to guess from an unknown voxel size whether z is sampled as finely as x."""
+    needed = config.segment.mode == "3d" and config.fragments.dimension == "auto" and volume.shape[0] > 1
+    if needed and not volume.voxel_size_known:
+        raise InputError(
+            f"{volume.address} does not say its voxel size, on which the watershed depends; give it in nm "
+            "along z, y, x, e.g. --set input.voxel_size=[40,4,4]"
+        )
 
 
 def _tile(model: nn.Module, config: SegmentConfig) -> tuple[int, int]:
