@@ -36,6 +36,9 @@ class InputConfig(Section):
 
     axes: str | None = Field(None, description="axis names of the stored array, slowest first, e.g. 'zyx'")
     voxel_size: tuple[float, float, float] | None = Field(None, description="nm along z, y, x")
+    missing: float | None = Field(
+        0, description="intensity of lost sections and padding; squares of 15 x 15 such voxels become background"
+    )
 
 
 class PredictConfig(Section):

@@ -16,6 +16,7 @@ from ome_zarr.reader import Reader
 from tests.support import digest, small_config
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError, OutputExistsError
+from vimvol.evaluate.protocol import score_volume
 from vimvol.io.arrays import read_box
 from vimvol.stages.manifest import read_manifest
 from vimvol.stages.segment import segment_volume
@@ -286,3 +287,29 @@ def test_the_whole_graph_is_that_of_the_volume(sample: Path, reference: Path) ->
         np.testing.assert_array_equal(column, merged.columns()[name], err_msg=name)
     assert len(parts) > 4
     assert read_box(job.fragments, whole).max() < len(window.ids)
+
+
+def test_a_lost_section_is_background_and_merges_nothing(sample: Path, tmp_path: Path) -> None:
+    raw = zarr.open_array(str(sample / "raw"), mode="r")[:]
+    truth = zarr.open_array(str(sample / "labels"), mode="r")[:]
+    raw[2] = 0
+    raw[:, :, 100:] = 0
+    for name, data in (("raw", raw), ("truth", truth)):
+        zarr.create_array(str(tmp_path / name), data=data).attrs["resolution"] = [50.0, 4.6, 4.6]
+    outs = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
+    segment_volume(str(tmp_path / "raw"), str(outs[0]), small_config())
+    segment_volume(str(tmp_path / "raw"), str(outs[1]), small_config(run__block=[4, 128, 144]))
+    assert digest(outs[0]) == digest(outs[1])
+    labels = labels_of(outs[0])
+    assert not labels[2].any()
+    assert not labels[:, :, 100:].any()
+    kept = [0, 1, 3]
+    assert score_volume(labels[kept][:, :, :100], truth[kept][:, :, :100], band=2)["voi_merge"] < 0.3
+
+
+def test_a_volume_without_data_has_no_segments(tmp_path: Path) -> None:
+    array = zarr.create_array(str(tmp_path / "raw"), data=np.zeros((4, 64, 64), np.uint8))
+    array.attrs["resolution"] = [50.0, 4.6, 4.6]
+    result = segment_volume(str(tmp_path / "raw"), str(tmp_path / "out.zarr"), small_config())
+    assert (result.segments, result.fragments) == (0, 0)
+    assert not labels_of(tmp_path / "out.zarr").any()

@@ -17,7 +17,8 @@ from vimvol.config import FragmentsConfig
 from vimvol.engine.run import Execution, run_stage
 from vimvol.geometry import Block, Index
 from vimvol.io.arrays import create_array, read_box, write_box
-from vimvol.segment.watershed import fragments_tile
+from vimvol.segment.missing import MARGIN, missing_voxels
+from vimvol.segment.watershed import crop_and_relabel, fragments_tile
 from vimvol.stages.job import Job
 
 LARGEST_TILE = {"2d": (1, 512, 512), "3d": (32, 256, 256)}
@@ -65,16 +66,17 @@ class FragmentsBlock:
         result = np.zeros(block.shape, np.uint32)
         counts = {}
         reach = self._reach(block)
-        channel = (job.network.boundary, job.network.boundary + 1)
-        boundaries = read_box(
-            job.boundaries, Block((channel[0], *reach.begin), (channel[1], *reach.end))
-        )[0]  # fmt: skip
+        boundaries = read_boundaries(job, reach)
+        missing = read_missing(job, reach)
         for index in grid.overlapping(block):
             tile = grid.block(index)
             window = tile.grow(halo).clip(job.shape)
             labels, count = fragments_tile(
                 boundaries[window.within(reach).slices], tile.within(window), config, dimension, voxel_size
             )
+            hole = missing[tile.within(reach).slices]
+            if hole.any():
+                labels, count = crop_and_relabel(np.where(hole, np.uint32(0), labels), Block.whole(tile.shape))
             counts[str(grid.flat(index))] = count
             shared = tile.intersect(block)
             result[shared.within(block).slices] = labels[shared.within(tile).slices]
@@ -116,6 +118,15 @@ def read_boundaries(job: Job, box: Block) -> npt.NDArray[np.uint8]:
         0
     ]
     return boundaries
+
+
+def read_missing(job: Job, box: Block) -> npt.NDArray[np.bool_]:
+    """Tell which voxels (z, y, x) of a box hold no data, from the intensities."""
+    value = job.config.input.missing
+    if value is None:
+        return np.zeros(box.shape, bool)
+    window = box.grow(MARGIN).clip(job.shape)
+    return missing_voxels(job.source.read(window), value)[box.within(window).slices]
 
 
 def offsets_of(job: Job) -> str:

@@ -137,7 +137,9 @@ class Job:
         predict = content_key(
             "predict", storage, source, self.network.digest, repr(self.tiling), repr(self.standardization), settings
         )
-        fragments = content_key("fragments", predict, self.network.boundary, self.fragments_config.model_dump())
+        fragments = content_key(
+            "fragments", predict, self.network.boundary, self.fragments_config.model_dump(), config.input.missing
+        )
         agglomerate = config.agglomerate.model_dump()
         graph = content_key("graph", fragments, config.segment.mode)
         solve = content_key("solve", graph, config.segment.min_size, {} if self.stitched else agglomerate)

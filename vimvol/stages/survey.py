@@ -21,8 +21,8 @@ GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 def survey(volume: Volume, scope: str) -> Standardization:
     """Measure mean and standard deviation of a volume from a fixed sample of windows.
 
-    The windows depend on the shape of the volume only, so every run on the same data decides the same. Voxels of
-    integer volumes that are exactly 0 count as padding and are left out, unless there is nothing else.
+    The windows depend on the shape of the volume only, so every run on the same data decides the same. Voxels
+    that are exactly 0 count as padding and are left out, unless there is nothing else.
 
     Parameters
     ----------
@@ -62,9 +62,7 @@ def _moments(volume: Volume, windows: list[Block]) -> tuple[float, float]:
     for window in windows:
         values = volume.read(window).ravel()
         fallback = float(values[0])
-        if values.dtype.kind in "ui":
-            values = values[values != 0]
-        values = values.astype(np.float64)
+        values = values[values != 0].astype(np.float64)
         count, total, squares = (
             count + values.size,
             total + float(values.sum()),
