@@ -98,6 +98,12 @@ class Ledger:
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(target)
+            if os.name == "posix":  # elsewhere a folder cannot be opened
+                folder = os.open(self._path, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
         except OSError as error:
             kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
             with contextlib.suppress(OSError):

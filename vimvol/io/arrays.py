@@ -12,8 +12,9 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
 
-from vimvol.geometry import Block
+from vimvol.geometry import Block, Grid
 from vimvol.io.errors import storage_errors
+from vimvol.io.storage import make_durable
 
 
 def create_array(
@@ -99,7 +100,7 @@ def read_box(url: str, box: Block) -> npt.NDArray[Any]:
 
 
 def write_box(url: str, box: Block, data: npt.NDArray[Any]) -> None:
-    """Write a box of an array: whole shards, or up to the edge of the array.
+    """Write a box of an array: whole shards, or up to the edge of the array; on return they are on the disk.
 
     Raises
     ------
@@ -107,4 +108,7 @@ def write_box(url: str, box: Block, data: npt.NDArray[Any]) -> None:
         If it cannot be written; `DiskFullError` where no space is left.
     """
     with storage_errors(f"array {url}"):
-        zarr.open_array(url, mode="r+")[box.slices] = data
+        array = zarr.open_array(url, mode="r+")
+        array[box.slices] = data
+        for index in Grid(array.shape, array.shards or array.chunks).overlapping(box):
+            make_durable(Path(url) / array.metadata.encode_chunk_key(index))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +84,19 @@ def get_object(store: Store, key: str) -> bytes | None:
 def put_object(store: Store, key: str, data: bytes) -> None:
     """Write an object; it appears whole or, where that fails, not at all (stores rename or upload in one step)."""
     sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+
+
+def make_durable(path: Path) -> None:
+    """Wait until a local file and its name in the folder would survive a loss of power; nothing where there is none."""
+    if not path.is_file():
+        return
+    # Only POSIX opens a folder.
+    for place in (path, path.parent) if os.name == "posix" else (path,):
+        descriptor = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def list_names(store: Store, prefix: str) -> list[str]:

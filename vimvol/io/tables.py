@@ -12,6 +12,7 @@ import json
 import struct
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numcodecs  # type: ignore[import-untyped]
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from vimvol.errors import StorageError
 from vimvol.io.errors import storage_errors
-from vimvol.io.storage import get_object, join, open_store, put_object
+from vimvol.io.storage import get_object, is_url, join, make_durable, open_store, put_object
 
 _MAGIC = b"vimtab01"
 _SUFFIX = ".table"
@@ -58,6 +59,8 @@ def write_table(url: str, path: str, columns: Mapping[str, NDArray[Any]]) -> Non
     data = b"".join([_MAGIC, struct.pack("<Q", len(text)), text, *payloads])
     with storage_errors(f"writing table {join(url, path)}"):
         put_object(open_store(url, read_only=False), path + _SUFFIX, data + struct.pack("<I", zlib.crc32(data)))
+        if not is_url(url):
+            make_durable(Path(url) / (path + _SUFFIX))
 
 
 def read_table(url: str, path: str) -> dict[str, NDArray[Any]]:
