@@ -14,8 +14,9 @@ import pytest
 import tifffile
 import zarr
 
-from tests.support import SMALL, digest
+from tests.support import SMALL, digest, small_config
 from vimvol.cli import main
+from vimvol.stages.segment import segment_volume
 
 ROOT = Path(__file__).parents[1]
 
@@ -155,6 +156,14 @@ def test_what_cannot_be_scored_gets_one_line(run, volume: Path, segmentation, tr
     code, _, err = run("evaluate", f"{volume}:{segmentation}", f"{volume}:{truth}")
     assert (code, err.count("\n")) == (2, 1), err
     assert re.search(message, err), err
+
+
+def test_the_input_can_be_written_again_after_a_run(volume: Path, tmp_path: Path) -> None:
+    with h5py.File(volume, "r+") as file:
+        file["volumes/raw"][:] = np.random.default_rng(0).integers(1, 255, (4, 64, 64))
+    segment_volume(f"{volume}:volumes/raw", str(tmp_path / "out.zarr"), small_config())
+    with h5py.File(volume, "r+") as file:
+        file["volumes/raw"][0] = 1
 
 
 def test_an_unfinished_output_is_not_scored(run, sample: Path, reference: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vimvol.engine.plan import FEWEST_SHARDS, default_shard, plan_stage, repeated_work
+from vimvol.engine.plan import FEWEST_SHARDS, default_shard, plan_stage
 from vimvol.errors import ConfigError
 from vimvol.geometry import Grid
 
@@ -32,11 +32,6 @@ def test_a_block_that_would_share_a_shard_is_refused(shape, unit, block) -> None
             plan_stage("predict", shape, unit, block)
     else:
         plan_stage("predict", shape, unit, block)
-
-
-def test_repeated_work_counts_tiles_that_blocks_cut() -> None:
-    assert repeated_work((4, 8, 8), (4, 4, 4), (1, 4, 4)) == 1.0
-    assert repeated_work((4, 8, 8), (4, 4, 8), (1, 8, 8)) == 2.0
 
 
 @given(shape=st.tuples(st.integers(1, 300), st.integers(1, 3000), st.integers(1, 3000)))

@@ -18,7 +18,7 @@ from vimvol.geometry import Block
 from vimvol.io import describe, open_volume
 from vimvol.io.errors import storage_errors
 from vimvol.io.omezarr import create_image, create_labels
-from vimvol.io.storage import absolute, is_url, join, limit_threads, open_store
+from vimvol.io.storage import absolute, is_url, join, open_store
 from vimvol.io.tables import read_table, write_table
 
 RAW = np.random.default_rng(0).integers(1, 255, (5, 40, 50), dtype=np.uint8)
@@ -158,18 +158,18 @@ def test_a_write_that_fails_leaves_nothing_and_is_one_line(tmp_path):
         read_table(str(tmp_path), "x")
 
 
-def _threads_after_reading(path, limit):
-    limit_threads(limit)
+def _threads_after_reading(path):
     volume = open_volume(path)
     volume.read(Block.whole(volume.shape))
     return sum(t.name.startswith(("zarr_pool", "asyncio")) for t in threading.enumerate())
 
 
-def test_threads_can_be_limited(tmp_path):
+def test_the_environment_of_a_worker_bounds_the_threads_of_zarr(tmp_path, monkeypatch):
     array = zarr.create_array(tmp_path / "a.zarr", shape=(64, 64, 64), chunks=(8, 8, 64), dtype="uint8")
     array[:] = 1
+    monkeypatch.setenv("ZARR_THREADING__MAX_WORKERS", "1")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(_threads_after_reading, (str(tmp_path / "a.zarr"), 1)) == 1
+        assert pool.apply(_threads_after_reading, (str(tmp_path / "a.zarr"),)) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

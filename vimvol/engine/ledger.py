@@ -68,10 +68,6 @@ class Ledger:
         except OSError as error:
             raise StorageError(f"ledger {self._path} cannot be written ({error}); make the folder writable") from None
 
-    def is_current(self) -> bool:
-        """Tell whether records under this key exist: the stage began with these settings before."""
-        return self._path.is_dir()
-
     def done(self) -> set[str]:
         """Return the names (see `block_name`) of all finished blocks."""
         if not self._path.is_dir():

@@ -106,12 +106,3 @@ def plan_stage(name: str, shape: Sequence[int], unit: Sequence[int], block: Sequ
         else:
             cell.append(b)
     return StagePlan(name, Grid(tuple(shape), tuple(cell)), tuple(unit))
-
-
-def repeated_work(shape: Sequence[int], block: Sequence[int], tile: Sequence[int]) -> float:
-    """Return how often a tile is computed on average, because blocks cut through tiles; 1.0 is none twice."""
-    ratio = 1.0
-    for extent, b, t in zip(shape, block, tile, strict=True):
-        cuts = sum(len(range(begin // t, -(-min(begin + b, extent) // t))) for begin in range(0, extent, b))
-        ratio *= cuts / -(-extent // t)
-    return ratio

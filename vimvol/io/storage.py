@@ -67,14 +67,6 @@ def open_store(url: str, *, read_only: bool = True) -> Store:
         ) from None
 
 
-def limit_threads(threads: int) -> None:
-    """Bound the threads in which zarr encodes and decodes; its default is a pool of 4 more than the cores.
-
-    To be called once in a process: zarr keeps the first bound.
-    """
-    zarr.config.set({"threading.max_workers": threads})
-
-
 def get_object(store: Store, key: str) -> bytes | None:
     """Return the bytes of an object; none where there is none."""
     buffer = sync(store.get(key, default_buffer_prototype()))

@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from vimvol.engine.run import Progress as Told
+
 SECONDS_BETWEEN_LINES = 10.0
 SHARE_BETWEEN_LINES = 0.1
 """A plain line comes after this time and this share of the blocks, or after `LONGEST_SILENCE`."""
@@ -23,20 +25,8 @@ LONGEST_SILENCE = 60.0
 """Seconds."""
 
 
-class Progress(Protocol):
-    """What a run tells of its progress; a context manager."""
-
-    def stage(self, name: str, total_blocks: int, done_blocks: int, voxels: int) -> None:
-        """Begin a stage of ``total_blocks``, ``done_blocks`` of which an earlier run finished; ``voxels`` in all."""
-
-    def advance(self, blocks: int, voxels: int) -> None:
-        """Report blocks finished since the last call."""
-
-    def retry(self) -> None:
-        """Report that a block failed and is tried again."""
-
-    def finish(self) -> None:
-        """End the stage."""
+class Progress(Told, Protocol):
+    """What a run tells of its progress, and a context manager that keeps the terminal in order."""
 
     def __enter__(self) -> Progress:
         """Return itself."""

@@ -19,6 +19,7 @@ from vimvol.infer.predictor import Standardization, resolve_device
 from vimvol.infer.tiles import make_tiling
 from vimvol.io import Volume, open_volume, pyramid, storage_shapes
 from vimvol.io.storage import absolute, is_url
+from vimvol.io.volume import forget_open
 from vimvol.models import load_checkpoint
 from vimvol.models.checkpoint import ModelSpec
 from vimvol.report.progress import silent
@@ -205,19 +206,27 @@ def segment_volume(
         If writing or computing fails; finished blocks are kept.
     """
     start = time.perf_counter()
-    job = prepare(source, out, config or SegmentConfig())
-    fresh = new_manifest(job, command)
-    manifest = check_output(job, fresh, overwrite)
-    if manifest["state"] != "complete":
-        with open_cluster(cluster, job.config.run.workers) as pool:
-            claim_output(job, manifest)
-            run_config = job.config.run
-            execution = Execution(pool, progress or silent(), run_config.window, run_config.retries)
-            manifest |= _run(job, execution)
-        manifest |= {"state": "complete", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        write_manifest(job.out, manifest)
+    try:
+        job = prepare(source, out, config or SegmentConfig())
+        manifest = _finished(job, cluster, overwrite, progress or silent(), command)
+    finally:
+        # An HDF5 file that stays open could not be written by its owner.
+        forget_open()
     seconds = time.perf_counter() - start
     return Segmented(job.out, job.labels, manifest["segments"], manifest["fragments"], seconds)
+
+
+def _finished(job: Job, cluster: str, overwrite: bool, progress: Progress, command: str) -> dict[str, Any]:
+    """Run what is not done yet; return the manifest of the complete output."""
+    manifest = check_output(job, new_manifest(job, command), overwrite)
+    if manifest["state"] == "complete":
+        return manifest
+    with open_cluster(cluster, job.config.run.workers) as pool:
+        claim_output(job, manifest)
+        manifest |= _run(job, Execution(pool, progress, job.config.run.window, job.config.run.retries))
+    manifest |= {"state": "complete", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    write_manifest(job.out, manifest)
+    return manifest
 
 
 def _run(job: Job, execution: Execution) -> dict[str, int]:

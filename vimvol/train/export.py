@@ -71,7 +71,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def _calibrate(model: nn.Module, threshold: float) -> None:
     """Shift the logits so that the probability that parts inside from boundary best becomes .5.
 
-    Whoever uses the weights then needs no threshold of their own, and a multicut reads the probabilities as they are.
+    Whoever uses the weights then needs no threshold of their own. The shift raises all probabilities, which the prior
+    of the multicut (``agglomerate.beta``, low by default) takes back.
     """
     bias = model.get_parameter("out_conv.bias")
     with torch.no_grad():
