@@ -1,0 +1,39 @@
+"""The command line: parses, loads a configuration, calls the stages. One module a group of commands."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+import typer
+
+from vimvol.cli import segmenting, scoring, training, looking  # isort: skip - the order in which help lists them
+from vimvol.cli.app import app
+from vimvol.errors import VimvolError
+
+__all__ = ["app", "looking", "main", "scoring", "segmenting", "training"]
+
+INTERRUPTED = 130
+
+
+class Stopped(BaseException):
+    """Somebody asked this process to end; no `KeyboardInterrupt`, which the command-line library keeps to itself."""
+
+
+def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
+    """Leave what runs now; the wall time of a batch system announces itself by SIGTERM."""
+    raise Stopped
+
+
+def main() -> None:
+    """Run the command line; what a user can mend ends in one line and exit code 2."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        app()
+    except VimvolError as error:
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        raise SystemExit(error.exit_code) from None
+    except Stopped:
+        typer.secho("stopped; what is finished is kept, the same command goes on from there", err=True)
+        raise SystemExit(INTERRUPTED) from None

@@ -1,0 +1,65 @@
+"""Commands that segment: ``segment`` and ``demo``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from vimvol.cli.app import Overrides, app
+from vimvol.config import SegmentConfig, load_config
+
+
+@app.command()
+def segment(
+    source: Annotated[str, typer.Argument(metavar="PATH[:DATASET]", help="Volume: zarr, OME-Zarr, HDF5, TIFF.")],
+    out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="OME-Zarr to write.")],
+    config: Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML configuration.")] = None,
+    overrides: Overrides = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Network: a name of `vimvol models` or a file. Sets predict.model.")
+    ] = None,
+    cluster: Annotated[str, typer.Option(help="local, or tcp://host:port of a Dask scheduler.")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes; by default one a core, 0 for none. Sets run.workers.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings in OUT.")] = False,
+) -> None:
+    """Segment a volume into an OME-Zarr. The same command again goes on where a run stopped."""
+    from vimvol.report.progress import make_progress
+    from vimvol.stages.picture import draw_overview
+    from vimvol.stages.segment import segment_volume
+
+    extra = [*(overrides or [])]
+    extra += [f"predict.model={json.dumps(model)}"] if model is not None else []
+    extra += [f"run.workers={workers}"] if workers is not None else []
+    settings = load_config(SegmentConfig, config, extra)
+    with make_progress() as progress:
+        result = segment_volume(
+            source, out, settings, cluster=cluster, overwrite=overwrite, progress=progress, command=" ".join(sys.argv)
+        )
+    picture = draw_overview(source, result.out, settings)
+    typer.echo(f"{result.segments} segments of {result.fragments} fragments in {result.seconds:.0f} s")
+    typer.echo(f"segmentation  {result.labels}")
+    typer.echo(f"picture       {picture}")
+
+
+@app.command()
+def demo(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where everything is written.")] = "vimvol-demo",
+    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other results in FOLDER.")] = False,
+) -> None:
+    """Segment and score a small synthetic EM volume, and draw it: the whole pipeline in one command."""
+    from vimvol.report.progress import make_progress
+    from vimvol.report.table import print_scores
+    from vimvol.stages.demo import run_demo
+
+    with make_progress() as progress:
+        result = run_demo(folder, workers, progress, overwrite=overwrite)
+    print_scores(result.scores)
+    typer.echo(f"raw           {result.raw}")
+    typer.echo(f"segmentation  {result.segmentation}")
+    typer.echo(f"picture       {result.picture}")

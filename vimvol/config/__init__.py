@@ -1,0 +1,36 @@
+"""What can be configured: one frozen model a stage, loaded from YAML and ``key=value`` overrides.
+
+Units and axis order are part of every field's description. Unknown keys are refused and the valid
+ones listed. Paths are plain strings; they are opened by the stages, not here.
+"""
+
+from vimvol.config.base import Section
+from vimvol.config.load import load_config, parse_config
+from vimvol.config.segment import (
+    AgglomerateConfig,
+    FragmentsConfig,
+    InputConfig,
+    OutputConfig,
+    PredictConfig,
+    RunConfig,
+    SegmentConfig,
+    SegmentSection,
+)
+from vimvol.config.train import AugmentConfig, TrainConfig, TrainVolume
+
+__all__ = [
+    "AgglomerateConfig",
+    "AugmentConfig",
+    "FragmentsConfig",
+    "InputConfig",
+    "OutputConfig",
+    "PredictConfig",
+    "RunConfig",
+    "Section",
+    "SegmentConfig",
+    "SegmentSection",
+    "TrainConfig",
+    "TrainVolume",
+    "load_config",
+    "parse_config",
+]

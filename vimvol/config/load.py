@@ -1,0 +1,129 @@
+"""Reads configuration from YAML and ``key=value`` overrides, and explains in one line what does not fit."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from vimvol.config.base import Section
+from vimvol.errors import ConfigError
+
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+
+def load_config(
+    kind: type[ConfigT], path: str | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> ConfigT:
+    """Read a configuration from a YAML file and overrides.
+
+    Parameters
+    ----------
+    kind
+        The configuration model to fill.
+    path
+        YAML file with any part of it; none: defaults only.
+    overrides
+        ``section.key=value`` texts (value in YAML), or a mapping from ``section.key`` to a value; later ones win.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or no YAML, a key is unknown or a value does not fit.
+    """
+    data = _read_yaml(path) if path is not None else {}
+    pairs = overrides.items() if isinstance(overrides, Mapping) else [_split(text) for text in overrides]
+    for key, value in pairs:
+        _put(data, key, value)
+    return parse_config(kind, data, source=path or "the command line")
+
+
+def parse_config(kind: type[ConfigT], data: Mapping[str, Any], source: str = "the configuration") -> ConfigT:
+    """Validate a mapping as a configuration; errors become one line of `ConfigError`."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_explain(kind, error, source)) from None
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"configuration {path} does not exist; give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path} cannot be read ({error}); give a readable YAML file") from None
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"configuration {path} is not valid YAML ({reason}); correct it") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"configuration {path} holds a {type(data).__name__}, not sections; write 'section: {{key: value}}'"
+        )
+    return data
+
+
+def _split(text: str) -> tuple[str, Any]:
+    key, found, value = text.partition("=")
+    if not found or not key:
+        raise ConfigError(f"override {text!r} has no 'key=value' form; write it as section.key=value")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {text!r} has a value that is not valid YAML; quote it") from None
+
+
+def _put(data: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 - any YAML value
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = data.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"key {key!r} goes through {parent!r}, which is a value and no section; shorten it")
+        data = child
+    data[last] = value
+
+
+def _explain(kind: type[Section], error: ValidationError, source: str) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    more = error.error_count() - 1
+    rest = f" ({more} more like this)" if more else ""
+    if first["type"] == "extra_forbidden":
+        valid = _valid_keys(kind, first["loc"][:-1])
+        close = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"unknown key {where!r} in {source}{rest}; {hint}valid keys here: {', '.join(valid)}"
+    if first["type"] == "missing":
+        return f"key {where!r} is missing in {source}{rest}; add it"
+    return f"{where} = {first['input']!r} in {source} does not fit{rest}: {first['msg']}"
+
+
+def _valid_keys(kind: type[Section], location: Sequence[int | str]) -> list[str]:
+    """Return the keys of the section at a location inside a configuration model."""
+    current: type[BaseModel] = kind
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = next((f for n, f in current.model_fields.items() if part in (n, f.alias)), None)
+        inner = _section_in(field.annotation) if field is not None else None
+        if inner is None:
+            break
+        current = inner
+    return [f.alias or n for n, f in current.model_fields.items()]
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - typing objects have no common type
+    """Return the configuration model inside an annotation such as ``tuple[TrainVolume, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _section_in(argument)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,113 @@
+"""What `vimvol segment` can be told: one frozen section a stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vimvol.config.base import Fraction, Halo2, Halo3, NonNegative, Positive, Section, Shape2, Shape3
+
+
+class InputConfig(Section):
+    """How to read the input where its metadata do not say."""
+
+    axes: str | None = Field(None, description="axis names of the stored array, slowest first, e.g. 'zyx'")
+    voxel_size: tuple[float, float, float] | None = Field(None, description="nm along z, y, x")
+    missing: float | None = Field(
+        0, description="intensity of lost sections and padding; squares of 15 x 15 such voxels become background"
+    )
+
+
+class PredictConfig(Section):
+    """Boundary prediction, slice by slice."""
+
+    model: str = Field("vimunet-nano", description="a name that `vimvol models` lists, or the path of a checkpoint")
+    tile: Shape2 = Field((512, 512), description="voxels (y, x) that one forward pass contributes to a slice")
+    halo: Halo2 = Field((32, 32), description="voxels (y, x) of context on every side of a tile")
+    batch: Positive = Field(1, description="tiles a forward pass; more on a GPU")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    normalize: Literal["volume", "slice"] = Field(
+        "volume", description="whose mean and standard deviation standardise the intensities"
+    )
+
+
+class SegmentSection(Section):
+    """What is segmented."""
+
+    mode: Literal["2d", "3d"] = Field("3d", description="3d: whole neurons; 2d: the instances of every slice by itself")
+    min_size: NonNegative = Field(25, description="voxels below which a segment becomes background, 0")
+
+
+class FragmentsConfig(Section):
+    """Watershed fragments (supervoxels) from boundaries."""
+
+    dimension: Literal["auto", "2d", "3d"] = Field(
+        "auto",
+        description="watershed by slice or by volume; auto: 3d where z is sampled at most twice as coarsely as x",
+    )
+    seeds: Literal["distance", "components"] = Field(
+        "distance",
+        description="distance: maxima of the distance to boundaries, joined by multicut; components: connected voxels "
+        "below the threshold, in 2d mode the instances of the paper",
+    )
+    threshold: Fraction = Field(0.4, description="boundary probability above which a voxel counts as boundary")
+    sigma_seeds: float = Field(2.0, ge=0, description="Gaussian on the distances before their maxima are taken, voxels")
+    sigma_weights: float = Field(1.0, ge=0, description="Gaussian on the boundaries for the watershed heights, voxels")
+    alpha: Fraction = Field(0.9, description="weight of the boundaries against the distances in the watershed heights")
+    min_size: NonNegative = Field(
+        25, description="voxels below which a fragment is given to its neighbours; not for components"
+    )
+    tile: Shape3 | None = Field(
+        None,
+        description="voxels (z, y, x) of one watershed; none: (1, 512, 512) or (32, 256, 256), within a shard",
+    )
+    halo: Halo3 | None = Field(
+        None, description="voxels (z, y, x) of context on every side of it; none: (0, 64, 64) or (8, 32, 32)"
+    )
+
+
+class AgglomerateConfig(Section):
+    """From fragments to segments by multicut."""
+
+    solver: str = Field("kernighan-lin", description="an entry of vimvol.segment.multicut.SOLVERS")
+    beta: float = Field(0.15, gt=0, lt=1, description="prior probability of a cut; higher splits more, lower merges")
+    size_weighting: bool = Field(True, description="scale an edge's cost by its number of voxel pairs")
+
+
+class OutputConfig(Section):
+    """How the result is stored."""
+
+    chunk: Shape3 = Field((16, 128, 128), description="voxels (z, y, x) that are compressed together")
+    shard: Shape3 | None = Field(
+        None,
+        description="voxels (z, y, x) of one file or object, a multiple of the chunk; none: (32, 512, 512), less where "
+        "a volume is so small that workers would idle",
+    )
+    levels: Annotated[int, Field(ge=1, le=16)] | None = Field(
+        None, description="levels of the pyramid; none: until a level is at most 256 voxels wide"
+    )
+
+
+class RunConfig(Section):
+    """How the work is scheduled; none of it changes the result."""
+
+    workers: NonNegative | None = Field(None, description="worker processes; none: one a core; 0: this process")
+    block: Shape3 | None = Field(
+        None, description="voxels (z, y, x) of one task; a multiple of the shard; none: the shard"
+    )
+    window: Positive | None = Field(None, description="tasks in flight; none: 4 a worker")
+    retries: NonNegative = Field(2, description="times that a block is tried again")
+
+
+class SegmentConfig(Section):
+    """Everything that `vimvol segment` can be told."""
+
+    input: InputConfig = InputConfig()
+    predict: PredictConfig = PredictConfig()
+    segment: SegmentSection = SegmentSection()
+    fragments: FragmentsConfig = FragmentsConfig()
+    agglomerate: AgglomerateConfig = AgglomerateConfig()
+    output: OutputConfig = OutputConfig()
+    run: RunConfig = RunConfig()
