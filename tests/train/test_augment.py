@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from vimvol.config import AugmentConfig
 from vimvol.train.augment import crop_positions, intensity_changes, resample
 
-OFF = AugmentConfig(flip=False, scale=0, elastic=0, contrast=0, noise=0, blur=0)
+OFF = AugmentConfig(flip=False, scale=0, elastic=0, contrast=0, noise=0, blur=0, illumination=0)
 
 
 def picture(height: int = 40, width: int = 50) -> np.ndarray:
@@ -94,3 +94,17 @@ def test_every_intensity_change_can_act_alone(name):
     crop = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
     change = intensity_changes(OFF.model_copy(update={name: 1.0}))
     assert not np.allclose(change(crop, 1), crop, atol=1e-3)
+
+
+def test_illumination_changes_slowly_and_keeps_detail():
+    rng = np.random.default_rng(0)
+    crop = rng.normal(size=(128, 192)).astype(np.float32)
+    change = intensity_changes(OFF.model_copy(update={"illumination": 1.0}))
+    changed = [change(crop, seed) for seed in range(20)]
+    means = np.array([[part.mean() for part in np.array_split(c, 4, axis=1)] for c in changed])
+    assert means.std(axis=1).max() > 0.2
+    detail = crop - np.roll(crop, 1, axis=1)
+    for c in changed:
+        moved = c - np.roll(c, 1, axis=1)
+        assert np.corrcoef(detail[:, 1:].ravel(), moved[:, 1:].ravel())[0, 1] > 0.9
+    np.testing.assert_array_equal(change(crop, 3), changed[3])

@@ -131,3 +131,17 @@ def test_every_shipped_configuration_is_valid(path):
 
 def test_there_are_shipped_configurations():
     assert {p.stem for p in CONFIGS} >= {"vimunet_nano", "unet_nano"}
+
+
+def test_training_starts_from_given_weights(config, tmp_path):
+    first = fit(config)
+    further = config.model_copy(update={"out": str(tmp_path / "further"), "init": str(first), "learning_rate": 1e-9})
+    for key, value in weights_of(fit(further)).items():
+        if not key.startswith("out_conv"):  # its bias is calibrated in the export
+            torch.testing.assert_close(value, weights_of(first)[key], rtol=0, atol=1e-4)
+
+
+def test_weights_of_another_network_are_no_start(config):
+    with pytest.raises(InputError, match="vimunet-nano holds another network than model = unet-nano"):
+        fit(config.model_copy(update={"init": "vimunet-nano"}))
+    assert not Path(config.out).exists()

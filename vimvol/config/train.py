@@ -32,13 +32,17 @@ class AugmentConfig(Section):
     elastic: Fraction = Field(0.3, description="probability of an elastic deformation")
     contrast: Fraction = Field(0.6, description="probability of each change of gamma, contrast and brightness")
     noise: Fraction = Field(0.3, description="probability of additive Gaussian noise")
-    blur: Fraction = Field(0.25, description="probability of a Gaussian blur")
+    blur: Fraction = Field(0.25, description="probability of a Gaussian blur, up to 2 voxels")
+    illumination: Fraction = Field(0.3, description="probability of slow changes of brightness and contrast in a crop")
 
 
 class TrainConfig(Section):
     """Everything that `vimvol train` can be told."""
 
     model: str = Field("vimunet-nano", description="an architecture that `vimvol models` lists")
+    init: str | None = Field(
+        None, description="weights to start from: a name that `vimvol models` lists, or a file; none: random ones"
+    )
     out: str = Field(description="folder for checkpoints, logs and the exported weights")
     root: str = Field(".", description="folder that relative paths of the volumes start from")
     volumes: tuple[TrainVolume, ...] = Field(min_length=1)

@@ -23,6 +23,10 @@ ELASTIC_SPACING = 48
 """Distance of the control points of an elastic deformation, voxels of the crop."""
 ELASTIC_STRENGTH = 4.0
 """Largest standard deviation of their displacements, voxels of the crop."""
+ILLUMINATION_SPACING = 96
+"""Distance of the control points of a change of illumination, voxels of the crop."""
+GAIN_STRENGTH, OFFSET_STRENGTH = 0.35, 0.7
+"""Largest standard deviations of the logarithm of its gain, and of its offset in standard deviations of intensity."""
 
 
 def crop_positions(
@@ -76,6 +80,18 @@ def _displacements(patch: tuple[int, int], rng: np.random.Generator) -> Tensor:
     return functional.interpolate(torch.from_numpy(field), size=patch, mode="bicubic", align_corners=True)[0]
 
 
+def _illuminate(crop: NDArray[np.float32], probability: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return a crop (y, x) under slow random changes of contrast and brightness, as of beam, film and thickness."""
+    if rng.random() >= probability:
+        return crop
+    points = (2, *(max(2, p // ILLUMINATION_SPACING + 1) for p in crop.shape))
+    field = torch.from_numpy(rng.normal(0.0, 1.0, points).astype(np.float32))[None]
+    gain, offset = functional.interpolate(field, size=crop.shape, mode="bicubic", align_corners=True)[0].numpy()
+    strength = np.float32(rng.uniform(0.1, 1.0))
+    changed: NDArray[np.float32] = crop * np.exp(GAIN_STRENGTH * strength * gain) + OFFSET_STRENGTH * strength * offset
+    return changed.astype(np.float32)
+
+
 def resample(section: NDArray[Any], positions: Tensor, order: int) -> NDArray[np.float32]:
     """Read a slice at positions, mirrored at its borders.
 
@@ -125,7 +141,7 @@ def intensity_changes(config: AugmentConfig) -> Callable[[NDArray[np.float32], i
         ) from None
     changes = Compose(
         [
-            intensity.RandGaussianSmooth((0.3, 1.3), (0.3, 1.3), prob=config.blur),
+            intensity.RandGaussianSmooth((0.3, 2.0), (0.3, 2.0), prob=config.blur),
             intensity.RandAdjustContrast(prob=config.contrast, gamma=(0.5, 2.0), retain_stats=True),
             intensity.RandScaleIntensity(factors=(-0.35, 0.45), prob=config.contrast),
             intensity.RandShiftIntensity(offsets=(-0.5, 0.5), prob=config.contrast),
@@ -135,7 +151,8 @@ def intensity_changes(config: AugmentConfig) -> Callable[[NDArray[np.float32], i
 
     def change(crop: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
         changes.set_random_state(seed=seed)
-        changed = changes(torch.from_numpy(crop)[None])
+        lit = _illuminate(crop, config.illumination, np.random.default_rng((seed, 1)))
+        changed = changes(torch.from_numpy(lit)[None])
         return np.asarray(changed[0].numpy(), dtype=np.float32)
 
     return change

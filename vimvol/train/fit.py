@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
+from torch import nn
 
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError, MissingExtraError, OutputExistsError
+from vimvol.models import load_checkpoint
 from vimvol.models.registry import build_model
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def fit(config: TrainConfig) -> Path:
         _check_same(config, out)
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     torch.manual_seed(config.seed)
-    model = build_model(config.model)
+    model = _initialised(config)
     check_patch(config.patch, int(getattr(model, "divisor", 1)))
     data = load_data(config)
     _save_config(config, out)
@@ -84,6 +86,23 @@ def fit(config: TrainConfig) -> Path:
             trainer = _trainer(config, validates=bool(data.validate))
             trainer.fit(module, datamodule=TrainingSource(data, config), ckpt_path=resume, weights_only=True)
     return export_best(config)
+
+
+def _initialised(config: TrainConfig) -> nn.Module:
+    """Return the network to train: random, or with the weights that the configuration starts from."""
+    model = build_model(config.model)
+    if config.init is None:
+        return model
+    given = load_checkpoint(config.init).model.state_dict()
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    different = [name for name, shape in wanted.items() if name not in given or tuple(given[name].shape) != shape]
+    if different or len(given) != len(wanted):
+        raise InputError(
+            f"init = {config.init} holds another network than model = {config.model}"
+            f"{f' ({different[0]} does not fit)' if different else ''}; give weights of {config.model}"
+        )
+    model.load_state_dict(given)
+    return model
 
 
 def _trainer(config: TrainConfig, *, validates: bool) -> lightning.Trainer:
