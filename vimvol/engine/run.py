@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from vimvol.engine.ledger import Ledger, block_name
 from vimvol.engine.plan import StagePlan
-from vimvol.engine.pool import Pool
+from vimvol.engine.pool import Pool, Resource
 from vimvol.errors import DiskFullError, IncompleteRunError, InputError
 from vimvol.geometry import Block
 
@@ -50,12 +50,19 @@ class Execution:
         Blocks in flight; none: `CALLS_PER_SLOT` for each slot of the pool.
     retries
         Times that a failed block is tried again before it is set aside.
+    resource
+        What the blocks want of a worker; none: any worker will do.
     """
 
     pool: Pool
     progress: Progress
     window: int | None = None
     retries: int = 2
+    resource: Resource | None = None
+
+    def on(self, resource: Resource | None) -> Execution:
+        """Return the same for blocks that want this resource."""
+        return replace(self, resource=resource)
 
 
 def compute_block(task: BlockTask, ledger: Ledger, block: Block) -> None:
@@ -84,13 +91,17 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
     pool, progress = execution.pool, execution.progress
     finished = sum(block_name(block) in done for block in plan)
     progress.stage(plan.name, len(plan), finished, plan.blocks.voxels)
-    window = execution.window or CALLS_PER_SLOT * pool.slots
+    window = execution.window or CALLS_PER_SLOT * pool.slots_for(execution.resource)
+
+    def submit(block: Block) -> int:
+        return pool.submit(compute_block, task, ledger, block, resource=execution.resource)
+
     in_flight: dict[int, tuple[Block, int]] = {}
     failed: list[tuple[Block, Exception]] = []
     try:
         while True:
             while len(in_flight) < window and (block := next(left, None)) is not None:
-                in_flight[pool.submit(compute_block, task, ledger, block)] = (block, 0)
+                in_flight[submit(block)] = (block, 0)
             if not in_flight:
                 break
             ticket, outcome = pool.next_done()
@@ -101,7 +112,7 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
                 raise outcome
             elif failures < execution.retries:
                 progress.retry()
-                in_flight[pool.submit(compute_block, task, ledger, block)] = (block, failures + 1)
+                in_flight[submit(block)] = (block, failures + 1)
             else:
                 failed.append((block, outcome))
     finally:

@@ -232,7 +232,9 @@ def _finished(job: Job, cluster: str, overwrite: bool, progress: Progress, comma
 
 def _run(job: Job, execution: Execution) -> dict[str, int]:
     """Run every stage that is not done; return the numbers of fragments and segments."""
-    run_stage(job.plan("predict"), PredictBlock(job), job.ledger("predict"), execution)
+    inference = execution.on("CPU" if job.config.predict.device == "cpu" else "GPU")
+    execution = execution.on("CPU")
+    run_stage(job.plan("predict"), PredictBlock(job), job.ledger("predict"), inference)
     run_fragments(job, execution)
     run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution)
     numbers = run_solve(job, execution)
