@@ -6,25 +6,37 @@ from hypothesis.extra import numpy as hnp
 
 from vimvol.geometry import Block, Grid
 from vimvol.segment import graph
-from vimvol.segment.graph import EdgeTable, edge_table, merge
+from vimvol.segment.graph import ACROSS, BINS, WITHIN, EdgeTable, edge_table, merge
 
 
-def brute_force(labels, boundaries):
-    """All voxel pairs of a volume, one axis after the other, in integers."""
+def brute_force(labels, boundaries, across=True):
+    """All voxel pairs of a volume, one axis after the other, in integers: values by edge and direction."""
     pairs = {}
     values = boundaries.astype(np.int64)
     for axis in range(labels.ndim):
+        direction = int(axis == 0 and labels.ndim == 3)
+        if direction and not across:
+            continue
         low, high = np.moveaxis(labels, axis, 0)[:-1], np.moveaxis(labels, axis, 0)[1:]
         value = np.moveaxis(values, axis, 0)[:-1] + np.moveaxis(values, axis, 0)[1:]
         touch = (low != high) & (low > 0) & (high > 0)
         for u, v, x in zip(low[touch], high[touch], value[touch], strict=True):
-            pairs.setdefault((int(min(u, v)), int(max(u, v))), []).append(int(x))
-    return {edge: (len(x), sum(x), min(x), max(x)) for edge, x in sorted(pairs.items())}
+            pairs.setdefault((int(min(u, v)), int(max(u, v))), ([], []))[direction].append(int(x))
+    return {edge: [_statistics(x) for x in both] for edge, both in sorted(pairs.items())}
+
+
+def _statistics(x):
+    bins = np.histogram(x, bins=np.arange(17) * 32)[0].tolist()
+    return [len(x), sum(x), sum(value * value for value in x), min(x, default=510), max(x, default=0), *bins]
 
 
 def as_dict(table):
-    columns = [column.tolist() for column in table.columns().values()]
-    return {(u, v): rest for u, v, *rest in zip(*columns, strict=True)} | {}
+    """The same of a table."""
+    statistics = [table.counts, table.totals, table.squares, table.minima, table.maxima]
+    rows = [np.concatenate([np.stack([s[d] for s in statistics]), table.histograms[d]]).T.tolist() for d in (0, 1)]
+    return {
+        (u, v): [within, across] for u, v, within, across in zip(table.u.tolist(), table.v.tolist(), *rows, strict=True)
+    }
 
 
 def by_blocks(labels, boundaries, cell):
@@ -56,7 +68,7 @@ def windows(draw, dtype=np.uint64):
 def test_a_table_equals_brute_force(window):
     labels, boundaries = window
     table = edge_table(labels, boundaries, Block.whole(labels.shape))
-    assert as_dict(table) == {edge: list(values) for edge, values in brute_force(labels, boundaries).items()}
+    assert as_dict(table) == brute_force(labels, boundaries)
     assert list(zip(table.u, table.v, strict=True)) == sorted(zip(table.u, table.v, strict=True))
 
 
@@ -73,27 +85,32 @@ def test_any_blocks_in_any_order_give_the_table_of_the_whole(window, data):
 
 
 def test_sums_of_millions_of_pairs_are_exact():
-    # above the number of pairs up to which the library's mean gives an exact sum, so the block is halved
-    side = 1750
-    assert side**2 > graph._EXACT_PAIRS
-    labels = np.ones((2, side, side), np.uint64)
+    labels = np.ones((2, 1750, 1750), np.uint64)
     labels[1] = 7
     boundaries = np.random.default_rng(0).integers(0, 256, labels.shape, np.uint8)
     table = edge_table(labels, boundaries, Block.whole(labels.shape))
     values = boundaries.astype(np.int64).sum(axis=0)
-    assert as_dict(table) == {(1, 7): [side**2, values.sum(), values.min(), values.max()]}
+    assert (table.u.tolist(), table.v.tolist(), table.count.tolist()) == ([1], [7], [values.size])
+    assert table.totals[ACROSS] == values.sum()
+    assert table.squares[ACROSS] == (values**2).sum()
+    assert (table.histograms[ACROSS, :, 0] == np.bincount(values.ravel() // 32, minlength=BINS)).all()
+    assert not table.counts[WITHIN]
 
 
-@pytest.mark.parametrize("high", [0, 254, 255])
-def test_just_below_that_number_they_are_exact_without_halving(high):
-    labels = np.ones((2, 1700, 1700), np.uint64)
-    labels[1] = 2
-    boundaries = np.full(labels.shape, high, np.uint8)
-    boundaries[:, ::3, ::5] = 255
-    boundaries[1, :, ::7] = 1
-    table = edge_table(labels, boundaries, Block.whole(labels.shape))
-    assert table.count[0] <= graph._EXACT_PAIRS
-    assert table.total[0] == boundaries.astype(np.int64).sum()
+@given(windows())
+@settings(max_examples=30)
+def test_slices_can_stay_apart(window):
+    labels, boundaries = window
+    table = edge_table(labels, boundaries, Block.whole(labels.shape), across=False)
+    assert as_dict(table) == brute_force(labels, boundaries, across=False)
+
+
+def test_a_block_with_more_edges_than_the_first_tables_hold_loses_none():
+    labels = np.arange(1, 20 * 60 * 70 + 1, dtype=np.int64).reshape(20, 60, 70)
+    table = edge_table(labels, np.full(labels.shape, 9, np.uint8), Block.whole(labels.shape))
+    assert len(table) == 19 * 60 * 70 + 20 * 59 * 70 + 20 * 60 * 69
+    assert (table.count == 1).all()
+    assert (table.totals.sum(axis=0) == 18).all()
 
 
 @given(windows())
@@ -102,7 +119,7 @@ def test_a_halved_block_gives_the_same_table(window):
     labels, boundaries = window
     whole = edge_table(labels, boundaries, Block.whole(labels.shape))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "_EXACT_PAIRS", 3)  # as many as one voxel can have with a neighbour
+        patch.setattr(graph, "_LARGEST_BLOCK", 3)
         assert_equal(edge_table(labels, boundaries, Block.whole(labels.shape)), whole)
 
 
@@ -111,7 +128,7 @@ def test_the_mean_is_a_probability():
     boundaries = np.array([[255, 255], [0, 51]], np.uint8)
     table = edge_table(labels, boundaries, Block.whole(labels.shape))
     assert table.mean() == pytest.approx([(255 + 255 + 0 + 51) / (4 * 255)])
-    assert (table.minimum, table.maximum) == (51, 510)
+    assert (table.minima[WITHIN], table.maxima[WITHIN]) == (51, 510)
 
 
 def test_a_stored_table_comes_back():
@@ -133,7 +150,9 @@ def test_no_edges_are_an_empty_table():
 def test_ids_beyond_32_bits_are_sorted_and_merged():
     labels = np.array([[2**33, 5, 2**33, 2**34]], np.uint64)
     tables = by_blocks(labels, np.full(labels.shape, 3, np.uint8), (1, 1))
-    assert as_dict(merge(tables)) == {(5, 2**33): [2, 12, 6, 6], (2**33, 2**34): [1, 6, 6, 6]}
+    merged = merge(tables)
+    assert merged.uv.tolist() == [[5, 2**33], [2**33, 2**34]]
+    assert (merged.count.tolist(), merged.totals[WITHIN].tolist()) == ([2, 1], [12, 6])
 
 
 @pytest.mark.parametrize(

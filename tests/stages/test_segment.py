@@ -286,6 +286,8 @@ def test_the_whole_graph_is_that_of_the_volume(sample: Path, reference: Path) ->
     for name, column in expected.columns().items():
         np.testing.assert_array_equal(column, merged.columns()[name], err_msg=name)
     assert len(parts) > 4
+    # blocks are unions of tiles, so no edge is in parts
+    assert sum(map(len, parts)) == len(expected)
     assert read_box(job.fragments, whole).max() < len(window.ids)
 
 

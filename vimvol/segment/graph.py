@@ -1,8 +1,9 @@
 """The region adjacency graph as a table of edges with exact integer statistics.
 
-An edge joins two fragments that share voxel faces; its statistics run over those voxel pairs. Every pair
-belongs to the block that holds its voxel nearer to the origin. All sums are integers, so tables of
-blocks merge to the table of the whole volume, bit for bit, in any order and for any blocks.
+An edge joins two fragments that share voxel faces; its statistics run over those voxel pairs, the pairs within a slice
+apart from those across slices: of anisotropic data they tell different things. Every pair belongs to the block that
+holds its voxel nearer to the origin. All sums are integers, so tables of blocks merge to the table of the whole volume,
+bit for bit, in any order and for any blocks.
 """
 
 from __future__ import annotations
@@ -10,24 +11,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
-import bioimage_cpp as bic
 import numpy as np
 from numpy.typing import NDArray
 
 from vimvol.geometry import Block
 
-# The library averages in float64, one pair after the other. A mean of n values up to 255 is then off by less than
-# 255 n 2^-53, twice n times the mean by less than 255 n^2 2^-52, and rounding gives the integer sum as long as that is
-# below 1/2: up to 2.9 million pairs.
-_EXACT_PAIRS = 2_900_000
+WITHIN, ACROSS = 0, 1
+"""First index of a statistic: of pairs within a slice (neighbours along y or x), or across slices (along z)."""
+
+BINS = 16
+"""Bins of a histogram, each 32 steps of a pair's 0..510 wide."""
+
+HIGHEST = 510
+"""Largest sum of two voxels' boundaries."""
+
+# Ids up to this are sorted and looked up as one key of 64 bits.
+_DENSE = 2**31
+
+# A voxel begins at most two pairs of an edge in a direction, and their number has to fit 32 bits.
+_LARGEST_BLOCK = 2**31
 
 _DTYPES = {
     "u": np.uint64,
     "v": np.uint64,
-    "count": np.int64,
-    "total": np.int64,
-    "minimum": np.uint16,
-    "maximum": np.uint16,
+    "counts": np.int64,
+    "totals": np.int64,
+    "squares": np.int64,
+    "minima": np.uint16,
+    "maxima": np.uint16,
+    "histograms": np.uint32,
 }
 
 
@@ -35,24 +47,32 @@ _DTYPES = {
 class EdgeTable:
     """Edges between fragments, sorted by (u, v), each once.
 
+    The value of a voxel pair is the sum of the two boundaries, 0..510 for a probability of 0..1. The first axis of a
+    statistic is `WITHIN` or `ACROSS`, the last axis the edge.
+
     Attributes
     ----------
     u, v
         (E,) uint64, the fragments; ``0 < u < v``.
-    count
-        (E,) int64, number of voxel pairs.
-    total
-        (E,) int64, sum over the pairs of the two voxels' boundaries, each pair 0..510.
-    minimum, maximum
-        (E,) uint16, extremes of a pair's sum, 0..510.
+    counts
+        (2, E) int64, number of pairs. With fragments of single slices, those across slices are the area by which two
+        fragments overlap.
+    totals, squares
+        (2, E) int64, sums over the pairs of their values, and of the squares of these.
+    minima, maxima
+        (2, E) uint16, extremes of the values; 510 and 0 where there is no pair.
+    histograms
+        (2, BINS, E) uint32, pairs by value, 32 values a bin.
     """
 
     u: NDArray[np.uint64]
     v: NDArray[np.uint64]
-    count: NDArray[np.int64]
-    total: NDArray[np.int64]
-    minimum: NDArray[np.uint16]
-    maximum: NDArray[np.uint16]
+    counts: NDArray[np.int64]
+    totals: NDArray[np.int64]
+    squares: NDArray[np.int64]
+    minima: NDArray[np.uint16]
+    maxima: NDArray[np.uint16]
+    histograms: NDArray[np.uint32]
 
     def __len__(self) -> int:
         return len(self.u)
@@ -62,13 +82,22 @@ class EdgeTable:
         """(E, 2) uint64, the two fragments of every edge."""
         return np.stack([self.u, self.v], axis=1)
 
+    @property
+    def count(self) -> NDArray[np.int64]:
+        """(E,) int64, number of voxel pairs, at least 1."""
+        return np.asarray(self.counts.sum(axis=0))
+
     def mean(self) -> NDArray[np.float64]:
         """Return the mean boundary probability of every edge, in [0, 1]."""
-        return self.total / (510 * self.count)
+        return np.asarray(self.totals.sum(axis=0) / (HIGHEST * self.count))
 
     def columns(self) -> dict[str, NDArray[np.generic]]:
         """Return the columns by name, to be stored."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def renumbered(self, ids: NDArray[np.uint64]) -> EdgeTable:
+        """Return the table with fragment ``i`` called ``ids[i - 1]``; ``ids`` ascend, so edges stay in order."""
+        return EdgeTable.from_columns({**self.columns(), "u": ids[self.u - 1], "v": ids[self.v - 1]})
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, NDArray[np.generic]]) -> EdgeTable:
@@ -82,28 +111,33 @@ class EdgeTable:
         missing = [name for name in _DTYPES if name not in columns]
         if missing:
             raise ValueError(f"edge table has no column {missing[0]!r}; it holds {', '.join(columns) or 'none'}")
-        if len({len(columns[name]) for name in _DTYPES}) > 1:
+        if len({columns[name].shape[-1] for name in _DTYPES}) > 1:
             raise ValueError("the columns of the edge table have different lengths")
         return cls(**{name: np.asarray(columns[name], dtype) for name, dtype in _DTYPES.items()})
 
     @classmethod
     def empty(cls) -> EdgeTable:
         """Return a table without edges."""
-        return cls.from_columns({name: np.empty(0, dtype) for name, dtype in _DTYPES.items()})
+        leading: dict[str, tuple[int, ...]] = {"u": (), "v": (), "histograms": (2, BINS)}
+        return cls.from_columns({name: np.empty((*leading.get(name, (2,)), 0), d) for name, d in _DTYPES.items()})
 
 
-def edge_table(labels: NDArray[np.uint64] | NDArray[np.int64], boundaries: NDArray[np.uint8], own: Block) -> EdgeTable:
+def edge_table(
+    labels: NDArray[np.uint64] | NDArray[np.int64], boundaries: NDArray[np.uint8], own: Block, across: bool = True
+) -> EdgeTable:
     """Collect the edges of a block.
 
     Parameters
     ----------
     labels
         (Z, Y, X) or (Y, X) uint64 or int64, fragments by global id, 0 outside: the block and a halo of one voxel away
-        from the origin along every axis, unless the volume ends there.
+        from the origin along every axis, unless the volume ends there. Ids below 2^31 are faster.
     boundaries
         uint8, the same shape.
     own
         The block in coordinates of ``labels``. It owns the pairs whose voxel nearer to the origin lies inside.
+    across
+        Whether pairs along z count; without them slices stay apart, and no halo along z is needed.
 
     Raises
     ------
@@ -116,24 +150,37 @@ def edge_table(labels: NDArray[np.uint64] | NDArray[np.int64], boundaries: NDArr
         )
     if not Block.whole(labels.shape).contains(own):
         raise ValueError(f"block {own} lies outside a window of shape {labels.shape}")
+    if labels.ndim == 2:
+        return edge_table(labels[None], boundaries[None], Block((0, *own.begin), (1, *own.end)), across=False)
     if own.size == 0:
         return EdgeTable.empty()
-    edges, stats = bic.graph.distributed.block_edge_map_stats(
-        labels, boundaries, own.begin, own.shape, number_of_threads=1
+    if own.size > _LARGEST_BLOCK:
+        return merge([edge_table(labels, boundaries, half, across) for half in _halves(own)])
+    if int(labels.max()) >= _DENSE:
+        ids, dense = np.unique(np.append(labels, 0), return_inverse=True)
+        window = dense[:-1].astype(np.int64).reshape(labels.shape)
+        return edge_table(window, boundaries, own, across).renumbered(ids[1:].astype(np.uint64))
+
+    # compiled code is loaded by those who measure, not by everybody who reads tables
+    from vimvol.segment.accumulate import pair_sums
+
+    found = pair_sums(
+        np.ascontiguousarray(labels, np.int64), np.ascontiguousarray(boundaries), own.begin, own.end, across
     )
-    if len(stats) and stats[:, 0].max() > _EXACT_PAIRS:
-        return merge([edge_table(labels, boundaries, half) for half in _halves(own)])
-    inside = edges[:, 0] > 0
-    edges, stats = edges[inside], stats[inside]
-    count, mean, _, minimum, maximum = stats.T
+    order = np.argsort(found.keys)
+    keys = found.keys[order]
+    sums, extremes = np.moveaxis(found.sums[order], 0, -1), np.moveaxis(found.extremes[order], 0, -1)
+    histograms = np.ascontiguousarray(np.moveaxis(found.histograms[order], 0, -1))
     return EdgeTable.from_columns(
         {
-            "u": np.ascontiguousarray(edges[:, 0]),
-            "v": np.ascontiguousarray(edges[:, 1]),
-            "count": count.astype(np.int64),
-            "total": np.rint(2 * mean * count).astype(np.int64),
-            "minimum": np.rint(2 * minimum).astype(np.uint16),
-            "maximum": np.rint(2 * maximum).astype(np.uint16),
+            "u": keys >> 32,
+            "v": keys & 0xFFFFFFFF,
+            "counts": histograms.sum(axis=1, dtype=np.int64),
+            "totals": sums[:, 0],
+            "squares": sums[:, 1],
+            "minima": extremes[:, 0],
+            "maxima": extremes[:, 1],
+            "histograms": histograms,
         }
     )
 
@@ -150,21 +197,13 @@ def merge(tables: Iterable[EdgeTable]) -> EdgeTable:
     first = np.ones(len(u), bool)
     first[1:] = (u[1:] != u[:-1]) | (v[1:] != v[:-1])
     starts = np.flatnonzero(first)
-
-    def reduce(by: np.ufunc, name: str) -> NDArray[np.generic]:
-        column = np.concatenate([getattr(part, name) for part in parts])[order]
-        return np.asarray(by.reduceat(column, starts))
-
-    return EdgeTable.from_columns(
-        {
-            "u": u[starts],
-            "v": v[starts],
-            "count": reduce(np.add, "count"),
-            "total": reduce(np.add, "total"),
-            "minimum": reduce(np.minimum, "minimum"),
-            "maximum": reduce(np.maximum, "maximum"),
-        }
-    )
+    by = dict.fromkeys(("counts", "totals", "squares", "histograms"), np.add)
+    columns: dict[str, NDArray[np.generic]] = {"u": u[starts], "v": v[starts]}
+    for name, reduce in {**by, "minima": np.minimum, "maxima": np.maximum}.items():
+        column = np.concatenate([getattr(part, name) for part in parts], axis=-1)
+        dtype = column.dtype
+        columns[name] = reduce.reduceat(np.take(column, order, axis=-1), starts, axis=-1, dtype=dtype)
+    return EdgeTable.from_columns(columns)
 
 
 def pair_order(u: NDArray[np.uint64], v: NDArray[np.uint64]) -> NDArray[np.intp]:

@@ -1,9 +1,11 @@
 """Stage graph: which fragments touch, and what lies between them; one table a block.
 
 The tables are the edges of the region adjacency graph with sums over their voxel pairs; in 2d mode only pairs within a
-slice count. A block owns the pairs whose first voxel lies in it, so that every pair of the volume counts once. Where
-fragments are whole components already (see `Job.stitched`), the tables are the pairs of fragments that continue each
-other across the faces of watershed tiles.
+slice count. A block owns the pairs whose first voxel lies in it, so that every pair of the volume counts once. The
+blocks of this stage are unions of whole watershed tiles, as it writes no shards: two fragments of different blocks then
+touch in one plane, all of whose pairs the lower block owns. So every edge and every fragment stands, complete, in
+exactly one table, and nobody has to merge tables. Where fragments are whole components already (see `Job.stitched`),
+the tables are the pairs of fragments that continue each other across the faces of watershed tiles.
 """
 
 from __future__ import annotations
@@ -11,13 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from vimvol.engine.ledger import block_name
 from vimvol.geometry import Block
-from vimvol.io.tables import write_table
-from vimvol.segment.graph import EdgeTable, edge_table, merge
+from vimvol.io.tables import read_table, write_table
+from vimvol.segment.graph import EdgeTable, edge_table
+from vimvol.segment.nodes import NodeTable, node_table
 from vimvol.segment.stitch import face_pairs
 from vimvol.stages.fragments import read_boundaries, read_fragments
 from vimvol.stages.job import Job
@@ -43,39 +45,30 @@ class GraphBlock:
                 window.labels, boundaries, box, block, job.fragment_tiles, job.fragments_config.threshold
             )
             columns: dict[str, npt.NDArray[Any]] = {"u": window.ids[pairs[:, 0] - 1], "v": window.ids[pairs[:, 1] - 1]}
-        elif job.flat:
-            columns = _to_global(_edges_in_slices(window.labels, boundaries, own), window.ids).columns()
         else:
-            columns = _to_global(edge_table(window.labels, boundaries, own), window.ids).columns()
+            table = edge_table(window.labels, boundaries, own, across=not job.flat)
+            columns = table.renumbered(window.ids).columns()
         write_table(edges_of(job), block_name(block), columns)
-        write_table(sizes_of(job), block_name(block), _sizes(window.labels[own.slices], window.ids))
+        nodes = node_table(window.labels, own, window.ids, box.begin, job.shape)
+        write_table(nodes_of(job), block_name(block), nodes.columns())
         return {"edges": len(columns["u"])}
 
 
-def _edges_in_slices(labels: npt.NDArray[np.int64], boundaries: npt.NDArray[np.uint8], own: Block) -> EdgeTable:
-    """Collect the edges between fragments of one slice; no fragment reaches from one slice to the next."""
-    plane = Block((0, *own.begin[1:]), (1, *own.end[1:]))
-    slices = range(own.begin[0], own.end[0])
-    return merge(edge_table(labels[z : z + 1], boundaries[z : z + 1], plane) for z in slices)
-
-
-def _sizes(labels: npt.NDArray[np.int64], ids: npt.NDArray[np.uint64]) -> dict[str, npt.NDArray[Any]]:
-    """Return the fragments of a block and their voxels in it."""
-    voxels = np.bincount(labels.ravel(), minlength=len(ids) + 1)[1:]
-    there = voxels > 0
-    return {"fragment": ids[there], "voxels": voxels[there].astype(np.int64)}
-
-
-def _to_global(table: EdgeTable, ids: npt.NDArray[np.uint64]) -> EdgeTable:
-    columns = table.columns()
-    return EdgeTable.from_columns({**columns, "u": ids[columns["u"] - 1], "v": ids[columns["v"] - 1]})
-
-
 def edges_of(job: Job) -> str:
-    """Return the group of the tables of edges."""
+    """Return the group of the tables of edges: columns of `EdgeTable`, or pairs ``u``, ``v`` if `Job.stitched`."""
     return f"{job.work}/edges"
 
 
-def sizes_of(job: Job) -> str:
-    """Return the group of the tables of fragment sizes."""
-    return f"{job.work}/sizes"
+def nodes_of(job: Job) -> str:
+    """Return the group of the tables of fragments: columns of `NodeTable`."""
+    return f"{job.work}/nodes"
+
+
+def read_edges(job: Job, block: Block) -> EdgeTable:
+    """Read the edges that a block of the stage owns; not if `Job.stitched`."""
+    return EdgeTable.from_columns(read_table(edges_of(job), block_name(block)))
+
+
+def read_nodes(job: Job, block: Block) -> NodeTable:
+    """Read the fragments of a block of the stage."""
+    return NodeTable.from_columns(read_table(nodes_of(job), block_name(block)))

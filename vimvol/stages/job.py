@@ -11,13 +11,16 @@ from functools import cached_property
 from vimvol.config import FragmentsConfig, SegmentConfig
 from vimvol.engine.ledger import Ledger, content_key
 from vimvol.engine.plan import StagePlan, plan_stage
-from vimvol.geometry import Grid, Index
+from vimvol.geometry import Grid, Index, round_up
 from vimvol.infer.predictor import Standardization
 from vimvol.infer.tiles import Tiling
 from vimvol.io import Level, Volume
 
 FORMAT = 1
 """Version of what the stages write; part of every key, raised when a stage computes something else."""
+
+GRAPH_FORMAT = 2
+"""Version of the tables of the graph; part of the keys of its stage and of those that follow."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,15 @@ class Job:
     def plan(self, stage: str, shape: Index | None = None, shard: Index | None = None) -> StagePlan:
         """Return the blocks of a stage, over the full resolution unless a level's shape and shard are given."""
         if shape is None or shard is None:
+            if stage == "graph":
+                return self._whole_tiles(stage)
             return plan_stage(stage, self.shape, self.shard, self.config.run.block)
         return plan_stage(stage, shape, shard)
+
+    def _whole_tiles(self, stage: str) -> StagePlan:
+        """Return blocks of whole watershed tiles, as few more than a block of the other stages as possible."""
+        tile, block = self.fragment_tiles.cell, self.config.run.block or self.shard
+        return plan_stage(stage, self.shape, tile, [round_up(b, t) for b, t in zip(block, tile, strict=True)])
 
     def ledger(self, stage: str) -> Ledger:
         """Return the ledger of a stage."""
@@ -141,7 +151,7 @@ class Job:
             "fragments", predict, self.network.boundary, self.fragments_config.model_dump(), config.input.missing
         )
         agglomerate = config.agglomerate.model_dump()
-        graph = content_key("graph", fragments, config.segment.mode)
+        graph = content_key("graph", GRAPH_FORMAT, fragments, config.segment.mode)
         solve = content_key("solve", graph, config.segment.min_size, {} if self.stitched else agglomerate)
         write = content_key("write", solve)
         levels = [level.shape for level in self.levels]

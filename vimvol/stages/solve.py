@@ -21,7 +21,7 @@ from vimvol.segment.multicut import solve
 from vimvol.segment.relabel import lookup_table
 from vimvol.segment.stitch import union
 from vimvol.stages.fragments import offsets_of
-from vimvol.stages.graph import edges_of, sizes_of
+from vimvol.stages.graph import edges_of, nodes_of
 from vimvol.stages.job import Job
 
 LOOKUP_CHUNK = 1 << 16
@@ -90,6 +90,6 @@ def _sizes(job: Job, total: int) -> npt.NDArray[np.int64]:
     """Return the voxels of every fragment, (total + 1,), the background first with 0."""
     sizes = np.zeros(total + 1, np.int64)
     for block in job.plan("graph"):
-        columns = read_table(sizes_of(job), block_name(block))
+        columns = read_table(nodes_of(job), block_name(block))
         sizes[columns["fragment"]] += columns["voxels"]
     return sizes
