@@ -11,10 +11,10 @@ from collections.abc import Collection
 import bioimage_cpp as bic
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from vimvol.errors import InputError
 from vimvol.evaluate.contingency import Contingency
+from vimvol.evaluate.fill import fill_background
 from vimvol.evaluate.metrics import METRICS
 
 PARTITION_METRICS = ("voi_split", "voi_merge", "adapted_rand", "cremi")
@@ -154,21 +154,6 @@ def boundary_band(gt: NDArray[np.integer], width: int) -> NDArray[np.bool_]:
     if width <= 0 or not edge.any():
         return np.zeros(gt.shape, bool)
     return np.asarray(bic.distance.distance_transform(~edge, number_of_threads=1) < width)
-
-
-def fill_background(seg: NDArray[np.integer]) -> NDArray[np.integer]:
-    """Give every voxel of label 0 the label nearest to it, in voxels; all stays 0 where there is none.
-
-    Parameters
-    ----------
-    seg
-        Integers, any number of axes.
-    """
-    background = seg == 0
-    if not background.any() or background.all():
-        return seg
-    nearest = ndimage.distance_transform_edt(background, return_distances=False, return_indices=True)
-    return np.asarray(seg[tuple(nearest)])
 
 
 def _check(seg: NDArray[np.integer], gt: NDArray[np.integer]) -> None:
