@@ -147,7 +147,7 @@ def test_real_bodies_score_as_they_did(shared, reference, name, cremi):
         # of two segments that are equally near, the reference takes either
         either = list(reference.m3d(reference.fill0(seg), gt, band).values())
         assert list(scores.values()) == pytest.approx(either, abs=1e-2)
-    assert scores["cremi"] == pytest.approx(cremi, abs=1e-3)
+    assert scores["cremi"] == pytest.approx(cremi, abs=2e-3)
 
 
 def test_real_instances_score_as_they_did(shared, reference):

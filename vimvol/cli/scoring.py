@@ -17,13 +17,38 @@ def evaluate(
     mode: Annotated[
         str, typer.Option(help="3d, 2d (the mean over slices), or auto: as the segmentation was made.")
     ] = "auto",
+    band: Annotated[
+        list[int] | None,
+        typer.Option(help="Leave out voxels nearer than this to a true boundary, 3d; may be repeated. Else 0 and 2."),
+    ] = None,
+    ignore: Annotated[
+        list[int] | None, typer.Option(help="Leave out this label of the ground truth; may be repeated.")
+    ] = None,
+    objects: Annotated[
+        str | None, typer.Option(metavar="FILE.csv", help="List the largest splits and merges, and where they are.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that count; by default one a core for a large volume.")
+    ] = None,
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the scores, too.")] = None,
 ) -> None:
     """Score a segmentation against a ground truth: VOI, adapted Rand, CREMI score, mean segmentation accuracy."""
     from vimvol.report.table import print_scores
-    from vimvol.stages.score import score
+    from vimvol.stages.score import BANDS, objects_csv, score
 
-    result = score(segmentation, ground_truth, mode)
+    result = score(
+        segmentation,
+        ground_truth,
+        mode,
+        bands=band or BANDS,
+        ignore=ignore or (),
+        objects=objects is not None,
+        workers=workers,
+    )
+    rows = result.pop("objects", [])
     print_scores(result)
+    if objects is not None:
+        write_text(objects, objects_csv(rows))
+        typer.echo(f"{len(rows)} splits and merges, the largest first, in {objects}")
     if json_file is not None:
         write_text(json_file, json.dumps(result, indent=2) + "\n")

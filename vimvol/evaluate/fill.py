@@ -1,8 +1,8 @@
 """Gives the background of a segmentation to the nearest segment, in windows of a volume or all at once.
 
-The Euclidean distance is separable, and so is the order (distance, label): a sweep along each axis keeps the least of
-it (Saito & Toriwaki 1994, Pattern Recognition 27:1551). Voxels as near to two segments take the smaller label, so the
-result depends neither on the order of the axes nor on the window, as long as that holds every candidate.
+The Euclidean distance is separable, and so is the order (distance, position): a sweep along each axis keeps the least
+of it (Saito & Toriwaki 1994, Pattern Recognition 27:1551). A voxel as near to two segments takes the one whose nearest
+voxel comes first in the volume, so the result does not depend on the window, as long as that holds every candidate.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def fill_background(seg: NDArray[np.integer]) -> NDArray[np.integer]:
     Parameters
     ----------
     seg
-        Non-negative integers, any number of axes. Distances are counted in voxels; of labels that are equally near, the
-        smallest is taken.
+        Non-negative integers, any number of axes. Distances are counted in voxels; of voxels that are equally near,
+        the first in C order counts.
     """
     return nearest_labels(seg)[0]
 
@@ -39,7 +39,7 @@ def nearest_labels(seg: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArr
     square = np.where(seg == 0, FAR, 0).astype(np.int64)
     if not (seg == 0).any() or not seg.any():
         return labels, square
-    for axis in range(seg.ndim):
+    for axis in reversed(range(seg.ndim)):  # what is swept last decides first between equals
         _sweep(labels, square, axis)
     return labels, square
 
@@ -83,7 +83,7 @@ def _reach(block: Block, window: Block, shape: Sequence[int]) -> NDArray[np.int6
 
 
 def _sweep(labels: NDArray[np.integer], square: NDArray[np.int64], axis: int) -> None:
-    """Replace, in place, every voxel's (square, label) by the least of its line, the distance along it included."""
+    """Replace, in place, every voxel's (square of distance, label) by the least of its line."""
     lines = tuple(np.moveaxis(array, axis, -1) for array in (labels, square))
     extent = labels.shape[axis]
     flat = [np.ascontiguousarray(line).reshape(-1, extent) for line in lines]
@@ -106,10 +106,14 @@ def _sweep_lines(labels: NDArray[np.integer], square: NDArray[np.int64]) -> None
             least, label = before_square[x], before_labels[x]
             offset = 1
             while offset < extent and offset * offset <= least:
-                for other in (x - offset, x + offset):
-                    if 0 <= other < extent and before_square[other] < FAR:
-                        distance = before_square[other] + offset * offset
-                        if distance < least or (distance == least and before_labels[other] < label):
-                            least, label = distance, before_labels[other]
+                before, behind = x - offset, x + offset
+                if behind < extent and before_square[behind] < FAR:
+                    distance = before_square[behind] + offset * offset
+                    if distance < least:
+                        least, label = distance, before_labels[behind]
+                if before >= 0 and before_square[before] < FAR:
+                    distance = before_square[before] + offset * offset
+                    if distance <= least:  # as near as what was found further on in the volume: comes first
+                        least, label = distance, before_labels[before]
                 offset += 1
             square[line, x], labels[line, x] = least, label

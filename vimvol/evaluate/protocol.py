@@ -112,22 +112,33 @@ def score_volume(
 def volume_table(
     seg: NDArray[np.integer], gt: NDArray[np.integer], band: int = 0, ignore_gt: Collection[int] = (0,)
 ) -> Contingency:
-    """Return the table that `score_volume` scores, slice after slice; tables of stacks of slices merge exactly.
+    """Return the table that `score_volume` scores; tables of disjoint blocks merge exactly.
 
     Parameters
     ----------
     seg
         (Z, Y, X) integers, background filled.
     gt, band, ignore_gt
-        As in `score_volume`.
+        As in `score_volume`. Boundaries are those within the array: cut a block out behind `judged`, not before it.
     """
-    tables = []
-    for segments, objects in zip(seg, gt, strict=True):
-        if band > 0:
-            kept = ~boundary_band(objects, band)
-            segments, objects = segments[kept], objects[kept]
-        tables.append(Contingency.from_arrays(segments, objects, ignore_gt))
-    return Contingency.merge(tables)
+    return Contingency.from_arrays(seg, judged(gt, band, ignore_gt))
+
+
+def judged(gt: NDArray[np.integer], band: int = 0, ignore_gt: Collection[int] = (0,)) -> NDArray[np.integer]:
+    """Return the ground truth with 0 where it is not judged: ignored labels, and the band along boundaries.
+
+    Parameters
+    ----------
+    gt
+        (Z, Y, X) integers.
+    band, ignore_gt
+        As in `score_volume`; label 0 is never judged.
+    """
+    result = np.where(np.isin(gt, np.array(sorted(ignore_gt), gt.dtype)), 0, gt) if set(ignore_gt) - {0} else gt.copy()
+    if band > 0:
+        for kept, objects in zip(result, gt, strict=True):
+            kept[boundary_band(objects, band)] = 0
+    return np.asarray(result)
 
 
 def boundary_band(gt: NDArray[np.integer], width: int) -> NDArray[np.bool_]:

@@ -1,12 +1,28 @@
-"""Stage score: a segmentation against a ground truth."""
+"""Stage score: a segmentation against a ground truth, block by block, in memory that does not grow with the volume.
+
+What grows is the table of overlaps: one row for every pair of a segment and an object that meet.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vimvol.engine.cluster import open_cluster
+from vimvol.engine.pool import Pool
 from vimvol.errors import InputError
-from vimvol.evaluate.protocol import score_slices, score_volume
-from vimvol.geometry import Block
+from vimvol.evaluate.contingency import Contingency
+from vimvol.evaluate.fill import fill_block
+from vimvol.evaluate.metrics import METRICS
+from vimvol.evaluate.objects import COLUMNS, Places, largest_errors
+from vimvol.evaluate.protocol import PARTITION_METRICS, judged, score_slice
+from vimvol.geometry import Block, Grid, Index, round_up
 from vimvol.io import Volume, open_volume
 from vimvol.stages.manifest import manifest_path, read_manifest
 
@@ -14,9 +30,102 @@ MODES = ("auto", "2d", "3d")
 BANDS = (0, 2)
 """Voxels next to a boundary of the ground truth that are left out; without any, where exactly annotators drew a
 boundary costs about .3 bits of each VOI."""
+CELL = (32, 1024, 1024)
+"""Voxels (z, y, x) of one block, rounded up to the chunks of the segmentation."""
+TABLES_AT_ONCE = 64
+LARGE = 10**9
+"""Voxels from which blocks are counted in several processes, unless the caller says how many."""
 
 
-def score(segmentation: str, ground_truth: str, mode: str = "auto") -> dict[str, Any]:
+@dataclass(frozen=True)
+class CountBlock:
+    """Counts the overlaps in one block of two volumes.
+
+    Attributes
+    ----------
+    found, truth
+        Segmentation and ground truth, of one shape.
+    flat
+        Whether slices count one by one, and background is a segment like any other.
+    bands
+        Of `vimvol.evaluate.protocol.score_volume`; one table each.
+    ignore
+        Labels of the ground truth that are not judged.
+    places
+        Whether to remember where pairs lie.
+    """
+
+    found: Volume
+    truth: Volume
+    flat: bool
+    bands: Sequence[int]
+    ignore: Sequence[int]
+    places: bool
+
+    def __call__(self, block: Block) -> list[Counted]:
+        """Return the counts of the block: one a slice and band if slices count one by one, else one a band."""
+        context = max(self.bands)
+        window = block.grow((0, context, context)).clip(self.truth.shape)
+        truth = self.truth.read(window)
+        shape = self.found.shape
+        seg = self.found.read(block) if self.flat else fill_block(self.found.read, block, shape)
+        result = []
+        for band in self.bands:
+            gt = np.ascontiguousarray(judged(truth, band, self.ignore)[block.within(window).slices])
+            if self.flat:
+                slices = range(block.begin[0], block.end[0])
+                result += [self._count(seg[i : i + 1], gt[i : i + 1], band, z, block) for i, z in enumerate(slices)]
+            else:
+                result.append(self._count(seg, gt, band, block.begin[0], block))
+        return result
+
+    def _count(self, seg: NDArray[Any], gt: NDArray[Any], band: int, z: int, block: Block) -> Counted:
+        places = Places.from_arrays(seg, gt, (z, *block.begin[1:])) if self.places else Places.merge([])
+        return Counted(band, z if self.flat else 0, Contingency.from_arrays(seg, gt), places)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Overlaps of a band, of a slice (0 if the whole volume is one), and where they are."""
+
+    band: int
+    slice: int
+    table: Contingency
+    places: Places
+
+
+@dataclass
+class Gathered:
+    """Tables of blocks on their way to one table; folded now and then, so that equal pairs do not pile up."""
+
+    tables: list[Contingency] = field(default_factory=list)
+    places: list[Places] = field(default_factory=list)
+    blocks: int = 0
+
+    def add(self, counted: Counted) -> None:
+        """Take the counts of a block."""
+        self.tables.append(counted.table)
+        self.places.append(counted.places)
+        self.blocks += 1
+        if len(self.tables) >= TABLES_AT_ONCE:
+            self.tables, self.places = [self.table()], [Places.merge(self.places)]
+
+    def table(self) -> Contingency:
+        """Return the table of all blocks."""
+        return Contingency.merge(self.tables)
+
+
+def score(
+    segmentation: str,
+    ground_truth: str,
+    mode: str = "auto",
+    *,
+    bands: Sequence[int] = BANDS,
+    ignore: Sequence[int] = (),
+    objects: bool = False,
+    workers: int | None = None,
+    cell: Index = CELL,
+) -> dict[str, Any]:
     """Score a segmentation against a ground truth.
 
     Parameters
@@ -24,21 +133,34 @@ def score(segmentation: str, ground_truth: str, mode: str = "auto") -> dict[str,
     segmentation, ground_truth
         ``PATH[:DATASET]`` of (z, y, x) integers of one shape. Voxels that the ground truth labels 0 do not count.
     mode
-        ``3d``: bodies in the volume, with and without a band along the boundaries of the ground truth; ``2d``:
-        instances, the mean over slices; ``auto``: the mode in which vimvol made the segmentation, else by its depth.
+        ``3d``: bodies in the volume, once for each band along the boundaries of the ground truth; ``2d``: instances,
+        the mean over slices; ``auto``: the mode in which vimvol made the segmentation, else by its depth.
+    bands
+        Voxels from the boundaries of the ground truth within which nothing is judged, in 3d mode.
+    ignore
+        Labels of the ground truth that are not judged, beside 0.
+    objects
+        Also list the largest splits and merges, of the widest band.
+    workers
+        Processes that count; none: this one, or one a core for `LARGE` volumes.
+    cell
+        Voxels (z, y, x) that are counted at once; the scores do not depend on it.
 
     Returns
     -------
     dict
-        ``segmentation``, ``ground_truth``, ``mode`` and ``scores``: from a protocol's name to its metrics.
+        ``segmentation``, ``ground_truth``, ``mode``, ``scores``: from a protocol's name to its metrics; and
+        ``objects``: the rows of `vimvol.evaluate.objects.largest_errors`, if wanted.
 
     Raises
     ------
     InputError
-        If one cannot be opened, the shapes differ or nothing is annotated.
+        If one cannot be opened, the shapes differ, a band is negative or nothing is annotated.
     """
     if mode not in MODES:
         raise InputError(f"mode {mode!r} is not known, so nothing is scored; choose {', '.join(MODES)}")
+    if not bands or min(bands) < 0:
+        raise InputError(f"bands = {list(bands)} do not name distances from a boundary; give 0 or more voxels")
     found, truth = (open_volume(address, prefer="labels") for address in (segmentation, ground_truth))
     _check_complete(found)
     if found.shape != truth.shape:
@@ -48,12 +170,85 @@ def score(segmentation: str, ground_truth: str, mode: str = "auto") -> dict[str,
         )
     if mode == "auto":
         mode = _mode_of(found)
-    seg, gt = (volume.read(Block.whole(volume.shape)) for volume in (found, truth))
-    if mode == "2d":
-        scores = {"slices": score_slices(seg, gt)}
-    else:
-        scores = {"volume" if not band else f"volume, band {band}": score_volume(seg, gt, band) for band in BANDS}
-    return {"segmentation": found.address, "ground_truth": truth.address, "mode": mode, "scores": scores}
+    chunks = found.chunks or (1, 1, 1)
+    grid = Grid(found.shape, tuple(round_up(min(c, s), k) for c, s, k in zip(cell, found.shape, chunks, strict=True)))
+    task = CountBlock(found, truth, mode == "2d", (0,) if mode == "2d" else sorted(set(bands)), (0, *ignore), objects)
+    if workers is None:
+        workers = None if grid.voxels >= LARGE and len(grid) > 1 else 0
+    with open_cluster("local", workers) as pool:
+        counts = _run(pool, task, grid)
+        scores, rows = _slices(task, counts, grid) if task.flat else _volume(task, counts)
+    result = {"segmentation": found.address, "ground_truth": truth.address, "mode": mode, "scores": scores}
+    return result | ({"objects": rows} if objects else {})
+
+
+def objects_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows of `score` as the text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _run(pool: Pool, task: CountBlock, grid: Grid) -> Iterator[Counted]:
+    """Count all blocks; a few are in flight, in the order of the storage."""
+    blocks = (grid.block(index) for index in grid)
+    waiting = 0
+    while True:
+        while waiting < 2 * pool.slots and (block := next(blocks, None)) is not None:
+            pool.submit(task, block)
+            waiting += 1
+        if not waiting:
+            return
+        _, outcome = pool.next_done()
+        waiting -= 1
+        if isinstance(outcome, BaseException):
+            raise outcome
+        yield from outcome
+
+
+def _volume(task: CountBlock, counts: Iterator[Counted]) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
+    """Return the scores of the volume for every band, and the largest errors of the widest."""
+    gathered = {band: Gathered() for band in task.bands}
+    for counted in counts:
+        gathered[counted.band].add(counted)
+    tables = {band: one.table() for band, one in gathered.items()}
+    scores = {
+        "volume" if not band else f"volume, band {band}": {name: METRICS[name](table) for name in PARTITION_METRICS}
+        for band, table in tables.items()
+    }
+    widest = max(task.bands)
+    rows = largest_errors(tables[widest], Places.merge(gathered[widest].places)) if task.places else []
+    return scores, rows
+
+
+def _slices(
+    task: CountBlock, counts: Iterator[Counted], grid: Grid
+) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
+    """Return the mean scores of the slices, each scored and forgotten as soon as it is complete, and their errors."""
+    tiles = grid.counts[1] * grid.counts[2]
+    open_slices: dict[int, Gathered] = {}
+    scores: dict[int, dict[str, float]] = {}
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for counted in counts:
+        gathered = open_slices.setdefault(counted.slice, Gathered())
+        gathered.add(counted)
+        if gathered.blocks == tiles:
+            table = open_slices.pop(counted.slice).table()
+            if len(table):
+                scores[counted.slice] = score_slice(table)
+                if task.places:
+                    rows[counted.slice] = largest_errors(table, Places.merge(gathered.places))
+    if not scores:
+        raise InputError(
+            f"ground truth {task.truth.address} is 0 everywhere, so nothing can be scored; give one with labels"
+        )
+    # In the order of the slices: a sum of floats depends on it.
+    ordered = [scores[z] for z in sorted(scores)]
+    means = {name: float(np.mean([one[name] for one in ordered])) for name in METRICS}
+    errors = [row | {"bits": row["bits"] / len(ordered)} for z in sorted(rows) for row in rows[z]]
+    return {"slices": means}, sorted(errors, key=lambda row: -row["bits"])
 
 
 def _check_complete(volume: Volume) -> None:
