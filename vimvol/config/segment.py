@@ -74,6 +74,18 @@ class AgglomerateConfig(Section):
     solver: str = Field("kernighan-lin", description="an entry of vimvol.segment.multicut.SOLVERS")
     beta: float = Field(0.15, gt=0, lt=1, description="prior probability of a cut; higher splits more, lower merges")
     size_weighting: bool = Field(True, description="scale an edge's cost by its number of voxel pairs")
+    memory: Positive = Field(
+        2**31, description="bytes that the solver may take; a larger graph is first reduced out of core, level by level"
+    )
+    levels: Annotated[int, Field(ge=0, le=16)] | None = Field(
+        None, description="times that the graph is divided and reduced; none: as often as the memory demands"
+    )
+    cell: Shape3 | None = Field(
+        None,
+        description="voxels (z, y, x) of a subproblem of the lowest level, in whole watershed tiles; none: "
+        "(64, 1024, 1024)",
+    )
+    margin: Positive = Field(2, description="fragments around a subproblem that it takes into account, in edges")
 
 
 class OutputConfig(Section):

@@ -150,15 +150,18 @@ class Job:
         fragments = content_key(
             "fragments", predict, self.network.boundary, self.fragments_config.model_dump(), config.input.missing
         )
-        agglomerate = config.agglomerate.model_dump()
+        weighing = config.agglomerate.model_dump(include={"beta", "size_weighting"})
+        solving = config.agglomerate.model_dump(exclude={"beta", "size_weighting"})
         graph = content_key("graph", GRAPH_FORMAT, fragments, config.segment.mode)
-        solve = content_key("solve", graph, config.segment.min_size, {} if self.stitched else agglomerate)
+        costs = content_key("costs", graph, {} if self.stitched else weighing)
+        solve = content_key("solve", costs, config.segment.min_size, {} if self.stitched else solving)
         write = content_key("write", solve)
         levels = [level.shape for level in self.levels]
         return {
             "predict": predict,
             "fragments": fragments,
             "graph": graph,
+            "costs": costs,
             "solve": solve,
             "write": write,
             "pyramid": content_key("pyramid", predict, levels),

@@ -230,7 +230,7 @@ def _finished(job: Job, cluster: str, overwrite: bool, progress: Progress, comma
     return manifest
 
 
-def _run(job: Job, execution: Execution) -> dict[str, int]:
+def _run(job: Job, execution: Execution) -> dict[str, Any]:
     """Run every stage that is not done; return the numbers of fragments and segments."""
     inference = execution.on("CPU" if job.config.predict.device == "cpu" else "GPU")
     execution = execution.on("CPU")

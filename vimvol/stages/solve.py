@@ -1,8 +1,13 @@
-"""Stage solve: from the tables of all blocks to one lookup table, fragment to segment."""
+"""Stage solve: from the costs of all edges to one lookup table, fragment to segment.
+
+What fits the configured memory is solved as a whole. A larger graph is first reduced out of core, level by level
+(`vimvol.stages.hierarchy`). This process holds the graph that is left and, at the end, 24 bytes a fragment.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,49 +17,147 @@ from vimvol.engine.ledger import block_name
 from vimvol.engine.plan import plan_stage
 from vimvol.engine.pool import SerialPool
 from vimvol.engine.run import Execution, run_stage
-from vimvol.geometry import Block
+from vimvol.errors import ConfigError
+from vimvol.geometry import Block, round_up
 from vimvol.io.arrays import create_array, read_box, write_box
 from vimvol.io.tables import read_table
-from vimvol.segment.costs import edge_costs
-from vimvol.segment.graph import EdgeTable, merge
-from vimvol.segment.multicut import solve
-from vimvol.segment.relabel import lookup_table
-from vimvol.segment.stitch import union
+from vimvol.segment.multicut import is_divisible
+from vimvol.segment.multicut.division import BYTES_PER_EDGE, UNIT, CostTable, merge_costs, solve_table
+from vimvol.stages.costs import CostsBlock, costs_of
 from vimvol.stages.fragments import offsets_of
-from vimvol.stages.graph import edges_of, nodes_of
+from vimvol.stages.graph import nodes_of
+from vimvol.stages.hierarchy import Hierarchy, LevelReport, climb
 from vimvol.stages.job import Job
 
 LOOKUP_CHUNK = 1 << 16
-TABLES_AT_ONCE = 64
-"""Tables merged in one go: edges that several blocks share are folded early, so memory follows the whole graph."""
+CELL = (64, 1024, 1024)
+"""Voxels (z, y, x) of a subproblem at least: about a million edges with fragments of slices."""
+
+Ids = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
 class Solve:
-    """Partitions the fragments of the whole volume, in the process that calls it."""
+    """Partitions what is left of the graph, in the process that calls it, and writes the lookup table.
+
+    Attributes
+    ----------
+    job
+        The job.
+    hierarchy
+        The graph and its levels.
+    reports
+        The levels, the whole graph first. Where there is only one, the graph is read block by block.
+    """
 
     job: Job
+    hierarchy: Hierarchy
+    reports: tuple[LevelReport, ...]
 
     def __call__(self, block: Block) -> dict[str, Any]:  # noqa: ARG002 - the one block is the whole volume
-        """Write the lookup table; return the numbers of fragments, edges and segments."""
-        job = self.job
-        total = int(read_box(offsets_of(job), Block((len(job.fragment_tiles),), (len(job.fragment_tiles) + 1,)))[0])
-        nodes, edges = _stitched(job, total) if job.stitched else _multicut(job, total)
-        # Node i is fragment i + 1; the table wants an entry for the background before them.
-        nodes = np.concatenate([np.zeros(1, np.uint64), nodes])
-        table = lookup_table(nodes, _sizes(job, total), job.config.segment.min_size)
+        """Write the lookup table; return the numbers of fragments, edges and segments, and the energies."""
+        job, top = self.job, len(self.reports) - 1
+        last = int(read_box(offsets_of(job), Block((len(job.fragment_tiles),), (len(job.fragment_tiles) + 1,)))[0])
+        tables = self.hierarchy.own_edges(top) if top else _all_costs(job)
+        left = merge_costs(tables)
+        groups, energy = solve_table(left, solver_of(job))
+        lookup = np.arange(last + 1, dtype=np.uint64)
+        lookup[groups.node] = groups.group
+        for level in reversed(range(top)):
+            for cell in range(len(self.hierarchy.cells(level))):
+                groups = self.hierarchy.groups(level, [cell])
+                lookup[groups.node] = lookup[groups.group]
+        lookup = segments_of(lookup, _voxels(job, lookup), job.config.segment.min_size)
         url = lookup_of(job)
-        create_array(url, table.shape, "uint64", chunk=(min(len(table), LOOKUP_CHUNK),))
-        write_box(url, Block((0,), table.shape), table)
-        return {"fragments": total, "edges": edges, "segments": int(table.max(initial=0))}
+        create_array(url, lookup.shape, "uint64", chunk=(min(len(lookup), LOOKUP_CHUNK),))
+        write_box(url, Block((0,), lookup.shape), lookup)
+        return {
+            "fragments": last,
+            "edges": self.reports[0].edges,
+            "segments": int(lookup.max(initial=0)),
+            "levels": [asdict(report) for report in self.reports],
+            "energy": energy,
+        }
 
 
-def run_solve(job: Job, execution: Execution) -> dict[str, int]:
-    """Partition the fragments; return the numbers of ``fragments``, ``edges`` and ``segments``."""
+def run_solve(job: Job, execution: Execution) -> dict[str, Any]:
+    """Partition the fragments.
+
+    Returns
+    -------
+    dict
+        Numbers of ``fragments``, ``edges`` and ``segments``; ``levels``, one a `LevelReport`; the final ``energy``.
+
+    Raises
+    ------
+    ConfigError
+        If the graph that is left does not fit ``agglomerate.memory``.
+    """
+    costs = job.ledger("costs")
+    run_stage(replace(job.plan("graph"), name="costs"), CostsBlock(job), costs, execution)
+    results = costs.results().values()
+    whole = LevelReport(0, sum(r["edges"] for r in results), sum(r["cost"] for r in results) * UNIT)
+    hierarchy = hierarchy_of(job)
+    levels, capacity = job.config.agglomerate.levels, job.config.agglomerate.memory // BYTES_PER_EDGE
+    reports = [whole]
+    if levels or (levels is None and whole.edges > capacity):
+        _check_divisible(job, whole.edges)
+        reports = climb(hierarchy, costs.key, costs.folder, capacity, levels, execution)
+    if levels is None and reports[-1].edges > capacity:
+        raise ConfigError(
+            f"agglomerate.memory = {job.config.agglomerate.memory} holds {capacity} edges, and {reports[-1].edges} are "
+            f"left, so they are not solved; give {reports[-1].edges * BYTES_PER_EDGE} or more, what is done is kept"
+        )
     plan, ledger = plan_stage("solve", job.shape, job.shape), job.ledger("solve")
-    run_stage(plan, Solve(job), ledger, replace(execution, pool=SerialPool(), retries=0))
+    task = Solve(job, hierarchy, tuple(reports))
+    run_stage(plan, task, ledger, replace(execution, pool=SerialPool(), retries=0))
     (result,) = ledger.results().values()
-    return {name: int(result[name]) for name in ("fragments", "edges", "segments")}
+    return {name: result[name] for name in ("fragments", "edges", "segments", "levels", "energy")}
+
+
+def hierarchy_of(job: Job) -> Hierarchy:
+    """Return the graph of a job and how it is divided where it has to be."""
+    wanted = job.config.agglomerate.cell or CELL
+    cell = tuple(round_up(min(w, s), t) for w, s, t in zip(wanted, job.shape, job.fragment_tiles.cell, strict=True))
+    return Hierarchy(
+        folder=f"{job.work}/levels",
+        source=costs_of(job),
+        blocks=job.plan("graph"),
+        tiles=job.fragment_tiles,
+        offsets=offsets_of(job),
+        cell=cell,
+        margin=job.config.agglomerate.margin,
+        solver=solver_of(job),
+    )
+
+
+def solver_of(job: Job) -> str:
+    """Return the solver: what continues across tiles needs no more than the connected components."""
+    return "components" if job.stitched else job.config.agglomerate.solver
+
+
+def segments_of(first: Ids, voxels: npt.NDArray[np.int64], min_size: int) -> Ids:
+    """Return the segment of every fragment.
+
+    Parameters
+    ----------
+    first
+        (N + 1,) uint64, the smallest fragment of every fragment's segment, by the fragment's id; 0 for id 0.
+    voxels
+        (N + 1,) int64, voxels of every segment, at its smallest fragment.
+    min_size
+        Segments of fewer voxels become background, 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N + 1,) uint64: 0 for id 0, else segments consecutive from 1, in the order of their first fragment.
+    """
+    kept = (first == np.arange(len(first), dtype=np.uint64)) & (voxels >= min_size)
+    kept[0] = False
+    rank = np.cumsum(kept, dtype=np.uint64)
+    rank[~kept] = 0
+    return np.asarray(rank[first])
 
 
 def lookup_of(job: Job) -> str:
@@ -62,34 +165,24 @@ def lookup_of(job: Job) -> str:
     return f"{job.work}/segments"
 
 
-def _multicut(job: Job, total: int) -> tuple[npt.NDArray[np.uint64], int]:
-    """Return a partition (total,) of all fragments by multicut, and the number of edges."""
-    merged: list[EdgeTable] = []
-    for block in job.plan("graph"):
-        merged.append(EdgeTable.from_columns(read_table(edges_of(job), block_name(block))))
-        if len(merged) == TABLES_AT_ONCE:
-            merged = [merge(merged)]
-    table = merge(merged)
-    config = job.config.agglomerate
-    costs = edge_costs(table.mean(), table.count, config.beta, config.size_weighting)
-    pairs = np.stack([table.u, table.v], axis=1) - np.uint64(1)
-    return solve(total, pairs, costs, config.solver), len(pairs)
+def _check_divisible(job: Job, edges: int) -> None:
+    solver = solver_of(job)
+    # of pairs that continue each other none repels, and connected components may be taken in any order
+    if not (is_divisible(solver) or job.stitched):
+        raise ConfigError(
+            f"solver {solver!r} takes the whole graph, whose {edges} edges need agglomerate.memory = "
+            f"{edges * BYTES_PER_EDGE}, and no agglomerate.levels; give that, or choose kernighan-lin"
+        )
 
 
-def _stitched(job: Job, total: int) -> tuple[npt.NDArray[np.uint64], int]:
-    """Return a partition (total,) that joins what continues across tiles, and the number of pairs."""
-    pairs = []
-    for block in job.plan("graph"):
-        columns = read_table(edges_of(job), block_name(block))
-        pairs.append(np.stack([columns["u"], columns["v"]], axis=1).astype(np.uint64))
-    joined = np.concatenate(pairs)
-    return union(total, joined - np.uint64(1)), len(joined)
+def _all_costs(job: Job) -> Iterable[CostTable]:
+    return (CostTable.from_columns(read_table(costs_of(job), block_name(block))) for block in job.plan("graph"))
 
 
-def _sizes(job: Job, total: int) -> npt.NDArray[np.int64]:
-    """Return the voxels of every fragment, (total + 1,), the background first with 0."""
-    sizes = np.zeros(total + 1, np.int64)
+def _voxels(job: Job, first: Ids) -> npt.NDArray[np.int64]:
+    """Return the voxels of every segment at its smallest fragment, (N + 1,)."""
+    voxels = np.zeros(len(first), np.int64)
     for block in job.plan("graph"):
         columns = read_table(nodes_of(job), block_name(block))
-        sizes[columns["fragment"]] += columns["voxels"]
-    return sizes
+        np.add.at(voxels, first[columns["fragment"]], columns["voxels"])
+    return voxels

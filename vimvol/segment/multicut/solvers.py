@@ -1,18 +1,19 @@
-"""Partition of a graph by multicut, with the solvers that can be chosen by name.
+"""Solvers of the multicut by name, all behind one function.
 
-A multicut joins nodes such that the summed costs of the edges between different groups are lowest. The
-problem is NP-hard; all solvers here are heuristics, and all are deterministic.
+Positive costs attract, negative repel. Every entry of `SOLVERS` takes a whole graph in memory.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from typing import Any
 
 import bioimage_cpp as bic
 import numpy as np
 from numpy.typing import NDArray
 
-from vimvol.errors import ConfigError
+from vimvol.errors import ConfigError, MissingExtraError
 from vimvol.segment.graph import pair_order
 from vimvol.segment.relabel import consecutive
 from vimvol.segment.stitch import union
@@ -22,6 +23,9 @@ Solver = Callable[[int, NDArray[np.uint64], NDArray[np.float64]], NDArray[np.uin
 
 There is at least one edge; every edge names the smaller node first, and edges are sorted and unique.
 """
+
+FUSIONS = 10
+"""Rounds of proposals that fusion moves try, two a round; they end after 4 rounds without a gain."""
 
 
 def _greedy(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) -> NDArray[np.uint64]:
@@ -35,22 +39,97 @@ def _kernighan_lin(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float
     return _optimize(bic.graph.multicut.KernighanLinMulticut(), n_nodes, uv, costs)
 
 
+def _fusion_moves(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Fuse the result of Kernighan-Lin with noisy proposals, keep what lowers the energy (Beier et al. 2015)."""
+    multicut = bic.graph.multicut
+    kernighan_lin = multicut.KernighanLinMulticut()
+    # the noise has the scale of the costs, which grow with the size of the faces
+    proposals = multicut.WatershedProposalGenerator(sigma=float(np.abs(costs).mean()), n_seeds_fraction=0.1)
+    fusion = multicut.FusionMoveMulticut(
+        proposal_generator=proposals, sub_solver=kernighan_lin, number_of_iterations=FUSIONS
+    )
+    return _optimize(multicut.ChainedMulticutSolvers([kernighan_lin, fusion]), n_nodes, uv, costs)
+
+
+def _mutex_watershed(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Join or part for good by the strongest edge left (Wolf et al. 2018, "The mutex watershed")."""
+    attractive = costs > 0
+    graph = bic.graph.UndirectedGraph.from_unique_edges(n_nodes, np.ascontiguousarray(uv[attractive]))
+    labels: NDArray[np.uint64] = bic.graph.mutex_watershed.mutex_watershed_clustering(
+        graph, costs[attractive], np.ascontiguousarray(uv[~attractive]), -costs[~attractive]
+    )
+    return labels
+
+
+def _average(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Join the two groups with the highest mean cost until none is positive (Bailoni et al. 2022, "GASP")."""
+    graph = bic.graph.UndirectedGraph.from_unique_edges(n_nodes, uv)
+    policy = bic.graph.agglomeration.GaspClusterPolicy(linkage="mean")
+    labels: NDArray[np.uint64] = policy.optimize(graph, costs)
+    return labels
+
+
 def _components(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) -> NDArray[np.uint64]:
     """Join everything that attractive edges connect; linear time, no repulsion."""
     return union(n_nodes, uv[costs > 0])
 
 
+def _nifty(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Kernighan-Lin of nifty, from its greedy additive result."""
+    nifty = _load_nifty()
+    graph = nifty.graph.undirectedGraph(n_nodes)
+    graph.insertEdges(uv)
+    objective = nifty.graph.opt.multicut.multicutObjective(graph, costs)
+    solver = objective.kernighanLinFactory(warmStartGreedy=True).create(objective)
+    return np.asarray(solver.optimize(), np.uint64)
+
+
+def _load_nifty() -> Any:  # noqa: ANN401 - an untyped package
+    """Import nifty, not the unrelated package of that name on PyPI."""
+    try:
+        nifty = importlib.import_module("nifty")
+        importlib.import_module("nifty.graph.opt.multicut")
+    except ImportError:
+        raise MissingExtraError(
+            "solver 'nifty' needs nifty, which is not installed, so nothing is solved; install it from conda-forge "
+            "(PyPI's nifty is another package) or choose kernighan-lin"
+        ) from None
+    return nifty
+
+
 SOLVERS: dict[str, Solver] = {
     "kernighan-lin": _kernighan_lin,
     "greedy": _greedy,
+    "fusion-moves": _fusion_moves,
+    "nifty": _nifty,
+    "mutex-watershed": _mutex_watershed,
+    "average": _average,
     "components": _components,
 }
 
+WHOLE_GRAPH = frozenset({"mutex-watershed", "average", "components"})
+"""Solvers that minimise no sum over edges, so that costs of joined nodes cannot be added up and solved again."""
+
 
 def check_solver(name: str) -> None:
-    """Raise `ConfigError` if there is no such solver."""
+    """Refuse a solver that cannot be used.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such solver.
+    MissingExtraError
+        If the package that it needs is not installed.
+    """
     if name not in SOLVERS:
         raise ConfigError(f"solver {name!r} does not exist, so nothing is solved; choose one of {', '.join(SOLVERS)}")
+    if name == "nifty":
+        _load_nifty()
+
+
+def is_divisible(name: str) -> bool:
+    """Tell whether a solver can take a graph in parts, level by level."""
+    return name not in WHOLE_GRAPH
 
 
 def solve(

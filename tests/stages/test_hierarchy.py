@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+
+from tests.stages.neurites import neurite_graph, store_graph
+from vimvol.engine.cluster import open_cluster
+from vimvol.engine.run import Execution
+from vimvol.geometry import Block
+from vimvol.report.progress import silent
+from vimvol.segment.multicut.division import UNIT, CostTable, merge_costs, solve_table
+from vimvol.stages import hierarchy as module
+from vimvol.stages.hierarchy import climb
+
+NODES = 4000
+TILES = (2, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return neurite_graph(NODES, TILES)
+
+
+@pytest.fixture(scope="module")
+def best(graph, tmp_path_factory):
+    """The energy of the whole graph by Kernighan-Lin."""
+    _, edges = store_graph(tmp_path_factory.mktemp("best"), *graph, tiles=TILES, cell=1)
+    return solve_table(edges, "kernighan-lin")[1]
+
+
+def climbed(hierarchy, levels=None, capacity=0, workers=0):
+    with open_cluster("local", workers) as pool:
+        execution = Execution(pool, silent())
+        return climb(hierarchy, "key", f"{hierarchy.folder}/ledger", capacity, levels, execution)
+
+
+def partition(hierarchy, top):
+    """The partition of all nodes, and the energy that the last solve reports."""
+    groups, energy = solve_table(merge_costs(hierarchy.own_edges(top)), hierarchy.solver)
+    first = np.arange(NODES + 1, dtype=np.uint64)
+    first[groups.node] = groups.group
+    for level in reversed(range(top)):
+        groups = hierarchy.groups(level, range(len(hierarchy.cells(level))))
+        first[groups.node] = first[groups.group]
+    return first, energy
+
+
+def cut(edges, first):
+    return int(edges.cost[first[edges.u] != first[edges.v]].sum()) * UNIT
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_any_number_of_levels_comes_near_the_global_solution(graph, best, tmp_path, levels):
+    hierarchy, edges = store_graph(tmp_path, *graph, tiles=TILES, cell=2 ** (3 - levels))
+    reports = climbed(hierarchy, levels)
+    assert [report.level for report in reports] == list(range(levels + 1))
+    assert reports[0].edges == len(edges)
+    assert reports[0].energy == int(edges.cost.sum()) * UNIT
+    counts = [report.edges for report in reports]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] < counts[0] / 5
+    energies = [report.energy for report in reports]
+    first, energy = partition(hierarchy, levels)
+    assert energies == sorted(energies, reverse=True)
+    assert energy < energies[-1]
+    # the sums of integers lose nothing: what the last level reports is the energy of the fragments' partition
+    assert cut(edges, first) == energy
+    assert energy <= best + 0.002 * abs(best)
+
+
+def test_every_edge_of_a_level_is_owned_once(graph, tmp_path):
+    hierarchy, edges = store_graph(tmp_path, *graph, tiles=TILES, cell=2)
+    climbed(hierarchy, 1)
+    collected = list(hierarchy.own_edges(0))
+    assert sum(map(len, collected)) == len(edges)
+    whole = merge_costs(collected)
+    assert (whole.u == edges.u).all()
+    assert (whole.v == edges.v).all()
+    assert (whole.cost == edges.cost).all()
+
+
+def test_neither_blocks_nor_workers_change_the_result(graph, tmp_path):
+    results = []
+    for number, (blocks, workers) in enumerate([(1, 0), (4, 0), (3, 2)]):
+        folder = tmp_path / str(number)
+        hierarchy, _ = store_graph(folder, *graph, tiles=TILES, cell=2, blocks=blocks)
+        climbed(hierarchy, 2, workers=workers)
+        results.append(partition(hierarchy, 2)[0])
+    assert (results[0] == results[1]).all()
+    assert (results[0] == results[2]).all()
+
+
+def test_levels_are_taken_until_the_rest_fits_or_no_more_cells_are_left(graph, tmp_path):
+    hierarchy, edges = store_graph(tmp_path, *graph, tiles=TILES, cell=2)
+    assert len(climbed(hierarchy, capacity=len(edges))) == 1
+    assert len(climbed(hierarchy, capacity=len(edges) // 3)) == 2
+    reports = climbed(hierarchy, capacity=1)
+    assert [len(hierarchy.cells(report.level)) for report in reports] == [16, 4, 1]
+
+
+def test_a_task_reads_the_tables_around_it_and_no_others(graph, tmp_path, monkeypatch):
+    hierarchy, _ = store_graph(tmp_path, *graph, tiles=TILES, cell=2)
+    climbed(hierarchy, 1)
+    read = []
+    original = module.read_table
+    monkeypatch.setattr(module, "read_table", lambda url, name: read.append((url, name)) or original(url, name))
+    cells = hierarchy.cells(0)
+    module.Decide(hierarchy, 0)(cells.block((0, 0, 0)))
+    whole = [name for url, name in read if url.endswith("interior")]
+    rims = {cells.index(int(name)) for url, name in read if url.endswith("rim")}
+    assert whole == ["0"]
+    assert rims == {(0, y, x) for y in (0, 1) for x in (0, 1)}
+
+
+def test_an_interrupted_climb_goes_on(graph, tmp_path, monkeypatch):
+    reference, _ = store_graph(tmp_path / "a", *graph, tiles=TILES, cell=2)
+    climbed(reference, 2)
+    hierarchy, _ = store_graph(tmp_path / "b", *graph, tiles=TILES, cell=2)
+    calls = []
+    original = module.Decide.__call__
+
+    def stop_in_the_middle(self, block):
+        calls.append(block)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        return original(self, block)
+
+    monkeypatch.setattr(module.Decide, "__call__", stop_in_the_middle)
+    with pytest.raises(KeyboardInterrupt):
+        climbed(hierarchy, 2)
+    climbed(hierarchy, 2)
+    assert len(calls) == 10 + 16 - 9 + 4
+    assert (partition(hierarchy, 2)[0] == partition(reference, 2)[0]).all()
+
+
+def test_connected_components_are_exact_where_nothing_repels(graph, tmp_path):
+    tile, uv, costs = graph
+    attracts = costs > 60
+    hierarchy, edges = store_graph(
+        tmp_path, tile, uv[attracts], costs[attracts], tiles=TILES, cell=2, solver="components"
+    )
+    climbed(hierarchy, 2)
+    first = np.arange(NODES + 1, dtype=np.uint64)
+    groups = solve_table(edges, "components")[0]
+    first[groups.node] = groups.group
+    assert (partition(hierarchy, 2)[0] == first).all()
+
+
+def test_places_know_the_cell_of_a_fragment(graph, tmp_path):
+    hierarchy, _ = store_graph(tmp_path, *graph, tiles=TILES, cell=2)
+    ids = np.arange(1, NODES + 1, dtype=np.uint64)
+    cells = hierarchy.places(0, Block.whole(TILES)).cells_of(ids)
+    tile = np.sort(np.ravel_multi_index(graph[0].T, TILES))
+    z, y, x = np.unravel_index(tile, TILES)
+    assert (cells == y // 2 * 4 + x // 2 + z // 2).all()
+    # a slab of tiles in C order is known, what lies outside is not
+    known = hierarchy.places(0, Block((1, 4, 0), (2, 6, 8))).cells_of(ids)
+    assert (known >= 0).tolist() == ((z == 1) & (y >= 4) & (y < 6)).tolist()
+    assert (known[known >= 0] == cells[known >= 0]).all()
+
+
+def test_tables_without_edges_are_no_obstacle(tmp_path):
+    tile = np.array([[0, 0, 0], [1, 7, 7]])
+    hierarchy, _ = store_graph(tmp_path, tile, np.empty((0, 2), int), np.empty(0), tiles=TILES, cell=2)
+    assert [report.edges for report in climbed(hierarchy, 2)] == [0, 0, 0]
+    assert len(CostTable.from_columns(hierarchy.read("rim", 2, 0))) == 0

@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support import digest, small_config
+from vimvol.errors import ConfigError
+from vimvol.stages.manifest import read_manifest
+from vimvol.stages.segment import segment_volume
+from vimvol.stages.solve import segments_of
+
+DIVIDED = {"agglomerate__levels": 2, "agglomerate__cell": [1, 64, 64]}
+
+
+@pytest.fixture(scope="module")
+def divided(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run whose graph was reduced out of core, in two levels."""
+    out = tmp_path_factory.mktemp("divided") / "out.zarr"
+    segment_volume(f"{sample}:raw", str(out), small_config(**DIVIDED))
+    return out
+
+
+def test_the_levels_come_near_the_whole_graph(reference: Path, divided: Path) -> None:
+    whole, parts = (read_manifest(str(out)) or {} for out in (reference, divided))
+    assert [level["level"] for level in parts["levels"]] == [0, 1, 2]
+    assert len(whole["levels"]) == 1
+    assert parts["levels"][0] == whole["levels"][0]
+    assert parts["levels"][2]["edges"] < parts["levels"][0]["edges"]
+    assert parts["energy"] <= whole["energy"] + 0.002 * abs(whole["energy"])
+
+
+def test_neither_blocks_nor_workers_change_a_byte(sample: Path, divided: Path, tmp_path: Path) -> None:
+    config = small_config(**DIVIDED, run__block=[4, 64, 96], run__workers=2)
+    segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), config)
+    assert digest(tmp_path / "out.zarr") == digest(divided)
+
+
+def test_slices_are_stitched_by_the_same_levels(sample: Path, tmp_path: Path) -> None:
+    slices = {"segment__mode": "2d", "fragments__seeds": "components"}
+    segment_volume(f"{sample}:raw", str(tmp_path / "whole.zarr"), small_config(**slices))
+    segment_volume(f"{sample}:raw", str(tmp_path / "parts.zarr"), small_config(**slices, **DIVIDED))
+    assert digest(tmp_path / "parts.zarr") == digest(tmp_path / "whole.zarr")
+
+
+def test_a_memory_too_small_is_told_with_what_is_needed(sample: Path, reference: Path, tmp_path: Path) -> None:
+    needed = (read_manifest(str(reference)) or {})["levels"][0]["edges"] * 400
+    small = small_config(agglomerate__memory=1)
+    with pytest.raises(ConfigError, match=r"agglomerate.memory = 1 holds 0 edges, and \d+ are left.*give \d+ or more"):
+        segment_volume(f"{sample}:raw", str(tmp_path / "a.zarr"), small)
+    average = small_config(agglomerate__memory=needed - 1, agglomerate__solver="average")
+    with pytest.raises(ConfigError, match=f"'average' takes the whole graph.*agglomerate.memory = {needed}"):
+        segment_volume(f"{sample}:raw", str(tmp_path / "b.zarr"), average)
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=20), st.integers(0, 9), st.data())
+def test_segments_are_numbered_by_their_first_fragment(choice, min_size, data):
+    # every fragment names a smaller one of its segment, or itself
+    first = [0]
+    for i in range(1, len(choice)):
+        first.append(i if choice[i] in (0, i) or choice[i] >= i else first[choice[i]])
+    voxels = np.zeros(len(first), int)
+    for i in range(1, len(first)):
+        voxels[first[i]] += data.draw(st.integers(1, 5))
+    names = {}
+    expected = [0, *(names.setdefault(f, len(names) + 1) if voxels[f] >= min_size else 0 for f in first[1:])]
+    assert segments_of(np.array(first, np.uint64), voxels, min_size).tolist() == expected

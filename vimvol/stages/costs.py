@@ -1,0 +1,48 @@
+"""Stage costs: what every edge costs, one small table a block.
+
+Another prior or another weighting makes these tables again from those of the graph; what was measured stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vimvol.engine.ledger import block_name
+from vimvol.geometry import Block
+from vimvol.io.tables import read_table, write_table
+from vimvol.segment.costs import edge_costs
+from vimvol.segment.multicut.division import CostTable
+from vimvol.stages.graph import edges_of, read_edges
+from vimvol.stages.job import Job
+
+
+@dataclass(frozen=True)
+class CostsBlock:
+    """Turns the edges that a block owns into costs."""
+
+    job: Job
+
+    def __call__(self, block: Block) -> dict[str, Any]:
+        """Return the number of edges, and the sum of their costs."""
+        table = self._stitched(block) if self.job.stitched else self._multicut(block)
+        write_table(costs_of(self.job), block_name(block), table.columns())
+        return {"edges": len(table), "cost": int(table.cost.sum())}
+
+    def _multicut(self, block: Block) -> CostTable:
+        config = self.job.config.agglomerate
+        table = read_edges(self.job, block)
+        return CostTable.from_costs(table.uv, edge_costs(table.mean(), table.count, config.beta, config.size_weighting))
+
+    def _stitched(self, block: Block) -> CostTable:
+        """Let every pair that continues across a face attract."""
+        columns = read_table(edges_of(self.job), block_name(block))
+        uv = np.stack([columns["u"], columns["v"]], axis=1)
+        return CostTable.from_costs(uv, np.ones(len(uv)))
+
+
+def costs_of(job: Job) -> str:
+    """Return the group of the tables of costs, columns of `CostTable`; every edge stands in one of them."""
+    return f"{job.work}/costs"
