@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vimvol.errors import InputError
-from vimvol.models.scan import selective_scan
+from vimvol.models.scan import Direction, scan_directions
 
 ROPE_GRID = 14
 """Patches along an axis that rotary frequencies were laid out for; other grids are scaled to it."""
@@ -109,40 +109,42 @@ class Mixer(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Return (B, L, E)."""
         x, gate = self.in_proj(h).chunk(2, dim=-1)
-        forward = self._direction(x, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
-        backward = self._direction(x.flip(1), self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b)
+        directions = (
+            self._direction(x, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=False),
+            self._direction(x, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True),
+        )
+        forward, backward = scan_directions(directions, delta_softplus=True)
         # The gate acts position by position: once on the sum equals once on each direction.
-        y = (forward + backward.flip(1)) * F.silu(gate)
+        y = (forward + backward) * F.silu(gate)
         out: Tensor = self.out_proj(y / 2 if self.divide else y)
         return out
 
     def _direction(
-        self, x: Tensor, conv: nn.Conv1d, x_proj: nn.Linear, dt_proj: nn.Linear, a_log: Tensor, d: Tensor
-    ) -> Tensor:
-        """Scan x (B, L, D) from its first position on; return (B, L, D)."""
-        x = F.silu(_causal(x, conv))
+        self,
+        x: Tensor,
+        conv: nn.Conv1d,
+        x_proj: nn.Linear,
+        dt_proj: nn.Linear,
+        a_log: Tensor,
+        d: Tensor,
+        reverse: bool,
+    ) -> Direction:
+        """Return what is scanned in a direction, from x (B, L, D)."""
+        x = F.silu(_causal(x, conv, reverse))
         step, b, c = x_proj(x).split([self.rank, self.state, self.state], dim=-1)
-        y = selective_scan(
-            x.transpose(1, 2),
-            F.linear(step, dt_proj.weight).transpose(1, 2),
-            -torch.exp(a_log.to(torch.promote_types(a_log.dtype, torch.float32))),
-            b.transpose(1, 2),
-            c.transpose(1, 2),
-            d,
-            delta_bias=dt_proj.bias,
-            delta_softplus=True,
-        )
-        assert isinstance(y, Tensor)
-        return y.transpose(1, 2)
+        a = -torch.exp(a_log.to(torch.promote_types(a_log.dtype, torch.float32)))
+        return Direction(x, F.linear(step, dt_proj.weight), a, b, c, d, dt_proj.bias, reverse)
 
 
-def _causal(x: Tensor, conv: nn.Conv1d) -> Tensor:
-    """Convolve x (B, L, D) along L so that a position sees itself and those before it; return (B, L, D)."""
+def _causal(x: Tensor, conv: nn.Conv1d, reverse: bool) -> Tensor:
+    """Convolve x (B, L, D) along L so that a position sees itself and those before it, or behind; return (B, L, D)."""
     # As an image of one row whose channels are innermost in memory: several times as fast on a CPU as a 1D convolution.
     row = x.transpose(1, 2).unsqueeze(2)
     padding = conv.kernel_size[0] - 1
-    y = F.conv2d(row, conv.weight.unsqueeze(2), conv.bias, padding=(0, padding), groups=conv.groups)
-    return y[..., : x.shape[1]].squeeze(2).transpose(1, 2)
+    weight = conv.weight.flip(-1) if reverse else conv.weight
+    y = F.conv2d(row, weight.unsqueeze(2), conv.bias, padding=(0, padding), groups=conv.groups)
+    y = y[..., padding:] if reverse else y[..., : x.shape[1]]
+    return y.squeeze(2).transpose(1, 2)
 
 
 def _init_step(projection: nn.Linear) -> None:

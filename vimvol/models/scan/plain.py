@@ -1,10 +1,11 @@
-"""The selective scan of Mamba (Gu & Dao, 2023, section 3), in plain PyTorch.
+"""The selective scan in plain PyTorch, for every device and dtype.
 
-Shapes: B batch, D channels, L positions, N states a channel.
+Shapes: B batch, L positions, D channels, N states a channel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,80 +14,44 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from vimvol.models.scan.direction import Direction
+
 CHUNK_ELEMENTS = 1 << 17
 """Values of one working array of a chunk: a handful of these arrays stay in the cache of a core."""
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,  # noqa: N803 - the names of the paper
-    B: Tensor,  # noqa: N803
-    C: Tensor,  # noqa: N803
-    D: Tensor | None = None,  # noqa: N803
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    return_last_state: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Run the recurrence ``h_l = exp(delta_l A) h_(l-1) + delta_l B_l u_l``, ``y_l = <C_l, h_l> + D u_l``.
+def takes(_directions: Sequence[Direction], _soft: bool, _want_last: bool) -> bool:
+    """Tell that anything can be computed: any device, any floating-point dtype, any sign."""
+    return True
 
-    Computed in float32, or float64 where ``u`` is, whatever autocast says.
 
-    Parameters
-    ----------
-    u, delta, z
-        (B, D, L) input, step size, and gate: the result is multiplied by ``silu(z)``.
-    A
-        (D, N), negative for a state that decays.
-    B, C
-        (B, N, L) input and output of the states.
-    D, delta_bias
-        (D,) weight of the input in the output, and what is added to ``delta``.
-    delta_softplus
-        Whether ``softplus`` is applied to ``delta``, after the bias.
-    return_last_state
-        Whether the state after the last position is returned too.
+def scan(directions: Sequence[Direction], soft: bool) -> list[tuple[Tensor, Tensor]]:
+    """Return y (B, L, D) and the last state (B, D, N) of every direction, float32, or float64 where u is."""
+    return [_one(way, soft) for way in directions]
 
-    Returns
-    -------
-    y
-        (B, D, L), of the dtype of ``u``.
-    last_state
-        (B, D, N), only where asked.
-    """
-    kind = torch.promote_types(u.dtype, torch.float32)
-    with _as_given(u):
-        x, step = u.to(kind), delta.to(kind)
-        if delta_bias is not None:
-            step = step + delta_bias.to(kind)[:, None]
-        if delta_softplus:
+
+def _one(way: Direction, soft: bool) -> tuple[Tensor, Tensor]:
+    kind = torch.promote_types(way.u.dtype, torch.float32)
+    with as_given(way.u):
+        u, step, b, c = (
+            (t.flip(1) if way.reverse else t).to(kind).transpose(0, 1) for t in (way.u, way.delta, way.B, way.C)
+        )
+        if way.delta_bias is not None:
+            step = step + way.delta_bias.to(kind)
+        if soft:
             step = F.softplus(step)
-        y, last = _scan(x, step, A.to(kind), B.to(kind), C.to(kind))
-        if D is not None:
-            y = torch.addcmul(y, x, D.to(kind)[:, None])
-        if z is not None:
-            y = y * F.silu(z.to(kind))
-    y = y.to(u.dtype)
-    return (y, last) if return_last_state else y
+        inputs = (t.contiguous() for t in (u, step, way.A.to(kind).t(), b, c))
+        y, last = _Scan.apply(*inputs)  # type: ignore[no-untyped-call]
+        if way.D is not None:
+            y = torch.addcmul(y, u, way.D.to(kind))
+        y = y.transpose(0, 1)
+    return y.flip(1) if way.reverse else y, last.transpose(1, 2)
 
 
-def _as_given(tensor: Tensor) -> AbstractContextManager[None]:
+def as_given(tensor: Tensor) -> AbstractContextManager[None]:
     """Switch autocast off, which would compute products in half precision."""
     kind = tensor.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-
-
-def _scan(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Return y (B, D, L) and the last state (B, D, N); positions lead and channels are innermost inside."""
-    y, last = _Scan.apply(  # type: ignore[no-untyped-call]
-        u.permute(2, 0, 1).contiguous(),
-        delta.permute(2, 0, 1).contiguous(),
-        a.t().contiguous(),
-        b.permute(2, 0, 1).contiguous(),
-        c.permute(2, 0, 1).contiguous(),
-    )
-    return y.permute(1, 2, 0), last.transpose(1, 2)
 
 
 def _chunk(batch: int, states: int, channels: int) -> int:
@@ -136,7 +101,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_last: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
-        with _as_given(grad_y):
+        with as_given(grad_y):
             return _backward(ctx.saved_tensors, grad_y.contiguous(), grad_last)
 
 

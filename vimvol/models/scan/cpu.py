@@ -1,0 +1,133 @@
+"""The selective scan on a CPU: compiled kernels, with gradients."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from vimvol.models.scan import workers
+from vimvol.models.scan.direction import Direction
+
+ARRAYS = 7
+"""Tensors of a direction."""
+
+
+def takes(directions: Sequence[Direction], soft: bool, _want_last: bool) -> bool:
+    """Tell whether the kernels can compute this: on a CPU, not in float64, and with states that decay."""
+    for way in directions:
+        if way.u.device.type != "cpu" or torch.float64 in (way.u.dtype, way.delta.dtype, way.A.dtype):
+            return False
+        if way.u.numel() == 0 or way.A.numel() == 0 or bool((way.A > 0).any()):
+            return False
+        if not soft and (way.delta_bias is not None or bool((way.delta < 0).any())):
+            return False
+    return kernels() is not None
+
+
+@functools.cache
+def kernels() -> ModuleType | None:
+    """Compile the kernels, or load them from the cache; none where numba is missing or switched off."""
+    try:
+        from numba import config
+
+        if getattr(config, "DISABLE_JIT", False):
+            return None
+        from vimvol.models.scan import kernels as module
+    except ImportError:
+        return None
+    return module
+
+
+def scan(directions: Sequence[Direction], soft: bool) -> list[tuple[Tensor, Tensor]]:
+    """Return y (B, L, D) and the last state (B, D, N) of every direction, float32; all in one call."""
+    flat = [tensor for way in directions for tensor in _arrays(way)]
+    results = _Scan.apply(soft, tuple(way.reverse for way in directions), *flat)  # type: ignore[no-untyped-call]
+    return list(zip(results[::2], results[1::2], strict=True))
+
+
+def _arrays(way: Direction) -> list[Tensor]:
+    nothing = way.A.new_zeros(len(way.A))
+    d = nothing if way.D is None else way.D
+    bias = nothing if way.delta_bias is None else way.delta_bias
+    return [t.to(torch.float32).contiguous() for t in (way.u, way.delta, way.A, way.B, way.C, d, bias)]
+
+
+class _Scan(torch.autograd.Function):
+    """Several scans; for each u, delta (B, L, D), A (D, N), B, C (B, L, N), D, bias (D,) give y and the last state."""
+
+    @staticmethod
+    def forward(ctx: Any, soft: bool, reverse: tuple[bool, ...], *flat: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
+        module = _need()
+        ways = _grouped(flat)
+        results: list[Tensor] = []
+        kept: list[Tensor] = []
+        tasks = []
+        for arrays, back in zip(ways, reverse, strict=True):
+            u, a = arrays[0], arrays[2]
+            batch, length, channels = u.shape
+            blocks, chunks = -(-channels // module.WIDTH), -(-length // module.CHUNK)
+            if not any(ctx.needs_input_grad):
+                chunks = 0
+            y, last = torch.empty_like(u), u.new_empty(batch, *a.shape)
+            keep = u.new_empty(batch, blocks, chunks, a.shape[1] * module.WIDTH)
+            results += [y, last]
+            kept.append(keep)
+            fixed = (*(t.detach().numpy() for t in arrays), soft, back, *(t.numpy() for t in (y, last, keep)))
+            size = module.forward_scratch(a.shape[1])
+            tasks += _tasks(module.forward, fixed, size, batch, blocks)
+        workers.run(tasks)
+        ctx.save_for_backward(*flat, *kept)
+        ctx.soft, ctx.reverse = soft, reverse
+        return tuple(results)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        module = _need()
+        count = len(ctx.reverse)
+        ways, kept = _grouped(ctx.saved_tensors[: ARRAYS * count]), ctx.saved_tensors[ARRAYS * count :]
+        found: list[list[Tensor]] = []
+        tasks = []
+        for number, (arrays, back) in enumerate(zip(ways, ctx.reverse, strict=True)):
+            u, delta, a, b, c, d, _bias = arrays
+            batch, blocks = len(u), kept[number].shape[1]
+            grad_y, grad_last = (g.contiguous() for g in grads[2 * number : 2 * number + 2])
+            own = [torch.empty_like(t) for t in (u, delta)]
+            own.append(a.new_empty(batch, *a.shape))
+            own += [t.new_empty(blocks, *t.shape) for t in (b, c)]
+            own += [d.new_empty(batch, len(d)) for _ in range(2)]
+            found.append(own)
+            tensors = (kept[number], grad_y, grad_last, *own)
+            fixed = (*(t.detach().numpy() for t in arrays), ctx.soft, back, *(t.detach().numpy() for t in tensors))
+            tasks += _tasks(module.backward, fixed, module.backward_scratch(a.shape[1]), batch, blocks)
+        workers.run(tasks)
+        flat: list[Tensor] = []
+        for grad_u, grad_delta, *summed in found:
+            flat += [grad_u, grad_delta, *(t.sum(0) for t in summed)]
+        return (None, None, *flat)
+
+
+def _tasks(kernel: Any, fixed: tuple[Any, ...], scratch: int, batch: int, blocks: int) -> list[workers.Task]:  # noqa: ANN401
+    """Return one task for every sequence and block of channels."""
+    return [functools.partial(_call, kernel, fixed, scratch, i, j) for i in range(batch) for j in range(blocks)]
+
+
+def _call(kernel: Any, fixed: tuple[Any, ...], scratch: int, batch: int, block: int) -> None:  # noqa: ANN401
+    # PyTorch aligns what it allocates to 64 bytes, a cache line; NumPy does not.
+    kernel(*fixed, torch.empty(scratch, dtype=torch.float32).numpy(), batch, block)
+
+
+def _need() -> Any:  # noqa: ANN401 - a module that is only imported here
+    module = kernels()
+    assert module is not None, "asked for without `takes`"
+    return module
+
+
+def _grouped(flat: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    return [flat[i : i + ARRAYS] for i in range(0, len(flat), ARRAYS)]
