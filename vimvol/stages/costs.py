@@ -45,4 +45,4 @@ class CostsBlock:
 
 def costs_of(job: Job) -> str:
     """Return the group of the tables of costs, columns of `CostTable`; every edge stands in one of them."""
-    return f"{job.work}/costs"
+    return f"{job.results}/costs"

@@ -22,6 +22,12 @@ FORMAT = 1
 GRAPH_FORMAT = 2
 """Version of the tables of the graph; part of the keys of its stage and of those that follow."""
 
+SEGMENTATION = "segmentation"
+"""Name of the segmentation that a run makes; others may be added to its output."""
+
+AGGLOMERATION = frozenset({"costs", "solve", "write", "label-pyramid"})
+"""Stages that belong to one segmentation."""
+
 
 @dataclass(frozen=True)
 class Network:
@@ -71,6 +77,8 @@ class Job:
         Voxels (z, y, x) of the output's chunks and shards at full resolution.
     levels
         Levels of the pyramid, full resolution first.
+    name
+        Name of the segmentation among the labels of the output.
     """
 
     source: Volume
@@ -84,6 +92,7 @@ class Job:
     chunk: Index
     shard: Index
     levels: tuple[Level, ...]
+    name: str = SEGMENTATION
 
     @property
     def shape(self) -> Index:
@@ -113,12 +122,17 @@ class Job:
     @property
     def labels(self) -> str:
         """Group of the segmentation."""
-        return f"{self.out}/labels/segmentation"
+        return f"{self.out}/labels/{self.name}"
 
     @property
     def work(self) -> str:
         """Group of everything that is neither image nor segmentation."""
         return f"{self.out}/vimvol"
+
+    @property
+    def results(self) -> str:
+        """Group of what belongs to this one segmentation: costs, levels, lookup table; the rest serves several."""
+        return self.work if self.name == SEGMENTATION else f"{self.work}/agglomerated/{self.name}"
 
     def plan(self, stage: str, shape: Index | None = None, shard: Index | None = None) -> StagePlan:
         """Return the blocks of a stage, over the full resolution unless a level's shape and shard are given."""
@@ -135,7 +149,8 @@ class Job:
 
     def ledger(self, stage: str) -> Ledger:
         """Return the ledger of a stage."""
-        return Ledger(f"{self.work}/ledger", stage, self.keys[stage.split(" ")[0]])
+        kind = stage.split(" ")[0]
+        return Ledger(f"{self.results if kind in AGGLOMERATION else self.work}/ledger", stage, self.keys[kind])
 
     @cached_property
     def keys(self) -> dict[str, str]:

@@ -58,7 +58,7 @@ class Solve:
         """Write the lookup table; return the numbers of fragments, edges and segments, and the energies."""
         job, top = self.job, len(self.reports) - 1
         last = int(read_box(offsets_of(job), Block((len(job.fragment_tiles),), (len(job.fragment_tiles) + 1,)))[0])
-        tables = self.hierarchy.own_edges(top) if top else _all_costs(job)
+        tables = self.hierarchy.own_edges(top) if top else all_costs(job)
         left = merge_costs(tables)
         groups, energy = solve_table(left, solver_of(job))
         lookup = np.arange(last + 1, dtype=np.uint64)
@@ -120,7 +120,7 @@ def hierarchy_of(job: Job) -> Hierarchy:
     wanted = job.config.agglomerate.cell or CELL
     cell = tuple(round_up(min(w, s), t) for w, s, t in zip(wanted, job.shape, job.fragment_tiles.cell, strict=True))
     return Hierarchy(
-        folder=f"{job.work}/levels",
+        folder=f"{job.results}/levels",
         source=costs_of(job),
         blocks=job.plan("graph"),
         tiles=job.fragment_tiles,
@@ -162,7 +162,7 @@ def segments_of(first: Ids, voxels: npt.NDArray[np.int64], min_size: int) -> Ids
 
 def lookup_of(job: Job) -> str:
     """Return the array of segments: element i is the segment of fragment i, and 0 of background."""
-    return f"{job.work}/segments"
+    return f"{job.results}/segments"
 
 
 def _check_divisible(job: Job, edges: int) -> None:
@@ -175,7 +175,8 @@ def _check_divisible(job: Job, edges: int) -> None:
         )
 
 
-def _all_costs(job: Job) -> Iterable[CostTable]:
+def all_costs(job: Job) -> Iterable[CostTable]:
+    """Return the tables of all edges, block by block."""
     return (CostTable.from_columns(read_table(costs_of(job), block_name(block))) for block in job.plan("graph"))
 
 

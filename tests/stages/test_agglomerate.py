@@ -1,0 +1,125 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import digest, small_config
+from tests.test_cli import run  # noqa: F401 - a fixture
+from vimvol.engine import run as engine
+from vimvol.errors import ConfigError, InputError, OutputExistsError
+from vimvol.geometry import Block
+from vimvol.io.arrays import read_box
+from vimvol.stages.agglomerate import agglomerate
+from vimvol.stages.manifest import read_manifest, write_manifest
+from vimvol.stages.segment import segment_volume
+
+SHAPE = (4, 128, 120)
+BETA = "agglomerate.beta=0.6"
+
+
+@pytest.fixture
+def out(reference: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(reference, tmp_path / "out.zarr"))
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Blocks computed, by stage."""
+    computed: dict[str, int] = {}
+    original = engine.compute_block
+
+    def count(task, ledger, block):
+        computed[ledger.stage] = computed.get(ledger.stage, 0) + 1
+        return original(task, ledger, block)
+
+    monkeypatch.setattr(engine, "compute_block", count)
+    return computed
+
+
+def test_only_what_depends_on_the_change_is_computed(
+    sample: Path, out: Path, stages: dict[str, int], tmp_path: Path
+) -> None:
+    result = agglomerate(str(out), [BETA], workers=0)
+    assert set(stages) == {"costs", "solve", "write", "label-pyramid 1", "label-pyramid 2"}
+    segment_volume(f"{sample}:raw", str(tmp_path / "new.zarr"), small_config(agglomerate__beta=0.6))
+    assert digest(out) == digest(tmp_path / "new.zarr")
+    manifest = read_manifest(str(out)) or {}
+    assert manifest["config"]["agglomerate"]["beta"] == 0.6
+    assert (manifest["segments"], manifest["energy"]) == (result.segments, result.energy)
+    stages.clear()
+    agglomerate(str(out), ["segment.min_size=100"], workers=0)
+    assert "costs" not in stages
+    assert "solve" in stages
+
+
+def test_a_name_puts_another_segmentation_beside_the_first(reference: Path, out: Path, stages: dict[str, int]) -> None:
+    result = agglomerate(str(out), [BETA], name="split", workers=0)
+    assert set(stages) == {"costs", "solve", "write", "label-pyramid 1", "label-pyramid 2"}
+    assert result.labels == f"{out}/labels/split"
+    before, after = digest(reference), digest(out)
+    listed = '"labels": ["segmentation", "split"]'
+    assert after["labels"] == before.pop("labels").replace('"labels": ["segmentation"]', listed)
+    assert {key: after[key] for key in before} == before
+    assert any(key.startswith("labels/split/2") for key in after)
+    labels = read_box(f"{out}/labels/split/0", Block.whole(SHAPE))
+    assert set(np.unique(labels)) == set(range(result.segments + 1)) | set(np.unique(labels)[:1])
+    # once more costs nothing, and neither result disturbs the other
+    stages.clear()
+    assert agglomerate(str(out), [BETA], name="split", workers=0).segments == result.segments
+    assert stages == {}
+    agglomerate(str(out), ["agglomerate.beta=0.2"], workers=0)
+    assert (read_box(f"{out}/labels/split/0", Block.whole(SHAPE)) == labels).all()
+
+
+def test_the_gap_to_the_whole_graph_is_told(out: Path) -> None:
+    result = agglomerate(
+        str(out), ["agglomerate.levels=1", "agglomerate.cell=[1,64,64]"], name="parts", compare=True, workers=0
+    )
+    assert len(result.levels) == 2
+    assert result.best is not None
+    assert result.gap == pytest.approx((result.energy - result.best) / abs(result.best))
+    assert result.gap < 0.002
+    assert agglomerate(str(out), name="parts", workers=0).gap is None
+
+
+@pytest.mark.parametrize("solver", ["greedy", "mutex-watershed", "average", "components", "fusion-moves"])
+def test_every_solver_can_be_asked_for(out: Path, solver: str) -> None:
+    assert agglomerate(str(out), [f"agglomerate.solver={solver}"], name=solver, workers=0).segments > 0
+
+
+def test_what_edges_depend_on_is_refused(out: Path) -> None:
+    before = digest(out)
+    with pytest.raises(ConfigError, match=r"fragments\.threshold: 0\.4 -> 0\.5 changes more than the agglomeration"):
+        agglomerate(str(out), ["fragments.threshold=0.5"])
+    with pytest.raises(ConfigError, match=r"unknown key 'agglomerate\.bta'"):
+        agglomerate(str(out), ["agglomerate.bta=0.5"])
+    with pytest.raises(InputError, match="cannot name a label image"):
+        agglomerate(str(out), name="../boundaries")
+    assert digest(out) == before
+
+
+def test_an_output_that_does_not_serve_is_refused(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        agglomerate(str(tmp_path / "nothing.zarr"))
+    (out / "labels" / "mine").mkdir()
+    with pytest.raises(OutputExistsError, match="vimvol did not make it"):
+        agglomerate(str(out), name="mine", workers=0)
+    manifest = read_manifest(str(out)) or {}
+    write_manifest(str(out), {**manifest, "keys": {**manifest["keys"], "graph": "other"}})
+    with pytest.raises(InputError, match="stored edges do not serve"):
+        agglomerate(str(out))
+    write_manifest(str(out), {**manifest, "state": "running"})
+    with pytest.raises(InputError, match="is not finished"):
+        agglomerate(str(out))
+
+
+def test_on_the_command_line(run, out: Path) -> None:  # noqa: F811
+    code, printed, _ = run("agglomerate", out, "--set", BETA, "--name", "b", "--compare", "--workers", 0)
+    assert code == 0
+    assert "energy if all are cut" in printed
+    assert "gap           0.000%" in printed
+    assert f"segmentation  {out}/labels/b" in printed.replace("\n", "")
+    code, _, error = run("agglomerate", out, "--set", "predict.batch=2")
+    assert code == 2
+    assert error.startswith("error: predict.batch: 1 -> 2")

@@ -1,0 +1,47 @@
+"""Commands on the graph of a finished run: ``agglomerate``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vimvol.cli.app import Overrides, app
+
+
+@app.command()
+def agglomerate(
+    out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="Finished output of `vimvol segment`.")],
+    overrides: Overrides = None,
+    name: Annotated[
+        str, typer.Option(help="Label image to write; another than the run's own is put beside it.")
+    ] = "segmentation",
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Solve the graph as a whole, too, and tell the gap in energy.")
+    ] = False,
+    cluster: Annotated[str, typer.Option(help="local, or tcp://host:port of a Dask scheduler.")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
+) -> None:
+    """Partition the fragments of a finished run again: another threshold or solver, in seconds to minutes."""
+    from vimvol.report.progress import make_progress
+    from vimvol.report.table import print_rows
+    from vimvol.stages import agglomerate as stage
+
+    with make_progress() as progress:
+        result = stage.agglomerate(
+            out,
+            overrides or [],
+            name=name,
+            compare=compare,
+            cluster=cluster,
+            workers=workers,
+            progress=progress,
+            command=" ".join(sys.argv),
+        )
+    rows = [[str(level["level"]), f"{level['edges']:,}", f"{level['energy']:,.1f}"] for level in result.levels]
+    print_rows(["level", "edges left", "energy if all are cut"], [*rows, ["solved", "-", f"{result.energy:,.1f}"]])
+    if result.gap is not None:
+        typer.echo(f"gap           {result.gap:.3%} of the energy of the whole graph, {result.best:,.1f}")
+    typer.echo(f"{result.segments} segments in {result.seconds:.0f} s")
+    typer.echo(f"segmentation  {result.labels}")

@@ -1,0 +1,209 @@
+"""Agglomerating again: another segmentation from the fragments and edges that a run has left."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vimvol.config import SegmentConfig, load_config
+from vimvol.engine.cluster import open_cluster
+from vimvol.engine.run import Execution, Progress, run_stage
+from vimvol.errors import ConfigError, InputError, OutputExistsError
+from vimvol.io.errors import storage_errors
+from vimvol.io.omezarr import create_labels
+from vimvol.io.volume import forget_open
+from vimvol.report.progress import silent
+from vimvol.segment.multicut.division import BYTES_PER_EDGE, merge_costs, solve_table
+from vimvol.stages.graph import GraphBlock
+from vimvol.stages.job import SEGMENTATION, Job
+from vimvol.stages.manifest import differences, provenance, read_manifest
+from vimvol.stages.pyramid import run_pyramid
+from vimvol.stages.segment import prepare, segment_volume
+from vimvol.stages.solve import all_costs, run_solve, solver_of
+from vimvol.stages.write import WriteBlock
+
+CHANGEABLE = ("agglomerate.", "segment.min_size")
+"""Settings that fragments and edges do not depend on."""
+
+
+@dataclass(frozen=True)
+class Agglomerated:
+    """What was made.
+
+    Attributes
+    ----------
+    labels
+        Path of the segmentation, (z, y, x) uint64 at full resolution in its array ``0``.
+    segments
+        Number of segments.
+    levels
+        Edges and energy of every level of the solver, the whole graph first; see `LevelReport`.
+    energy
+        Summed costs of the edges that the segmentation cuts; lower is better.
+    best
+        The same of one solve of the whole graph, where that was asked for.
+    seconds
+        Wall time.
+    """
+
+    labels: str
+    segments: int
+    levels: list[dict[str, Any]]
+    energy: float
+    best: float | None
+    seconds: float
+
+    @property
+    def gap(self) -> float | None:
+        """How far the energy lies above that of one solve of the whole graph, as a part of its size."""
+        if self.best is None:
+            return None
+        return (self.energy - self.best) / abs(self.best) if self.best else 0.0
+
+
+def agglomerate(
+    out: str,
+    overrides: Sequence[str] = (),
+    *,
+    name: str = SEGMENTATION,
+    compare: bool = False,
+    cluster: str = "local",
+    workers: int | None = None,
+    progress: Progress | None = None,
+    command: str = "",
+) -> Agglomerated:
+    """Partition the fragments of a finished output again.
+
+    Boundaries, fragments and edges stay; what is computed are costs, solution, labels and their pyramid, and of these
+    only what depends on what has changed.
+
+    Parameters
+    ----------
+    out
+        Path of an output of `segment_volume`.
+    overrides
+        ``section.key=value`` of the settings that differ from those of the run.
+    name
+        Name of the segmentation among the labels. The run's own is replaced; another is put beside it.
+    compare
+        Solve the whole graph, too, and tell the difference in energy.
+    cluster, progress, command
+        As in `segment_volume`.
+    workers
+        Worker processes; none: as many as cores.
+
+    Raises
+    ------
+    InputError
+        If ``out`` is no complete output, or the settings would change more than the agglomeration.
+    StorageError, IncompleteRunError
+        If writing or computing fails; finished blocks are kept.
+    """
+    start = time.perf_counter()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise InputError(f"name {name!r} cannot name a label image; use letters, digits, '_', '-' and '.'")
+    manifest = _finished_run(out)
+    config = _changed(manifest, overrides, workers)
+    address = ":".join(part for part in (manifest["input"]["path"], manifest["input"]["dataset"]) if part)
+    try:
+        job = replace(prepare(address, out, config), name=name)
+        _check_same(job, manifest)
+        shown = progress or silent()
+        if name == SEGMENTATION:
+            segment_volume(address, out, config, cluster=cluster, overwrite=True, progress=shown, command=command)
+            result = read_manifest(out) or {}
+        else:
+            result = _beside(job, cluster, shown, command)
+        best = _solved_at_once(job, result["edges"]) if compare else None
+    finally:
+        forget_open()
+    seconds = time.perf_counter() - start
+    return Agglomerated(job.labels, result["segments"], result["levels"], result["energy"], best, seconds)
+
+
+def _finished_run(out: str) -> dict[str, Any]:
+    manifest = read_manifest(out)
+    if manifest is None:
+        raise InputError(f"{out} does not exist, so there is nothing to agglomerate; run vimvol segment first")
+    if manifest["state"] != "complete":
+        raise InputError(f"{out} is not finished, so edges are missing; run vimvol segment again to go on")
+    return manifest
+
+
+def _changed(manifest: dict[str, Any], overrides: Sequence[str], workers: int | None) -> SegmentConfig:
+    """Return the settings of the run with the changes.
+
+    Raises
+    ------
+    ConfigError
+        If they change more than the agglomeration.
+    """
+    before = {f"{section}.{key}": v for section, part in manifest["config"].items() for key, v in part.items()}
+    old = load_config(SegmentConfig, None, before)
+    changes = load_config(SegmentConfig, None, overrides).model_dump(mode="json", exclude_unset=True)
+    flat = {f"{section}.{key}": value for section, part in changes.items() for key, value in part.items()}
+    new = load_config(SegmentConfig, None, before | flat)
+    new = new.model_copy(update={"run": new.run.model_copy(update={} if workers is None else {"workers": workers})})
+    other = [
+        change
+        for change in differences(
+            old.model_dump(mode="json", exclude={"run"}), new.model_dump(mode="json", exclude={"run"})
+        )
+        if not change.startswith(CHANGEABLE)
+    ]
+    if other:
+        raise ConfigError(
+            f"{other[0]} changes more than the agglomeration, so stored edges do not serve; set agglomerate.* or "
+            "segment.min_size, or run vimvol segment"
+        )
+    return new
+
+
+def _check_same(job: Job, manifest: dict[str, Any]) -> None:
+    if job.keys["graph"] != manifest["keys"]["graph"]:
+        raise InputError(
+            f"the input or the weights of {job.out} have changed since, or vimvol has, so stored edges do not serve; "
+            "run vimvol segment"
+        )
+
+
+def _beside(job: Job, cluster: str, progress: Progress, command: str) -> dict[str, Any]:
+    """Make another segmentation beside that of the run; return what is known of it."""
+    path = Path(job.results) / "run.json"
+    if Path(job.labels).exists() and not path.is_file():
+        raise OutputExistsError(f"{job.labels} is there, and vimvol did not make it; choose another --name")
+    with open_cluster(cluster, job.config.run.workers) as pool:
+        _note(path, {"state": "running", "name": job.name})
+        create_labels(job.out, job.name, chunk=job.chunk, shard=job.shard)
+        execution = Execution(pool, progress, job.config.run.window, job.config.run.retries)
+        # does nothing unless the blocks of the run were others
+        run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution)
+        result = run_solve(job, execution)
+        run_stage(job.plan("write"), WriteBlock(job), job.ledger("write"), execution)
+        run_pyramid(job, execution, labels=True)
+    result |= {"state": "complete", "name": job.name, "command": command, "keys": job.keys, **provenance()}
+    _note(path, {"config": job.config.model_dump(mode="json", exclude={"run"}), **result})
+    return result
+
+
+def _note(path: Path, content: dict[str, Any]) -> None:
+    with storage_errors(f"writing {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(".run.json")
+        draft.write_text(json.dumps(content, indent=2, default=str), encoding="utf-8")
+        draft.replace(path)
+
+
+def _solved_at_once(job: Job, edges: int) -> float:
+    needed = edges * BYTES_PER_EDGE
+    if needed > job.config.agglomerate.memory and job.config.agglomerate.levels is None:
+        raise ConfigError(
+            f"the whole graph has {edges} edges, more than agglomerate.memory = {job.config.agglomerate.memory} holds, "
+            f"so it is not solved for comparison; set {needed} with agglomerate.levels, or leave --compare out"
+        )
+    return solve_table(merge_costs(all_costs(job)), solver_of(job))[1]
