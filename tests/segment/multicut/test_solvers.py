@@ -138,6 +138,33 @@ def test_each_step_of_the_chain_improves_on_the_one_before():
     assert (better > 0).all()
 
 
+def lattice(side, seed):
+    """A lattice of fragments, some edges missing, as they are between tiles: the library's Kernighan-Lin goes wrong."""
+    rng = np.random.default_rng(seed)
+    flat = np.arange(side**3).reshape((side,) * 3)
+    place = np.stack(np.unravel_index(np.arange(side**3), flat.shape), axis=1)
+    pairs = []
+    for step in ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0)):
+        lower = flat[tuple(slice(0, side - s) for s in step)].ravel()
+        upper = flat[tuple(slice(s, side) for s in step)].ravel()
+        near = np.abs(place[lower] // 3 - place[upper] // 3).sum(axis=1) <= 1
+        pairs.append(np.stack([lower, upper], axis=1)[near])
+    uv = np.concatenate(pairs).astype(np.uint64)
+    truth = (place // [side, 4, 4] @ [0, 100, 1])[uv.astype(int)]
+    mean = np.where(truth[:, 0] == truth[:, 1], 2.0, -2.0)
+    return side**3, uv, (mean + rng.normal(0, 2.4, len(uv))) * (rng.gamma(1.2, 20, len(uv)).astype(int) + 1)
+
+
+@pytest.mark.parametrize("solver", ["kernighan-lin", "fusion-moves"])
+@pytest.mark.parametrize("seed", range(3))
+def test_large_graphs_get_no_worse_than_greedy_and_groups_stay_connected(solver, seed):
+    n, uv, costs = lattice(15, seed)
+    labels = solve(n, uv, costs, solver)
+    assert energy(uv, costs, labels) <= energy(uv, costs, solve(n, uv, costs, "greedy"))
+    inside = uv[labels[uv[:, 0]] == labels[uv[:, 1]]]
+    assert (solve(n, inside, np.ones(len(inside)), "components") == labels).all()
+
+
 def by_strongest_edge(n, uv, costs):
     """The mutex watershed, written down as its authors define it."""
     group, apart = list(range(n)), set()

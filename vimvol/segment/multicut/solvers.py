@@ -24,6 +24,9 @@ Solver = Callable[[int, NDArray[np.uint64], NDArray[np.float64]], NDArray[np.uin
 There is at least one edge; every edge names the smaller node first, and edges are sorted and unique.
 """
 
+ROUNDS = (5, 1)
+"""Rounds of Kernighan-Lin that are tried, one after the other until one lowers the energy; most graphs take 2 to 4."""
+
 FUSIONS = 10
 """Rounds of proposals that fusion moves try, two a round; they end after 4 rounds without a gain."""
 
@@ -35,20 +38,33 @@ def _greedy(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) ->
 
 def _kernighan_lin(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) -> NDArray[np.uint64]:
     """Move nodes between neighbouring groups (Keuper et al. 2015, after Kernighan & Lin 1970), from greedy's result."""
-    # without an initial labelling the library starts from its greedy additive solution
-    return _optimize(bic.graph.multicut.KernighanLinMulticut(), n_nodes, uv, costs)
+    graph = bic.graph.UndirectedGraph.from_unique_edges(n_nodes, uv)
+    best = _greedy(n_nodes, uv, costs)
+    lowest = energy(uv, costs, best)
+    # On some graphs the library's rounds raise the energy from the second on, without an end (0.10.0).
+    for rounds in ROUNDS:
+        solver = bic.graph.multicut.KernighanLinMulticut(number_of_outer_iterations=rounds)
+        labels = solver.optimize(bic.graph.multicut.MulticutObjective(graph, costs, initial_labels=best))
+        if energy(uv, costs, labels) < lowest:
+            return _connected(n_nodes, uv, labels)
+    return best
 
 
 def _fusion_moves(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) -> NDArray[np.uint64]:
     """Fuse the result of Kernighan-Lin with noisy proposals, keep what lowers the energy (Beier et al. 2015)."""
     multicut = bic.graph.multicut
-    kernighan_lin = multicut.KernighanLinMulticut()
+    best = _kernighan_lin(n_nodes, uv, costs)
     # the noise has the scale of the costs, which grow with the size of the faces
     proposals = multicut.WatershedProposalGenerator(sigma=float(np.abs(costs).mean()), n_seeds_fraction=0.1)
-    fusion = multicut.FusionMoveMulticut(
-        proposal_generator=proposals, sub_solver=kernighan_lin, number_of_iterations=FUSIONS
-    )
-    return _optimize(multicut.ChainedMulticutSolvers([kernighan_lin, fusion]), n_nodes, uv, costs)
+    solver = multicut.FusionMoveMulticut(proposal_generator=proposals, number_of_iterations=FUSIONS)
+    graph = bic.graph.UndirectedGraph.from_unique_edges(n_nodes, uv)
+    labels = solver.optimize(multicut.MulticutObjective(graph, costs, initial_labels=best))
+    return _connected(n_nodes, uv, labels) if energy(uv, costs, labels) < energy(uv, costs, best) else best
+
+
+def _connected(n_nodes: int, uv: NDArray[np.uint64], labels: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Split groups into their connected parts: moving nodes can tear a group apart, which costs no energy."""
+    return union(n_nodes, uv[labels[uv[:, 0]] == labels[uv[:, 1]]])
 
 
 def _mutex_watershed(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) -> NDArray[np.uint64]:
