@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vimvol.models import scan
-from vimvol.models.scan import BACKENDS, Backend, Direction, cpu, cuda, plain, scan_directions, selective_scan, workers
+from vimvol.models.loops import workers
+from vimvol.models.scan import BACKENDS, Backend, Direction, cpu, cuda, plain, scan_directions, selective_scan
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
@@ -275,7 +276,7 @@ def test_a_forked_process_has_helpers_of_its_own():
     """As the workers of a data loader are."""
     program = """
 import os, torch
-from vimvol.models.scan import workers
+from vimvol.models.loops import workers
 torch.set_num_threads(2)
 workers.run([lambda: None] * 4)
 child = os.fork()
@@ -321,7 +322,7 @@ def test_processes_that_compile_at_once(tmp_path):
     printed = {process.communicate(timeout=240)[0] for process in starts}
     assert [process.returncode for process in starts] == [0, 0]
     assert len(printed) == 1
-    assert list(folder.rglob("kernels.forward*.nbc"))
+    assert list(folder.rglob("scan.forward*.nbc"))
     again = start(stdout=subprocess.PIPE)
     assert again.communicate(timeout=240)[0] == printed.pop()
 
@@ -329,7 +330,7 @@ def test_processes_that_compile_at_once(tmp_path):
 def test_no_folder_for_the_cache(tmp_path):
     """An installation that belongs to someone else, for a user without a home."""
     folder = installed(tmp_path)
-    (folder / "vimvol" / "models" / "scan" / "__pycache__").write_text("")  # no folder can be made here, nor below
+    (folder / "vimvol" / "models" / "loops" / "__pycache__").write_text("")  # no folder can be made here, nor below
     blocked = environment(folder, HOME=str(folder / "file"), XDG_CACHE_HOME=str(folder / "file" / "cache"))
     (folder / "file").write_text("")
     done = subprocess.run(

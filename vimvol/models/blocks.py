@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vimvol.models.norm import instance_norm
 
 Upsampling = Literal["transpose", "bilinear"]
 """How a map is doubled in size: by a learned 2 x 2 transposed convolution, or bilinearly."""
@@ -23,19 +24,16 @@ class ConvBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.block = nn.Sequential(
-            nn.InstanceNorm2d(inputs),
-            nn.Conv2d(inputs, outputs, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.InstanceNorm2d(outputs),
-            nn.Conv2d(outputs, outputs, 3, padding=1),
-            nn.ReLU(inplace=True),
+        # Checkpoints number the norms and activations too.
+        self.block = nn.ModuleDict(
+            {"1": nn.Conv2d(inputs, outputs, 3, padding=1), "4": nn.Conv2d(outputs, outputs, 3, padding=1)}
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, outputs, Y, X), not negative."""
-        out: Tensor = self.block(x)
-        return out
+    def forward(self, *maps: Tensor) -> Tensor:
+        """Return (B, outputs, Y, X), not negative, from maps with ``inputs`` channels in all."""
+        for conv in self.block.values():
+            maps = (F.relu_(conv(instance_norm(*maps))),)
+        return maps[0]
 
 
 class TransposeUp(nn.Module):
@@ -92,5 +90,5 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
         """Return (B, features[-1], Y, X) at the resolution of the last of ``skips``, which are coarsest first."""
         for sampler, block, skip in zip(self.samplers, self.blocks, skips, strict=True):
-            x = block(torch.cat([sampler(x), skip], dim=1))
+            x = block(sampler(x), skip)
         return x

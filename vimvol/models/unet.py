@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vimvol.errors import InputError
 from vimvol.models.blocks import ConvBlock, Decoder, Upsampling
+from vimvol.models.norm import arranged
 
 
 class UNet(nn.Module):
@@ -58,7 +59,7 @@ class UNet(nn.Module):
             If the image has another number of channels or Y or X is no multiple of `divisor`.
         """
         check_image(x, (self.in_channels,), self.divisor)
-        x, skips = self.encoder(x)
+        x, skips = self.encoder(arranged(x))
         out: Tensor = self.out_conv(self.decoder(self.base(x), skips[::-1]))
         return out
 

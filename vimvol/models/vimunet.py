@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vimvol.errors import InputError
 from vimvol.models.blocks import ConvBlock, Decoder, Upsampling, upsampler
+from vimvol.models.norm import arranged
 from vimvol.models.unet import check_image
 from vimvol.models.vim import Vim, VimOptions
 
@@ -109,11 +109,11 @@ class ViMUNet(nn.Module):
         """
         check_image(x, self._takes, self.divisor)
         size = x.shape[-2:]
-        x = self._pad(x)
+        x = arranged(self._pad(x))
         tokens = self.encoder(x)
         *coarse, fine = self._stem(x) if self.skips == "stem" else self._deconv(tokens)
         decoded = self.deconv_out(self.decoder(self.base(tokens), coarse))
-        logits: Tensor = self.out_conv(self.decoder_head(torch.cat([decoded, fine], dim=1)))
+        logits: Tensor = self.out_conv(self.decoder_head(decoded, fine))
         return logits[..., : size[0], : size[1]]
 
     def _pad(self, x: Tensor) -> Tensor:

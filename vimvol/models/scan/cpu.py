@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vimvol.models.scan import workers
+from vimvol.models.loops import load, workers
 from vimvol.models.scan.direction import Direction
 
 ARRAYS = 7
@@ -27,21 +26,7 @@ def takes(directions: Sequence[Direction], soft: bool, _want_last: bool) -> bool
             return False
         if not soft and (way.delta_bias is not None or bool((way.delta < 0).any())):
             return False
-    return kernels() is not None
-
-
-@functools.cache
-def kernels() -> ModuleType | None:
-    """Compile the kernels, or load them from the cache; none where numba is missing or switched off."""
-    try:
-        from numba import config
-
-        if getattr(config, "DISABLE_JIT", False):
-            return None
-        from vimvol.models.scan import kernels as module
-    except ImportError:
-        return None
-    return module
+    return load("scan") is not None
 
 
 def scan(directions: Sequence[Direction], soft: bool) -> list[tuple[Tensor, Tensor]]:
@@ -63,7 +48,8 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, soft: bool, reverse: tuple[bool, ...], *flat: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
-        module = _need()
+        module = load("scan")
+        assert module is not None, "asked for without `takes`"
         ways = _grouped(flat)
         results: list[Tensor] = []
         kept: list[Tensor] = []
@@ -89,7 +75,8 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        module = _need()
+        module = load("scan")
+        assert module is not None, "asked for without `takes`"
         count = len(ctx.reverse)
         ways, kept = _grouped(ctx.saved_tensors[: ARRAYS * count]), ctx.saved_tensors[ARRAYS * count :]
         found: list[list[Tensor]] = []
@@ -121,12 +108,6 @@ def _tasks(kernel: Any, fixed: tuple[Any, ...], scratch: int, batch: int, blocks
 def _call(kernel: Any, fixed: tuple[Any, ...], scratch: int, batch: int, block: int) -> None:  # noqa: ANN401
     # PyTorch aligns what it allocates to 64 bytes, a cache line; NumPy does not.
     kernel(*fixed, torch.empty(scratch, dtype=torch.float32).numpy(), batch, block)
-
-
-def _need() -> Any:  # noqa: ANN401 - a module that is only imported here
-    module = kernels()
-    assert module is not None, "asked for without `takes`"
-    return module
 
 
 def _grouped(flat: Sequence[Tensor]) -> list[Sequence[Tensor]]:

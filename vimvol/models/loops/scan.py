@@ -1,7 +1,5 @@
 """The selective scan on a CPU, compiled by numba.
 
-Importing this module compiles it, or loads what an earlier process compiled from numba's cache.
-
 Channels are innermost in memory and in the loops, so that a vector register holds the same state of several channels
 and the recurrence runs along L without ever mixing them. A call works on `WIDTH` channels, whose states stay in the
 first-level cache; calls on other channels, sequences and directions are independent of it. Loops over channels have a
@@ -12,13 +10,7 @@ Shapes: B batch, L positions, D channels, N states a channel; float32 throughout
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
-import numpy as np
-from llvmlite import ir
-from numba.extending import intrinsic
+from vimvol.models.loops.tools import LN_2, LOG2_E, compiled, exp2, f32, inlined, summing
 
 WIDTH = 64
 """Channels of a call."""
@@ -26,13 +18,6 @@ WIDTH = 64
 CHUNK = 16
 """Positions from one state that is kept to the next; those between are computed again for the gradients."""
 
-f32 = np.float32
-LOG2_E, LN_2 = f32(1.4426950408889634), f32(0.6931471805599453)
-ROUND = f32(1.5 * 2**23)  # the last bits of a float of this size are an integer
-LEAST = f32(-126)  # 2^LEAST is the smallest normal number
-MANTISSA = np.int32(23)
-# 2^f for |f| <= 1/2 and exact at 0, fitted for the least relative error, 9e-8.
-P1, P2, P3, P4, P5 = (f32(v) for v in (0.6931469776, 0.2402224207, 0.0555073377, 0.0096715132, 0.0013264720))
 # atanh(s) / s in powers of s^2 for s <= 1/3, fitted; relative error 1e-8.
 T1, T2, T3, T4 = (f32(v) for v in (0.3333320622, 0.2001051361, 0.1400901052, 0.1395116012))
 
@@ -45,52 +30,6 @@ def forward_scratch(states: int) -> int:
 def backward_scratch(states: int) -> int:
     """Return how many float32 `backward` needs to work in."""
     return ((2 * CHUNK + 4) * states + 3 * CHUNK + 8) * WIDTH
-
-
-def compiled(signature: str) -> Any:  # noqa: ANN401 - numba's dispatcher
-    """Compile for this signature alone, from the cache on disk where there is one.
-
-    With one signature a function, processes that compile at the same time write the same file, each as a whole.
-    """
-
-    def decorate(function: Callable[..., None]) -> Any:  # noqa: ANN401
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
-        try:
-            return numba.njit(signature, cache=True, **options)(function)
-        except (RuntimeError, OSError):  # no folder for the cache, or it cannot be written
-            return numba.njit(signature, **options)(function)
-
-    return decorate
-
-
-inlined = numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
-summing = numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
-
-
-@intrinsic
-def _bits(_context: Any, _x: Any) -> Any:  # noqa: ANN401
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return numba.int32(numba.float32), generate
-
-
-@intrinsic
-def _float(_context: Any, _x: Any) -> Any:  # noqa: ANN401
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return numba.float32(numba.int32), generate
-
-
-@inlined
-def exp2(x):
-    """Return 2^x for x < 127, 2^-126 where it is less. Relative error 1.5e-7."""
-    x = x if x > LEAST else LEAST
-    rounded = x + ROUND
-    f = x - (rounded - ROUND)
-    p = ((((P5 * f + P4) * f + P3) * f + P2) * f + P1) * f + f32(1)
-    return _float(np.int32(_bits(p) + np.int32(_bits(rounded) << MANTISSA)))
 
 
 @inlined

@@ -1,0 +1,103 @@
+"""Instance norm of maps whose channels are innermost in memory.
+
+PyTorch's own copies such maps to another layout and back. Shapes: P pixels, C channels of a map, W channels of an
+output that maps lie in side by side; float32, or bfloat16 as int16 bits. Every function works on some of the pixels.
+"""
+
+from __future__ import annotations
+
+from vimvol.models.loops.tools import compiled, f32, narrowed, widened
+
+ROWS = 256
+"""Pixels that are summed in float32 before they join a sum in float64."""
+
+
+@compiled(*(f"void({t}[:,::1], i8, i8, f4[:,::1], f8[:,::1])" for t in ("f4", "i2")))
+def moments(x, begin, end, scratch, sums):
+    """Sum the distance from the first pixel, and its square: accurate even where the mean is far from 0.
+
+    Parameters
+    ----------
+    x
+        (P, C).
+    begin, end
+        Pixels to sum.
+    scratch
+        (3, C).
+    sums
+        (2, C), to be filled.
+    """
+    origin, first, second = scratch[0], scratch[1], scratch[2]
+    channels = x.shape[1]
+    for k in range(channels):
+        origin[k] = widened(x[0, k])
+        sums[0, k] = sums[1, k] = 0.0
+    for low in range(begin, end, ROWS):
+        high = min(low + ROWS, end)
+        for k in range(channels):
+            first[k] = second[k] = f32(0)
+        p = low
+        while p + 4 <= high:
+            a, b, c, d = x[p], x[p + 1], x[p + 2], x[p + 3]
+            for k in range(channels):
+                o = origin[k]
+                va, vb, vc, vd = widened(a[k]) - o, widened(b[k]) - o, widened(c[k]) - o, widened(d[k]) - o
+                first[k] += (va + vb) + (vc + vd)
+                second[k] += (va * va + vb * vb) + (vc * vc + vd * vd)
+            p += 4
+        while p < high:
+            a = x[p]
+            for k in range(channels):
+                v = widened(a[k]) - origin[k]
+                first[k] += v
+                second[k] += v * v
+            p += 1
+        for k in range(channels):
+            sums[0, k] += first[k]
+            sums[1, k] += second[k]
+
+
+@compiled(*(f"void({t}[:,::1], i8, i8, f4[::1], f4[::1], {t}[:,::1], i8)" for t in ("f4", "i2")))
+def scale(x, begin, end, mean, factor, out, at):
+    """Write ``(x - mean) * factor`` of (P, C) to ``out`` (P, W) from channel ``at`` on; mean and factor are (C,)."""
+    channels = x.shape[1]
+    for p in range(begin, end):
+        source, target = x[p], out[p, at : at + channels]
+        for k in range(channels):
+            target[k] = narrowed((widened(source[k]) - mean[k]) * factor[k], source[k])
+
+
+@compiled(*(f"void({t}[:,::1], {t}[:,::1], i8, i8, f4[:,::1], f8[:,::1])" for t in ("f4", "i2")))
+def gradient_moments(grad, y, begin, end, scratch, sums):
+    """Sum the gradient (P, W) and its product with y (P, W) into sums (2, W); scratch is (2, W)."""
+    first, second = scratch[0], scratch[1]
+    channels = y.shape[1]
+    for k in range(channels):
+        sums[0, k] = sums[1, k] = 0.0
+    for low in range(begin, end, ROWS):
+        for k in range(channels):
+            first[k] = second[k] = f32(0)
+        for p in range(low, min(low + ROWS, end)):
+            g, v = grad[p], y[p]
+            for k in range(channels):
+                g_k = widened(g[k])
+                first[k] += g_k
+                second[k] += g_k * widened(v[k])
+        for k in range(channels):
+            sums[0, k] += first[k]
+            sums[1, k] += second[k]
+
+
+@compiled(*(f"void({t}[:,::1], {t}[:,::1], i8, i8, f4[::1], f4[::1], f4[::1], {t}[:,::1], i8)" for t in ("f4", "i2")))
+def gradient(grad, y, begin, end, factor, mean, slope, out, at):
+    """Write ``factor * (grad - mean - slope * y)`` to out (P, C).
+
+    ``grad`` and ``y`` are (P, W), factor, mean and slope (W,); the channels of ``out`` begin at ``at`` in them.
+    """
+    channels = out.shape[1]
+    low, high = at, at + channels
+    f, m, s = factor[low:high], mean[low:high], slope[low:high]
+    for p in range(begin, end):
+        g, v, target = grad[p, low:high], y[p, low:high], out[p]
+        for k in range(channels):
+            target[k] = narrowed(f[k] * (widened(g[k]) - m[k] - s[k] * widened(v[k])), g[k])

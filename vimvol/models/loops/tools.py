@@ -1,0 +1,103 @@
+"""What compiled loops are made with: the decorator, polynomials, and bfloat16.
+
+Importing a module of such loops compiles them, or loads what an earlier process compiled from numba's cache. The cache
+knows whether that module changed, but not whether this one did: whoever edits it touches the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.extending import intrinsic
+
+f32 = np.float32
+LOG2_E, LN_2 = f32(1.4426950408889634), f32(0.6931471805599453)
+ROUND = f32(1.5 * 2**23)  # the last bits of a float of this size are an integer
+LEAST = f32(-126)  # 2^LEAST is the smallest normal number
+MANTISSA = np.int32(23)
+# 2^f for |f| <= 1/2 and exact at 0, fitted for the least relative error, 9e-8.
+P1, P2, P3, P4, P5 = (f32(v) for v in (0.6931469776, 0.2402224207, 0.0555073377, 0.0096715132, 0.0013264720))
+
+
+def compiled(*signatures: str, sums: bool = False) -> Any:  # noqa: ANN401 - numba's dispatcher
+    """Compile for these signatures alone, from the cache on disk where there is one.
+
+    The signatures are compiled in their order, so that processes that compile at the same time write the same files,
+    each as a whole. With ``sums``, sums may be taken in another order.
+    """
+
+    def decorate(function: Callable[..., None]) -> Any:  # noqa: ANN401
+        fast = {"contract", "nsz"} | ({"reassoc"} if sums else set())
+        options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fast}
+        try:
+            return numba.njit(list(signatures), cache=True, **options)(function)
+        except (RuntimeError, OSError):  # no folder for the cache, or it cannot be written
+            return numba.njit(list(signatures), **options)(function)
+
+    return decorate
+
+
+inlined = numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+summing = numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
+
+
+@intrinsic
+def _bits(_context: Any, _x: Any) -> Any:  # noqa: ANN401
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return numba.int32(numba.float32), generate
+
+
+@intrinsic
+def _float(_context: Any, _x: Any) -> Any:  # noqa: ANN401
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return numba.float32(numba.int32), generate
+
+
+@inlined
+def exp2(x):
+    """Return 2^x for x < 127, 2^-126 where it is less. Relative error 1.5e-7."""
+    x = x if x > LEAST else LEAST
+    rounded = x + ROUND
+    f = x - (rounded - ROUND)
+    p = ((((P5 * f + P4) * f + P3) * f + P2) * f + P1) * f + f32(1)
+    return _float(np.int32(_bits(p) + np.int32(_bits(rounded) << MANTISSA)))
+
+
+@intrinsic
+def widened(_context: Any, x: Any) -> Any:  # noqa: ANN401
+    """Return a float32 as it is, and the bits of a bfloat16, given as int16, as a float32."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        if x == numba.float32:
+            return arguments[0]
+        bits = builder.shl(builder.zext(arguments[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
+        return builder.bitcast(bits, ir.FloatType())
+
+    return numba.float32(x), generate
+
+
+@intrinsic
+def narrowed(_context: Any, x: Any, like: Any) -> Any:  # noqa: ANN401
+    """Return a float32 as it is if ``like`` is one, and otherwise rounded to a bfloat16, as the bits of an int16."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        if like == numba.float32:
+            return arguments[0]
+        kind = ir.IntType(32)
+        bits = builder.bitcast(arguments[0], kind)
+        odd = builder.and_(builder.lshr(bits, ir.Constant(kind, 16)), ir.Constant(kind, 1))
+        nearest = builder.add(bits, builder.add(odd, ir.Constant(kind, 0x7FFF)))
+        # Rounding would carry the bits of what is no number into the sign.
+        number = builder.fcmp_ordered("ord", arguments[0], arguments[0])
+        chosen = builder.select(number, nearest, ir.Constant(kind, 0x7FC00000))
+        return builder.trunc(builder.lshr(chosen, ir.Constant(kind, 16)), ir.IntType(16))
+
+    return like(x, like), generate

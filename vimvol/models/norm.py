@@ -1,0 +1,173 @@
+"""Instance norm without parameters (Ulyanov et al., 2016), of several maps that go on as one.
+
+Axis order (B, C, Y, X). On a CPU maps lie with their channels innermost (``torch.channels_last``), in which
+convolutions are fastest, and the norm is compiled for it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from vimvol.models.loops import load, workers
+
+EPSILON = 1e-5
+"""Added to the variance."""
+
+PIXELS = 1 << 13
+"""Pixels of a task. Sums are taken by these, whatever the number of threads, so that no thread changes a result."""
+
+FOLD = 64
+"""Fewer channels than this are summed as several pixels side by side, to fill the registers."""
+
+
+def instance_norm(*maps: Tensor) -> Tensor:
+    """Bring every channel of every image to mean 0 and variance 1.
+
+    Parameters
+    ----------
+    *maps
+        (B, C_i, Y, X), of one dtype.
+
+    Returns
+    -------
+    Tensor
+        (B, sum of C_i, Y, X), the maps one after the other.
+    """
+    if suits(maps[0]) and all(m.dtype == maps[0].dtype for m in maps):
+        out: Tensor = _InstanceNorm.apply(*(m.contiguous(memory_format=torch.channels_last) for m in maps))  # type: ignore[no-untyped-call]
+        return out
+    return F.instance_norm(torch.cat(maps, 1) if len(maps) > 1 else maps[0], eps=EPSILON)
+
+
+def suits(x: Tensor) -> bool:
+    """Tell whether the compiled norm takes this map."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and x.shape[-1] * x.shape[-2] > 1
+        and load("norm") is not None
+    )
+
+
+def arranged(x: Tensor) -> Tensor:
+    """Return an image in the layout that the network after it is fastest in."""
+    return x.contiguous(memory_format=torch.channels_last) if suits(x) else x
+
+
+class _InstanceNorm(torch.autograd.Function):
+    """The compiled norm of maps in channels_last layout."""
+
+    @staticmethod
+    def forward(ctx: Any, *maps: Tensor) -> Tensor:  # noqa: ANN401 - torch's context
+        loops: Any = load("norm")
+        batch, _, height, width = maps[0].shape
+        pixels = height * width
+        out = _empty(maps[0], sum(m.shape[1] for m in maps))
+        mean, factor = _statistics(loops, maps)
+        at, tasks = 0, []
+        # Side by side with another map, pixels are not next to each other.
+        fold = _fold(out.shape[1], pixels) if len(maps) == 1 else 1
+        wide = [v.repeat(1, fold) for v in (mean, factor)]
+        for x in maps:
+            channels = fold * x.shape[1]
+            for image in range(batch):
+                fixed = (*(v[image, at : at + channels].numpy() for v in wide), _rows(out, fold)[image], at)
+                given = _rows(x, fold)[image]
+                tasks += [functools.partial(loops.scale, given, *span, *fixed) for span in _spans(*given.shape)]
+            at += channels
+        workers.run(tasks)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(out, factor)
+            ctx.widths = [m.shape[1] for m in maps]
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
+        loops: Any = load("norm")
+        y, factor = ctx.saved_tensors
+        batch, channels, height, width = y.shape
+        pixels = height * width
+        grad = grad.to(y.dtype).contiguous(memory_format=torch.channels_last)
+        fold = _fold(channels, pixels)
+        pairs = zip(_rows(grad, fold), _rows(y, fold), strict=True)
+        sums = _sums(loops.gradient_moments, list(pairs), 2).view(batch, 2, fold, channels).sum(2) / pixels
+        mean, slope = (s.float() for s in sums.unbind(1))
+        found, at, tasks = [], 0, []
+        fold = fold if len(ctx.widths) == 1 else 1
+        wide = [v.repeat(1, fold) for v in (factor, mean, slope)]
+        for count in ctx.widths:
+            found.append(_empty(y, count))
+            for image in range(batch):
+                given = _rows(grad, fold)[image], _rows(y, fold)[image]
+                fixed = (*(v[image].numpy() for v in wide), _rows(found[-1], fold)[image], at)
+                tasks += [functools.partial(loops.gradient, *given, *span, *fixed) for span in _spans(*given[1].shape)]
+            at += fold * count
+        workers.run(tasks)
+        return tuple(found)
+
+
+def _statistics(loops: Any, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - a module of loops
+    """Return mean and inverse deviation of all channels; (B, sum of channels) float32 each."""
+    all_means, factors = [], []
+    for x in maps:
+        batch, channels, height, width = x.shape
+        fold = _fold(channels, height * width)
+        count = height * width // fold
+        sums = _sums(loops.moments, [(rows,) for rows in _rows(x, fold)], 3).view(batch, 2, fold, channels)
+        origin = x.permute(0, 2, 3, 1).reshape(batch, -1, fold, channels)[:, 0].double()
+        part = sums[:, 0] / count
+        squares = sums[:, 1] - part * sums[:, 0]  # about the mean of every fold
+        means = origin + part
+        mean = means.mean(1, keepdim=True)
+        variance = (squares / count + (means - mean).square()).mean(1)
+        all_means.append(mean[:, 0])
+        factors.append((variance + EPSILON).rsqrt())
+    return torch.cat(all_means, 1).float(), torch.cat(factors, 1).float()
+
+
+def _sums(loop: Any, arrays: list[tuple[Any, ...]], scratch: int) -> Tensor:  # noqa: ANN401 - a compiled loop
+    """Sum rows of every image; return (B, 2, channels) float64."""
+    rows, channels = arrays[0][0].shape
+    spans = _spans(rows, channels)
+    parts = torch.empty(len(arrays), len(spans), 2, channels, dtype=torch.float64)
+    work = torch.empty(len(arrays), len(spans), scratch, channels)
+    tasks = [
+        functools.partial(loop, *given, *span, work[i, j].numpy(), parts[i, j].numpy())
+        for i, given in enumerate(arrays)
+        for j, span in enumerate(spans)
+    ]
+    workers.run(tasks)
+    return parts.sum(1)
+
+
+def _fold(channels: int, pixels: int) -> int:
+    """Return how many pixels are taken side by side."""
+    fold = 1
+    while fold * channels < FOLD and pixels % (2 * fold) == 0:
+        fold *= 2
+    return fold
+
+
+def _spans(pixels: int, channels: int) -> list[tuple[int, int]]:
+    """Cut rows into tasks."""
+    size = max(64, PIXELS * FOLD // max(channels, FOLD))
+    return [(low, min(low + size, pixels)) for low in range(0, pixels, size)]
+
+
+def _empty(like: Tensor, channels: int) -> Tensor:
+    shape = (len(like), channels, *like.shape[2:])
+    return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last)
+
+
+def _rows(x: Tensor, fold: int = 1) -> Any:  # noqa: ANN401 - an array of float32, or of bits
+    """View a map in channels_last layout as (B, pixels / fold, fold * channels)."""
+    flat = x.detach().permute(0, 2, 3, 1).reshape(len(x), -1, fold * x.shape[1])
+    return (flat if x.dtype == torch.float32 else flat.view(torch.int16)).numpy()
