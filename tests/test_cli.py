@@ -225,7 +225,7 @@ def test_a_stopped_run_says_how_to_go_on_and_does(run, sample: Path, reference: 
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     ledger = out / "vimvol" / "ledger" / "predict"
     deadline = time.monotonic() + 120
-    while not list(ledger.glob("*/*.json")) and time.monotonic() < deadline:
+    while not list(ledger.glob("*/*.records")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
     err = process.communicate(timeout=120)[1]

@@ -10,6 +10,7 @@ from vimvol.engine.pool import SerialPool
 from vimvol.engine.run import Execution, run_stage
 from vimvol.errors import DiskFullError, IncompleteRunError, InputError
 from vimvol.geometry import Block
+from vimvol.io.objects import open_objects
 
 PLAN = plan_stage("count", (4, 4, 4), (1, 2, 2))
 
@@ -71,7 +72,7 @@ def run(task: Touch, ledger: Ledger, **options) -> Told:
 
 
 def test_every_block_runs_once_and_is_recorded(tmp_path: Path, folder: Path) -> None:
-    ledger = Ledger(str(tmp_path / "ledger"), "count", "k")
+    ledger = Ledger(open_objects(str(tmp_path / "ledger")), "count", "k")
     told = run(Touch(str(folder)), ledger)
     names = {block_name(block) for block in PLAN}
     assert calls(folder) == dict.fromkeys(names, 1)
@@ -82,7 +83,7 @@ def test_every_block_runs_once_and_is_recorded(tmp_path: Path, folder: Path) -> 
 
 
 def test_a_second_run_does_only_what_is_left(tmp_path: Path, folder: Path) -> None:
-    ledger = Ledger(str(tmp_path / "ledger"), "count", "k")
+    ledger = Ledger(open_objects(str(tmp_path / "ledger")), "count", "k")
     name = block_name(next(iter(PLAN)))
     with pytest.raises(IncompleteRunError, match="1 of 16 blocks failed for good"):
         run(Touch(str(folder), fail=name, times=9), ledger, retries=2)
@@ -94,7 +95,7 @@ def test_a_second_run_does_only_what_is_left(tmp_path: Path, folder: Path) -> No
 
 
 def test_a_passing_fault_is_tried_again(tmp_path: Path, folder: Path) -> None:
-    ledger = Ledger(str(tmp_path / "ledger"), "count", "k")
+    ledger = Ledger(open_objects(str(tmp_path / "ledger")), "count", "k")
     told = run(Touch(str(folder), fail=block_name(next(iter(PLAN))), times=1), ledger)
     assert told.count("retry") == 1
     assert len(ledger.done()) == 16
@@ -102,14 +103,14 @@ def test_a_passing_fault_is_tried_again(tmp_path: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("error", [InputError, DiskFullError])
 def test_what_no_retry_mends_ends_the_run_at_once(tmp_path: Path, folder: Path, error) -> None:
-    ledger = Ledger(str(tmp_path / "ledger"), "count", "k")
+    ledger = Ledger(open_objects(str(tmp_path / "ledger")), "count", "k")
     with pytest.raises(error, match="broken on purpose"):
         run(Touch(str(folder), fail=block_name(next(iter(PLAN))), times=9, error=error), ledger)
     assert sum(calls(folder).values()) == 1
 
 
 def test_records_of_another_key_are_forgotten_before_their_data_are_overwritten(tmp_path: Path, folder: Path) -> None:
-    first, second = (Ledger(str(tmp_path / "ledger"), "count", key) for key in "ab")
+    first, second = (Ledger(open_objects(str(tmp_path / "ledger")), "count", key) for key in "ab")
     run(Touch(str(folder)), first)
     second.begin()
     assert first.done() == set()
@@ -122,17 +123,19 @@ def test_the_window_bounds_what_is_in_flight(tmp_path: Path, folder: Path) -> No
     seen = []
 
     class Watching(SerialPool):
-        def next_done(self):
+        def next_done(self, timeout=None):
             seen.append(len(self._queue))
-            return super().next_done()
+            return super().next_done(timeout)
 
     pool = Watching()
-    run_stage(PLAN, Touch(str(folder)), Ledger(str(tmp_path), "count", "k"), Execution(pool, Told(), window=3))
+    run_stage(
+        PLAN, Touch(str(folder)), Ledger(open_objects(str(tmp_path)), "count", "k"), Execution(pool, Told(), window=3)
+    )
     assert max(seen) == 3
 
 
 def test_worker_processes_do_the_same_as_this_one(tmp_path: Path, folder: Path) -> None:
-    ledger = Ledger(str(tmp_path / "ledger"), "count", "k")
+    ledger = Ledger(open_objects(str(tmp_path / "ledger")), "count", "k")
     fail = block_name(next(iter(PLAN)))
     with open_cluster("local", 2) as pool:
         told = Told()

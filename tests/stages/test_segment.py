@@ -90,10 +90,12 @@ def test_2d_mode_keeps_slices_apart_and_ignores_tiles(sample: Path, tmp_path: Pa
 
 INTERRUPTED = """
 import os, sys
+from vimvol.engine import ledger
 from tests.support import small_config
 from vimvol.stages import segment, {module}
 from vimvol.stages.{module} import {task}
 
+ledger.SECONDS_BETWEEN_SEGMENTS = 0
 calls = 0
 original = {task}.__call__
 
@@ -128,7 +130,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     )
     assert killed.returncode == -signal.SIGKILL
     assert (read_manifest(str(out)) or {})["state"] == "running"
-    done = sorted((out / "vimvol" / "ledger" / module).glob("*/*.json"))
+    done = sorted((out / "vimvol" / "ledger" / module).glob("*/*.records"))
     assert len(done) == 2
     before = {path: path.stat().st_mtime_ns for path in done}
     segment_volume(f"{sample}:raw", str(out), small_config())

@@ -1,25 +1,44 @@
-"""What is done: one small file a block, written after the block's data.
+"""What is done: records of blocks, written by the client after the blocks' data are flushed.
 
-Records live under ``<folder>/<stage>/<key>/``; the key is a digest of all that determines the stage's result
-(configuration, weights, input, geometry, and the key of the stage before). One key a stage is kept: when a stage
-begins under a new key, the records of the old one go first, because its data are about to be overwritten.
+Records live under ``<stage>/<key>/``; the key is a digest of all that determines the stage's result (configuration,
+weights, input, geometry, and the key of the stage before). One key a stage is kept: when a stage begins under a new
+key, the records of the old one go first, because its data are about to be overwritten.
+
+The client learns of every block anyway, and one output has one client (see `vimvol.engine.lock`). So it writes what
+came in during the last second as one immutable object, a segment, and folds small segments into larger ones: no
+shared file is ever appended to, which NFS and object stores do not do safely, and a million records are some dozens
+of objects. A crash loses what was not yet written, at most a second of work, which is then repeated; a block is never
+skipped. A damaged segment counts as not written.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
-import os
-import shutil
+import logging
+import math
+import time
 import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from vimvol.errors import DiskFullError, StorageError
-from vimvol.geometry import Block
+import numpy as np
+import numpy.typing as npt
+
+from vimvol.engine.objects import Objects
+from vimvol.engine.segments import Segment, decode, encode, join_segments, make_segment
+from vimvol.geometry import Block, Grid, Index
+
+LOG = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_SEGMENTS = 1.0
+RECORDS_OF_SEGMENT = 4096
+"""A segment is written after this time or with this many records, whichever comes first."""
+SEGMENTS_TO_FOLD = 16
+"""Segments of one size that are folded into one of the next."""
+SUFFIX = ".records"
 
 
 def content_key(*parts: object) -> str:
@@ -28,87 +47,245 @@ def content_key(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
+def block_name(block: Block) -> str:
+    """Return the name under which a block is recorded, e.g. ``0-32_512-1024_0-512``."""
+    return "_".join(f"{begin}-{end}" for begin, end in zip(block.begin, block.end, strict=True))
+
+
 @dataclass(frozen=True)
 class Ledger:
     """The records of one stage.
 
     Attributes
     ----------
-    folder
-        Folder of all ledgers of a run.
+    objects
+        Where all ledgers of a run are kept.
     stage
         Name of the stage.
     key
         Digest of everything that determines the stage's result; see `content_key`.
+    unit
+        Voxels of one write unit of the stage's output, each of which a record vouches for: a later run may cut the
+        volume into other blocks and repeats nothing. None: a record vouches for exactly its block, since what the
+        block leaves is named after it.
     """
 
-    folder: str
+    objects: Objects
     stage: str
     key: str
+    unit: Index | None = None
 
     @property
-    def _path(self) -> Path:
-        return Path(self.folder) / self.stage / self.key
+    def folder(self) -> str:
+        """Folder of the records."""
+        return f"{self.stage}/{self.key}"
 
     def begin(self) -> None:
-        """Forget what was done under other keys, and be ready to record.
+        """Forget what was done under other keys and what is damaged; fold segments where earlier runs left many.
+
+        Only who holds the output's lock may call it.
 
         Raises
         ------
         StorageError
-            If the folder cannot be written.
+            If the storage fails.
         """
-        try:
-            stage = self._path.parent
-            if stage.is_dir():
-                for other in stage.iterdir():
-                    if other.name != self.key:
-                        shutil.rmtree(other)
-            self._path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"ledger {self._path} cannot be written ({error}); make the folder writable") from None
+        for other in self.objects.names(self.stage):
+            if other != self.key:
+                self.objects.remove(f"{self.stage}/{other}")
+        names = []
+        for name, segment in self._stored():
+            if segment is None:
+                self.objects.remove(name)
+            else:
+                names.append(name)
+        if len(names) > 4 * SEGMENTS_TO_FOLD:
+            self.fold(names)
+
+    def fold(self, names: Sequence[str]) -> str:
+        """Replace segments by one with all their records; return its name. A crash leaves doubles, no gap."""
+        parts = [decode(data) for name in names if (data := self.objects.get(name)) is not None]
+        merged = self.write(join_segments(parts))
+        for name in names:
+            self.objects.remove(name)
+        return merged
+
+    def write(self, segment: Segment) -> str:
+        """Store a segment; return its name.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be written.
+        """
+        name = f"{self.folder}/{uuid.uuid4().hex}{SUFFIX}"
+        self.objects.put(name, encode(segment))
+        return name
+
+    def recorder(self) -> Recorder:
+        """Return what takes down records: a context manager that has written all of them when it is left."""
+        return Recorder(self)
+
+    def record(self, block: Block, result: dict[str, Any]) -> None:
+        """Record one block as done, at once; call it after its data are written."""
+        self.write(make_segment([(block, False, result)]))
+
+    def segments(self) -> list[Segment]:
+        """Return all that is recorded and intact.
+
+        A run may fold segments meanwhile; then the reading starts again.
+        """
+        return [segment for _, segment in self._stored() if segment is not None]
+
+    def _stored(self) -> list[tuple[str, Segment | None]]:
+        """Return name and content of every segment; none for the content of a damaged one."""
+        for _ in range(20):
+            found: list[tuple[str, Segment | None]] = []
+            for name in self.objects.names(self.folder):
+                if not name.endswith(SUFFIX):
+                    continue
+                path = f"{self.folder}/{name}"
+                data = self.objects.get(path)
+                if data is None:
+                    break
+                try:
+                    found.append((path, decode(data)))
+                except ValueError as error:
+                    LOG.warning("%s: %s; its blocks are computed again", path, error)
+                    found.append((path, None))
+            else:
+                return found
+        return found
 
     def done(self) -> set[str]:
         """Return the names (see `block_name`) of all finished blocks."""
-        if not self._path.is_dir():
-            return set()
-        return {entry.name[:-5] for entry in os.scandir(self._path) if entry.name.endswith(".json")}
+        return {block_name(block) for block, _ in self.entries()}
+
+    def entries(self) -> Iterator[tuple[Block, dict[str, Any]]]:
+        """Yield every finished block and the small result that it recorded, one segment in memory at a time.
+
+        A block comes twice where a crash made it run twice.
+        """
+        for segment in self.segments():
+            for box, failed, result in zip(segment.boxes.tolist(), segment.failed, segment.results(), strict=True):
+                if not failed:
+                    yield Block(tuple(box[0]), tuple(box[1])), result
 
     def results(self) -> dict[str, dict[str, Any]]:
-        """Return the small result that every finished block recorded, by the block's name."""
-        return {name: json.loads((self._path / f"{name}.json").read_text()) for name in sorted(self.done())}
+        """Return the small result that every finished block recorded, by the block's name, sorted."""
+        found = {block_name(block): result for block, result in self.entries()}
+        return {name: found[name] for name in sorted(found)}
 
-    def record(self, block: Block, result: dict[str, Any]) -> None:
-        """Record a block as done; call it after its data are written.
+    def failures(self, blocks: Grid) -> list[tuple[Block, dict[str, Any]]]:
+        """Return the blocks that failed for good and are not done since, with what is known of the error."""
+        missing = self.missing(blocks)
+        found: dict[Block, dict[str, Any]] = {}
+        for segment in self.segments():
+            if not segment.failed.any():
+                continue
+            results = segment.results()
+            for i in np.flatnonzero(segment.failed):
+                begin, end = segment.boxes[i].tolist()
+                found[Block(tuple(begin), tuple(end))] = results[i]
+        return [(block, error) for block, error in sorted(found.items()) if missing(block)]
+
+    def missing(self, blocks: Grid) -> Callable[[Block], list[Block]]:
+        """Return a function from a block to those parts of it that are not done yet.
+
+        Parameters
+        ----------
+        blocks
+            The stage's output, cut into the blocks that the function will be asked about.
+
+        Returns
+        -------
+        callable
+            Gives no part for a finished block, the block itself for one not begun, and its single write units where
+            an earlier run with other blocks finished others of it.
+        """
+        done = [segment.boxes[~segment.failed] for segment in self.segments()]
+        boxes = np.concatenate([np.zeros((0, 2, len(blocks.shape)), np.int64), *done])
+        grid = blocks if self.unit is None else Grid(blocks.shape, self.unit)
+        if not len(boxes):
+            return lambda block: [block]
+        covered = _covered(grid, boxes, exactly=self.unit is None)
+
+        def parts(block: Block) -> list[Block]:
+            cells = tuple(slice(b // c, -(-e // c)) for b, e, c in zip(block.begin, block.end, grid.cell, strict=True))
+            state = covered[cells]
+            if state.all():
+                return []
+            if not state.any():
+                return [block]
+            first = np.array([cell.start for cell in cells])
+            return [grid.block(tuple((first + index).tolist())) for index in np.argwhere(~state)]
+
+        return parts
+
+
+class Recorder:
+    """Takes down records and writes them as segments, now and then; used by one thread."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._records: list[tuple[Block, bool, dict[str, Any]]] = []
+        self._sizes: list[list[str]] = [[], [], []]
+        self._last = -math.inf
+
+    def done(self, block: Block, result: dict[str, Any]) -> None:
+        """Take down a finished block, whose data are flushed."""
+        self._records.append((block, False, result))
+        self.write()
+
+    def failed(self, block: Block, error: dict[str, Any]) -> None:
+        """Take down a block that failed for good."""
+        self._records.append((block, True, error))
+        self.write()
+
+    def write(self, *, now: bool = False) -> None:
+        """Write what was taken down, if it is time.
 
         Raises
         ------
         StorageError
-            If the record cannot be written.
+            If it cannot be written; the records stay and are tried again with the next.
         """
-        target = self._path / f"{block_name(block)}.json"
-        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
-            with draft.open("w") as file:
-                json.dump(result, file)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
-            if os.name == "posix":  # elsewhere a folder cannot be opened
-                folder = os.open(self._path, os.O_RDONLY)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
-        except OSError as error:
-            kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
-            raise kind(
-                f"ledger record {target}: {error.strerror}; free space or write elsewhere, then run again"
-            ) from None
+        time_is_up = time.monotonic() - self._last >= SECONDS_BETWEEN_SEGMENTS
+        if not self._records or not (now or time_is_up or len(self._records) >= RECORDS_OF_SEGMENT):
+            return
+        self._sizes[0].append(self._ledger.write(make_segment(self._records)))
+        self._records.clear()
+        self._last = time.monotonic()
+        for small, large in zip(self._sizes, self._sizes[1:], strict=False):
+            if len(small) < SEGMENTS_TO_FOLD:
+                break
+            large.append(self._ledger.fold(small))
+            small.clear()
+
+    def __enter__(self) -> Recorder:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write what is left, whatever ended the stage."""
+        self.write(now=True)
 
 
-def block_name(block: Block) -> str:
-    """Return the name under which a block is recorded, e.g. ``0-32_512-1024_0-512``."""
-    return "_".join(f"{begin}-{end}" for begin, end in zip(block.begin, block.end, strict=True))
+def _covered(grid: Grid, boxes: npt.NDArray[np.int64], *, exactly: bool) -> npt.NDArray[np.bool_]:
+    """Tell which cells of a grid lie whole in one of the boxes (n, 2, rank), or, ``exactly``, are one of them."""
+    shape, cell = np.array(grid.shape), np.array(grid.cell)
+    boxes = np.unique(boxes, axis=0)
+    begin, end = boxes[:, 0], boxes[:, 1]
+    covered = np.zeros(grid.counts, bool)
+    # First and last cell that lie whole in a box; the last cell of an axis ends with the volume.
+    first, last = -(-begin // cell), np.where(end >= shape, grid.counts, end // cell)
+    if exactly:
+        same = (begin % cell == 0).all(axis=1) & (end == np.minimum(begin + cell, shape)).all(axis=1)
+        first, last = first[same], first[same] + 1
+    single = (last - first == 1).all(axis=1)
+    covered[tuple(first[single].T)] = True
+    for low, high in zip(first[~single].tolist(), last[~single].tolist(), strict=True):
+        covered[tuple(slice(b, e) for b, e in zip(low, high, strict=True))] = True
+    return covered

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import math
+import queue
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
@@ -11,11 +16,16 @@ import distributed
 
 from vimvol.errors import IncompleteRunError
 
+LOG = logging.getLogger(__name__)
+
 Resource = Literal["GPU", "CPU"]
 """What a call wants of the worker that computes it, in a cluster whose workers say what they have."""
 
 SHARE: Mapping[Resource, float] = {"GPU": 0.5, "CPU": 1}
 """How much of it one call takes: of two calls on a GPU one computes while the other reads or writes."""
+
+SECONDS_BETWEEN_LOOKS = 2.0
+"""Time between two looks at which worker computes what, from which a hung call is told."""
 
 
 class Pool(Protocol):
@@ -37,9 +47,28 @@ class Pool(Protocol):
         """Queue a call; return its ticket."""
         ...
 
-    def next_done(self) -> tuple[int, Any]:
-        """Wait for a call to end; return its ticket, and its result or the exception that it raised."""
+    def next_done(self, timeout: float | None = None) -> tuple[int, Any] | None:
+        """Wait for a call to end; return its ticket, and its result or the exception that it raised.
+
+        None if no call ended within ``timeout`` seconds.
+        """
         ...
+
+    def end_overdue(self, allowed: Callable[[int], float]) -> None:
+        """End calls that run for longer than ``allowed`` seconds for their ticket; their outcome is `OverdueError`."""
+        ...
+
+    def cancel(self) -> None:
+        """Forget all calls that have not ended."""
+        ...
+
+
+class OverdueError(Exception):
+    """A call took far longer than the others, and was ended together with its worker process."""
+
+
+class WorkerLostError(Exception):
+    """Every worker process that began a call died of it."""
 
 
 class SerialPool:
@@ -66,13 +95,23 @@ class SerialPool:
         self._queue.append((self._tickets, function, args))
         return self._tickets
 
-    def next_done(self) -> tuple[int, Any]:
-        """Run the oldest queued call."""
+    def next_done(self, timeout: float | None = None) -> tuple[int, Any] | None:
+        """Run the oldest queued call; without one, sleep for the timeout."""
+        if not self._queue:
+            time.sleep(timeout or 0)
+            return None
         ticket, function, args = self._queue.popleft()
         try:
             return ticket, function(*args)
         except Exception as error:
             return ticket, error
+
+    def end_overdue(self, allowed: Callable[[int], float]) -> None:
+        """Do nothing: who would ask while a call runs."""
+
+    def cancel(self) -> None:
+        """Forget what is queued."""
+        self._queue.clear()
 
 
 class DaskPool:
@@ -92,10 +131,14 @@ class DaskPool:
     def __init__(self, client: distributed.Client, slots: int, resources: Mapping[Resource, int] | None = None) -> None:
         self.slots = slots
         self._resources = dict(resources or {})
-        self._client = client
-        self._completed = distributed.as_completed(loop=client.loop)
-        self._tickets: dict[object, int] = {}
+        assert client.loop is not None  # a client that was started has one
+        self._client, self._loop = client, client.loop
+        self._arrived: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        self._futures: dict[int, distributed.Future[Any]] = {}
+        self._ended: dict[int, Exception] = {}
         self._count = 0
+        self._last_look = -math.inf
+        self._seen: dict[tuple[str, str], float] = {}
 
     def slots_for(self, resource: Resource | None) -> int:
         """Return how many calls that want this resource can run at the same time."""
@@ -112,11 +155,19 @@ class DaskPool:
         wanted = {resource: SHARE[resource]} if resource is not None and resource in self._resources else None
         # Earlier submissions first: blocks are read and written in the order of the storage.
         future = self._client.submit(function, *args, pure=False, priority=-self._count, resources=wanted)
-        self._tickets[future.key] = self._count
-        self._completed.add(future)
+        self._futures[self._count] = future
+        self._loop.add_callback(self._fetch, self._count, future)
         return self._count
 
-    def next_done(self) -> tuple[int, Any]:
+    async def _fetch(self, ticket: int, future: distributed.Future[Any]) -> None:
+        """Wait for a call in the client's event loop, and hand over its outcome."""
+        try:
+            outcome = await self._client.gather(future, asynchronous=True)
+        except (Exception, CancelledError, asyncio.CancelledError) as error:
+            outcome = error
+        self._arrived.put((ticket, outcome))
+
+    def next_done(self, timeout: float | None = None) -> tuple[int, Any] | None:
         """Wait for any call to end.
 
         Raises
@@ -124,16 +175,81 @@ class DaskPool:
         IncompleteRunError
             If the cluster went away.
         """
-        future = next(self._completed)
-        ticket = self._tickets.pop(future.key)
-        try:
-            if future.status == "cancelled":
-                raise CancelledError
-            error = future.exception()
-            return ticket, error if error is not None else future.result()
-        except (CancelledError, OSError):
+        while True:
+            try:
+                ticket, outcome = self._arrived.get(timeout=timeout)
+            except queue.Empty:
+                return None
+            if ticket in self._futures:
+                break
+        del self._futures[ticket]
+        if ticket in self._ended:
+            return ticket, self._ended.pop(ticket)
+        if isinstance(outcome, distributed.KilledWorker):
+            return ticket, WorkerLostError(_explain(outcome))
+        if isinstance(outcome, CancelledError | asyncio.CancelledError | OSError):
             raise IncompleteRunError(
                 "the Dask cluster went away; finished blocks are kept, run the same command again to go on"
-            ) from None
-        finally:
-            future.release()
+            )
+        return ticket, outcome
+
+    def end_overdue(self, allowed: Callable[[int], float]) -> None:
+        """End overdue calls and restart the worker processes that have them."""
+        now = time.monotonic()
+        if now - self._last_look < SECONDS_BETWEEN_LOOKS:
+            return
+        self._last_look = now
+        tickets = {future.key: ticket for ticket, future in self._futures.items()}
+        threads = self._client.nthreads()
+        held = {
+            (worker, key): math.ceil(len(keys) / max(1, threads.get(worker, 1)))
+            for worker, keys in self._client.processing().items()
+            for key in keys
+            if key in tickets
+        }
+        # What ended on a worker that does not answer any more waits there to be fetched.
+        pending = [future for future in self._futures.values() if future.status == "finished"]
+        if pending:
+            held |= {(worker, key): 1 for key, workers in self._client.who_has(pending).items() for worker in workers}
+        self._seen = {pair: self._seen.get(pair, now) for pair in held}
+        overdue = [
+            (worker, key)
+            for (worker, key), rounds in held.items()
+            if tickets[key] not in self._ended and now - self._seen[worker, key] > rounds * allowed(tickets[key])
+        ]
+        for worker, key in overdue:
+            seconds = now - self._seen[worker, key]
+            error = OverdueError(f"not finished after {seconds:.0f} s on {worker}, where others take far less")
+            self._end(tickets[key], error)
+        self._restart(sorted({worker for worker, _ in overdue}))
+
+    def _end(self, ticket: int, error: Exception) -> None:
+        self._ended[ticket] = error
+        self._client.cancel([self._futures[ticket]], force=True)
+        self._arrived.put((ticket, error))
+
+    def _restart(self, workers: list[str]) -> None:
+        """Start the processes of workers anew; one without a nanny is left out from now on."""
+        if not workers:
+            return
+        LOG.warning("restarting hung workers: %s", ", ".join(workers))
+        try:
+            self._client.restart_workers(workers, timeout=30, raise_for_error=False)
+        except ValueError:
+            self._client.retire_workers(workers, close_workers=True, remove=True)
+
+    def cancel(self) -> None:
+        """Take back all calls; one that runs already is not waited for."""
+        futures, self._futures, self._ended = list(self._futures.values()), {}, {}
+        if futures:
+            self._client.cancel(futures, force=True)
+
+
+def _explain(error: distributed.KilledWorker) -> str:
+    """Return the likely reason why workers died."""
+    limit = getattr(error.last_worker, "memory_limit", 0)
+    memory = f"its limit is {limit / 2**30:.1f} GiB" if limit else "no limit is set, so the system may have ended it"
+    return (
+        f"{error.allowed_failures + 1} worker processes died of it, most likely out of memory ({memory}); "
+        "give a worker more memory by fewer workers, or make run.block or output.shard smaller"
+    )

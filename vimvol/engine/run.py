@@ -1,23 +1,38 @@
-"""Runs the blocks of a stage: a sliding window of calls, retries, and a ledger of what is done."""
+"""Runs the blocks of a stage: a sliding window of calls, retries, deadlines, and a ledger of what is done."""
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import logging
+import pickle
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from vimvol.engine.ledger import Ledger, block_name
+from vimvol.engine.ledger import Ledger, Recorder
+from vimvol.engine.pace import Pace
 from vimvol.engine.plan import StagePlan
-from vimvol.engine.pool import Pool, Resource
+from vimvol.engine.pool import Pool, Resource, WorkerLostError
 from vimvol.errors import DiskFullError, IncompleteRunError, InputError
 from vimvol.geometry import Block
+
+LOG = logging.getLogger(__name__)
 
 BlockTask = Callable[[Block], dict[str, Any]]
 """Computes and writes one block; picklable; returns a small JSON-serialisable result for the ledger."""
 
 CALLS_PER_SLOT = 4
 """Calls in flight for every call that can run: enough that no worker waits, few enough to keep the scheduler small."""
+SECONDS_BEFORE_RETRY = 0.25
+"""Wait before a block is tried again, four times as long before every further try: storage may recover."""
+SECONDS_BETWEEN_CHECKS = 1.0
+NAMED = 5
+"""Blocks that failed for good which the last message names; the ledger has all."""
+HOPELESS = 20
+"""A stage ends early once this many blocks failed for good and none was finished."""
 
 
 class Progress(Protocol):
@@ -47,11 +62,15 @@ class Execution:
     progress
         Who is told.
     window
-        Blocks in flight; none: `CALLS_PER_SLOT` for each slot of the pool.
+        Calls in flight; none: `CALLS_PER_SLOT` for each slot of the pool.
     retries
         Times that a failed block is tried again before it is set aside.
     resource
         What the blocks want of a worker; none: any worker will do.
+    deadline
+        Seconds after which a block counts as hung; none: learned from the others, see `Pace.allowed`.
+    check
+        Asked now and then whether the run may go on; raises if not.
     """
 
     pool: Pool
@@ -59,73 +78,206 @@ class Execution:
     window: int | None = None
     retries: int = 2
     resource: Resource | None = None
+    deadline: float | None = None
+    check: Callable[[], None] = lambda: None
 
     def on(self, resource: Resource | None) -> Execution:
         """Return the same for blocks that want this resource."""
         return replace(self, resource=resource)
 
 
-def compute_block(task: BlockTask, ledger: Ledger, block: Block) -> None:
-    """Compute one block and record it: what every pool runs, on the machine that has the block."""
-    start = time.perf_counter()
-    result = task(block)
-    ledger.record(block, {"seconds": round(time.perf_counter() - start, 3), **result})
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one block: its small result or the error, and how long it took."""
+
+    seconds: float
+    result: dict[str, Any] | None
+    error: Exception | None = None
+    trace: str = ""
+
+
+def compute_blocks(task: BlockTask, blocks: Sequence[Block]) -> list[Outcome]:
+    """Compute blocks one after the other: what every pool runs, on the machine that has the blocks.
+
+    What a block raises is part of its outcome, and the next one goes on, except after errors that no other block
+    would escape.
+    """
+    outcomes = []
+    for block in blocks:
+        start = time.perf_counter()
+        try:
+            result, error, trace = task(block), None, ""
+        except Exception as raised:
+            result, error, trace = None, _portable(raised), traceback.format_exc(limit=-6)
+        outcomes.append(Outcome(time.perf_counter() - start, result, error, trace))
+        if isinstance(error, InputError | DiskFullError):
+            break
+    return outcomes
 
 
 def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execution) -> None:
     """Run every block of a stage that the ledger does not list yet.
 
-    A constant number of blocks is in flight. A block that fails is tried again, and set aside after
-    ``execution.retries`` more failures while the others go on.
+    A constant number of calls is in flight; where blocks are many and short, a call computes several. A block that
+    fails is tried again, and set aside after ``execution.retries`` more failures while the others go on. A block
+    that takes far longer than the others is ended together with its worker process, and counts as failed.
 
     Raises
     ------
     InputError, DiskFullError
         At once, if a block raises it: no other block would fare better.
     IncompleteRunError
-        At the end, if blocks failed for good; the message names the first.
+        At the end, if blocks failed for good; the message names the first, and the ledger has all.
     """
     ledger.begin()
-    done = ledger.done()
-    left = (block for block in plan if block_name(block) not in done)
-    pool, progress = execution.pool, execution.progress
-    finished = sum(block_name(block) in done for block in plan)
-    progress.stage(plan.name, len(plan), finished, plan.blocks.voxels)
-    window = execution.window or CALLS_PER_SLOT * pool.slots_for(execution.resource)
-
-    def submit(block: Block) -> int:
-        return pool.submit(compute_block, task, ledger, block, resource=execution.resource)
-
-    in_flight: dict[int, tuple[Block, int]] = {}
-    failed: list[tuple[Block, Exception]] = []
+    missing = ledger.missing(plan.blocks)
+    finished, left = 0, 0
+    for block in plan:
+        parts = len(missing(block))
+        left += parts
+        finished += not parts
+    execution.progress.stage(plan.name, finished + left, finished, plan.blocks.voxels)
+    todo = (part for block in plan for part in missing(block))
     try:
-        while True:
-            while len(in_flight) < window and (block := next(left, None)) is not None:
-                in_flight[submit(block)] = (block, 0)
-            if not in_flight:
-                break
-            ticket, outcome = pool.next_done()
-            block, failures = in_flight.pop(ticket)
-            if not isinstance(outcome, Exception):
-                progress.advance(1, block.size)
-            elif isinstance(outcome, InputError | DiskFullError):
-                raise outcome
-            elif failures < execution.retries:
-                progress.retry()
-                in_flight[submit(block)] = (block, failures + 1)
-            else:
-                failed.append((block, outcome))
+        with ledger.recorder() as recorder:
+            stage = _Stage(task, recorder, execution, todo, left)
+            stage.run()
     finally:
-        progress.finish()
-    if failed:
-        raise IncompleteRunError(_explain(plan, failed))
+        execution.pool.cancel()
+        execution.progress.finish()
+    if stage.failures:
+        raise IncompleteRunError(_summary(plan.name, finished + left, stage))
 
 
-def _explain(plan: StagePlan, failed: list[tuple[Block, Exception]]) -> str:
-    error = failed[0][1]
-    names = ", ".join(str(block) for block, _ in failed[:5]) + (", ..." if len(failed) > 5 else "")
-    reason = " ".join(str(error).split()) or type(error).__name__
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """Blocks that one call computes; of a call that failed before, there is one."""
+
+    blocks: tuple[Block, ...]
+    failures: int = 0
+
+
+class _Stage:
+    """The state of one stage while it runs."""
+
+    def __init__(
+        self, task: BlockTask, recorder: Recorder, execution: Execution, todo: Iterator[Block], left: int
+    ) -> None:
+        self._task, self._recorder, self._execution = task, recorder, execution
+        self._pool, self._todo, self._left = execution.pool, todo, left
+        self._pace = Pace(execution.deadline)
+        self._in_flight: dict[int, _Call] = {}
+        self._again: list[tuple[float, int, _Call]] = []
+        self._order = itertools.count()
+        self.finished = 0
+        self.failures = 0
+        self.named: list[tuple[Block, str]] = []
+
+    def run(self) -> None:
+        while True:
+            self._execution.check()
+            self._fill()
+            if not self._in_flight and not self._again:
+                return
+            if arrived := self._pool.next_done(self._patience()):
+                ticket, outcome = arrived
+                self._take(self._in_flight.pop(ticket), outcome)
+            self._recorder.write()
+            self._pool.end_overdue(lambda ticket: self._pace.allowed(len(self._in_flight[ticket].blocks)))
+
+    def _fill(self) -> None:
+        """Submit calls until the window is full: first those to be tried again, then new ones."""
+        window = self._execution.window or CALLS_PER_SLOT * self._pool.slots_for(self._execution.resource)
+        while len(self._in_flight) < window:
+            if self._again and self._again[0][0] <= time.monotonic():
+                call = heapq.heappop(self._again)[2]
+            else:
+                size = self._pace.blocks_of_call(self._left, window)
+                call = _Call(tuple(itertools.islice(self._todo, size)))
+                self._left -= len(call.blocks)
+            if not call.blocks:
+                return
+            ticket = self._pool.submit(compute_blocks, self._task, call.blocks, resource=self._execution.resource)
+            self._in_flight[ticket] = call
+
+    def _patience(self) -> float:
+        """Return for how many seconds to wait for the next call to end."""
+        if not self._again:
+            return SECONDS_BETWEEN_CHECKS
+        return min(SECONDS_BETWEEN_CHECKS, max(0.0, self._again[0][0] - time.monotonic()))
+
+    def _take(self, call: _Call, outcome: list[Outcome] | Exception) -> None:
+        """Record what became of the blocks of a call, and plan further tries."""
+        if isinstance(outcome, Exception):
+            self._lost(call, outcome)
+            return
+        voxels = done = 0
+        for block, each in zip(call.blocks, outcome, strict=False):
+            if each.error is not None or each.result is None:
+                self._failed(block, call.failures, each.error or TypeError("the block returned nothing"), each.trace)
+                continue
+            self._pace.learn(each.seconds)
+            self._recorder.done(block, {"seconds": round(each.seconds, 3), **each.result})
+            done, voxels = done + 1, voxels + block.size
+        self.finished += done
+        if done:
+            self._execution.progress.advance(done, voxels)
+
+    def _lost(self, call: _Call, error: Exception) -> None:
+        """Deal with a call of which nothing came back: by single blocks it shows which one is to blame."""
+        if len(call.blocks) > 1:
+            for block in call.blocks:
+                self._try_again(_Call((block,), call.failures))
+        elif isinstance(error, WorkerLostError):  # several workers died of it already
+            self._set_aside(call.blocks[0], call.failures + 1, error, "")
+        else:
+            self._failed(call.blocks[0], call.failures, error, "")
+
+    def _failed(self, block: Block, failures: int, error: Exception, trace: str) -> None:
+        if isinstance(error, InputError | DiskFullError):
+            raise error
+        if failures < self._execution.retries:
+            LOG.info("block %s: %s; tried again", block, _reason(error))
+            self._try_again(_Call((block,), failures + 1))
+        else:
+            self._set_aside(block, failures + 1, error, trace)
+
+    def _try_again(self, call: _Call) -> None:
+        self._execution.progress.retry()
+        wait = SECONDS_BEFORE_RETRY * 4 ** (call.failures - 1) if call.failures else 0.0
+        heapq.heappush(self._again, (time.monotonic() + wait, next(self._order), call))
+
+    def _set_aside(self, block: Block, attempts: int, error: Exception, trace: str) -> None:
+        reason = _reason(error)
+        self._recorder.failed(block, {"error": reason, "attempts": attempts, "trace": trace})
+        self.failures += 1
+        if len(self.named) < NAMED:
+            self.named.append((block, reason))
+        if self.failures == HOPELESS and not self.finished:
+            self._todo = iter(())
+            self._again.clear()
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that reaches another process as it is, or one that tells the same."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(_reason(error))
+    return error
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _summary(name: str, total: int, stage: _Stage) -> str:
+    blocks = ", ".join(str(block) for block, _ in stage.named) + (", ..." if stage.failures > NAMED else "")
+    rest = "the others are kept" if stage.finished else "none was finished, so the stage ended early"
+    if stage.failures < HOPELESS and not stage.finished:
+        rest = "finished blocks are kept"
     return (
-        f"stage {plan.name}: {len(failed)} of {len(plan)} blocks failed for good ({names}); the first with "
-        f"{type(error).__name__}: {reason}; the others are kept, run the same command again to try these"
+        f"stage {name}: {stage.failures} of {total} blocks failed for good ({blocks}); the first with "
+        f"{stage.named[0][1]}; {rest}, run the same command again to try these"
     )

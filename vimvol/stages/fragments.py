@@ -102,7 +102,7 @@ def run_fragments(job: Job, execution: Execution) -> None:
     plan, ledger = job.plan("fragments"), job.ledger("fragments")
     run_stage(plan, FragmentsBlock(job), ledger, execution)
     counts = np.zeros(len(job.fragment_tiles), np.uint64)
-    for result in ledger.results().values():
+    for _, result in ledger.entries():
         for tile, count in result["counts"].items():
             counts[int(tile)] = count
     offsets = np.concatenate([np.zeros(1, np.uint64), np.cumsum(counts)])

@@ -15,6 +15,7 @@ from vimvol.geometry import Grid, Index, round_up
 from vimvol.infer.predictor import Standardization
 from vimvol.infer.tiles import Tiling
 from vimvol.io import Level, Volume
+from vimvol.io.objects import open_objects
 
 FORMAT = 1
 """Version of what the stages write; part of every key, raised when a stage computes something else."""
@@ -147,10 +148,15 @@ class Job:
         tile, block = self.fragment_tiles.cell, self.config.run.block or self.shard
         return plan_stage(stage, self.shape, tile, [round_up(b, t) for b, t in zip(block, tile, strict=True)])
 
-    def ledger(self, stage: str) -> Ledger:
-        """Return the ledger of a stage."""
+    def ledger(self, stage: str, unit: Index | None = None) -> Ledger:
+        """Return the ledger of a stage; ``unit`` is the shard of an output that nothing but its blocks' data depend on.
+
+        Without it a record vouches for exactly its block, see `Ledger.unit`.
+        """
         kind = stage.split(" ")[0]
-        return Ledger(f"{self.results if kind in AGGLOMERATION else self.work}/ledger", stage, self.keys[kind])
+        unit = self.shard if kind in ("predict", "fragments", "write") else unit
+        folder = f"{self.results if kind in AGGLOMERATION else self.work}/ledger"
+        return Ledger(open_objects(folder), stage, self.keys[kind], unit)
 
     @cached_property
     def keys(self) -> dict[str, str]:

@@ -61,4 +61,5 @@ def run_pyramid(job: Job, execution: Execution, *, labels: bool) -> None:
     for number, level in enumerate(job.levels[1:], start=1):
         _, shard = storage_shapes(level.shape, job.chunk, job.shard)
         stage = f"{name} {number}"
-        run_stage(job.plan(stage, level.shape, shard), PyramidBlock(job, number, labels), job.ledger(stage), execution)
+        plan, ledger = job.plan(stage, level.shape, shard), job.ledger(stage, shard)
+        run_stage(plan, PyramidBlock(job, number, labels), ledger, execution)

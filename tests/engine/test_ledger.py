@@ -1,0 +1,161 @@
+import itertools
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vimvol.engine import ledger as module
+from vimvol.engine.ledger import Ledger, block_name
+from vimvol.engine.segments import decode, encode, join_segments, make_segment
+from vimvol.geometry import Block, Grid
+from vimvol.io.objects import open_objects
+
+BLOCKS = Grid((8, 8, 8), (2, 4, 4))
+UNIT = (2, 2, 4)
+
+
+def make(folder: Path, key: str = "k", unit: tuple[int, ...] | None = None) -> Ledger:
+    return Ledger(open_objects(str(folder)), "stage", key, unit)
+
+
+def blocks_of(grid: Grid) -> list[Block]:
+    return [grid.block(index) for index in grid]
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.records"))
+
+
+def test_records_come_back_with_their_results(tmp_path: Path) -> None:
+    with make(tmp_path).recorder() as recorder:
+        for number, block in enumerate(blocks_of(BLOCKS)):
+            recorder.done(block, {"number": number, "counts": {"3": 4}})
+    results = make(tmp_path).results()
+    assert [results[block_name(b)]["number"] for b in blocks_of(BLOCKS)] == list(range(16))
+    assert results[block_name(BLOCKS.block((1, 0, 1)))]["counts"] == {"3": 4}
+
+
+def test_records_are_few_objects_and_all_are_there_after_folding(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_SEGMENTS", 0)
+    grid = Grid((1, 20, 20), (1, 1, 1))
+    with make(tmp_path).recorder() as recorder:
+        for block in blocks_of(grid):
+            recorder.done(block, {"at": list(block.begin)})
+    assert len(files(tmp_path)) <= 3 * module.SEGMENTS_TO_FOLD
+    entries = list(make(tmp_path).entries())
+    assert len(entries) == 400
+    assert all(result["at"] == list(block.begin) for block, result in entries)
+
+
+def test_what_many_short_runs_left_is_folded_by_the_next(tmp_path: Path) -> None:
+    ledger = make(tmp_path)
+    for block in blocks_of(Grid((1, 10, 7), (1, 1, 1))):
+        ledger.record(block, {})
+    assert len(files(tmp_path)) == 70
+    ledger.begin()
+    assert len(files(tmp_path)) == 1
+    assert len(ledger.done()) == 70
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "empty", "garbage"])
+def test_a_damaged_segment_is_noted_and_its_blocks_count_as_not_done(tmp_path: Path, caplog, harm: str) -> None:
+    ledger = make(tmp_path)
+    first, second = blocks_of(BLOCKS)[:2]
+    ledger.record(first, {})
+    (path,) = files(tmp_path)
+    ledger.record(second, {})
+    data = path.read_bytes()
+    harmed = {
+        "cut": data[:-7],
+        "flip": data[:40] + bytes([data[40] ^ 1]) + data[41:],
+        "empty": b"",
+        "garbage": b"x" * 99,
+    }
+    path.write_bytes(harmed[harm])
+    with caplog.at_level(logging.WARNING):
+        assert ledger.done() == {block_name(second)}
+    assert path.name in caplog.text
+    ledger.begin()
+    assert not path.exists()
+    assert ledger.missing(BLOCKS)(first) == [first]
+    assert ledger.missing(BLOCKS)(second) == []
+
+
+def test_a_draft_that_a_crash_left_is_no_segment(tmp_path: Path) -> None:
+    ledger = make(tmp_path)
+    ledger.record(BLOCKS.block((0, 0, 0)), {})
+    (path,) = files(tmp_path)
+    path.with_name(f".{path.name}.0123").write_bytes(path.read_bytes()[:50])
+    assert len(ledger.done()) == 1
+
+
+@given(data=st.data())
+def test_write_units_that_other_blocks_finished_are_not_repeated(tmp_path_factory, data) -> None:
+    """Compared voxel by voxel with what the records cover."""
+    shape = (6, 10, 9)
+    unit = data.draw(st.tuples(*(st.integers(1, 4) for _ in shape)))
+    before, now = (Grid(shape, tuple(u * data.draw(st.integers(1, 3)) for u in unit)) for _ in range(2))
+    finished = data.draw(st.sets(st.sampled_from(list(before))))
+    ledger = make(tmp_path_factory.mktemp("ledger"), unit=unit)
+    done = np.zeros(shape, bool)
+    with ledger.recorder() as recorder:
+        for index in finished:
+            recorder.done(before.block(index), {})
+            done[before.block(index).slices] = True
+    missing = ledger.missing(now)
+    again = np.zeros(shape, int)
+    for block in blocks_of(now):
+        for part in missing(block):
+            assert block.contains(part)
+            again[part.slices] += 1
+    np.testing.assert_array_equal(again, ~done)
+
+
+def test_without_a_unit_a_record_vouches_for_exactly_its_block(tmp_path: Path) -> None:
+    ledger = make(tmp_path)
+    ledger.record(BLOCKS.block((0, 0, 0)), {})
+    assert ledger.missing(BLOCKS)(BLOCKS.block((0, 0, 0))) == []
+    for cell in itertools.product((1, 2, 4), (2, 4, 8), (2, 4, 8)):
+        grid = Grid(BLOCKS.shape, cell)
+        if grid != BLOCKS:
+            assert all(ledger.missing(grid)(block) == [block] for block in blocks_of(grid))
+
+
+def test_a_failure_stands_until_the_block_is_done(tmp_path: Path) -> None:
+    ledger = make(tmp_path, unit=UNIT)
+    first, second = blocks_of(BLOCKS)[:2]
+    with ledger.recorder() as recorder:
+        recorder.failed(first, {"error": "OSError: broken", "attempts": 3})
+        recorder.done(second, {})
+    assert ledger.done() == {block_name(second)}
+    assert ledger.failures(BLOCKS) == [(first, {"error": "OSError: broken", "attempts": 3})]
+    assert ledger.missing(BLOCKS)(first) == [first]
+    ledger.record(first, {})
+    assert ledger.failures(BLOCKS) == []
+
+
+def test_another_key_forgets_what_was_done(tmp_path: Path) -> None:
+    first, second = (make(tmp_path, key) for key in "ab")
+    first.record(BLOCKS.block((0, 0, 0)), {})
+    second.begin()
+    assert first.done() == set()
+
+
+def test_what_ends_a_stage_leaves_no_record_unwritten(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), make(tmp_path).recorder() as recorder:  # noqa: PT012 - what is tested
+        for block in blocks_of(BLOCKS)[:5]:
+            recorder.done(block, {})
+        raise KeyboardInterrupt
+    assert len(make(tmp_path).done()) == 5
+
+
+def test_segments_survive_joining_and_encoding() -> None:
+    records = [(block, i % 3 == 0, {"i": i}) for i, block in enumerate(blocks_of(BLOCKS))]
+    joined = join_segments([make_segment(records[:5]), make_segment(records[5:])])
+    back = decode(encode(joined))
+    assert back.results() == [{"i": i} for i in range(16)]
+    np.testing.assert_array_equal(back.failed, [state for _, state, _ in records])
+    np.testing.assert_array_equal(back.boxes, [(b.begin, b.end) for b, _, _ in records])
