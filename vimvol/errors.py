@@ -31,6 +31,10 @@ class OutputExistsError(InputError):
     """The output is there already, and nobody asked to overwrite or continue it."""
 
 
+class OutputBusyError(InputError):
+    """Another run writes the output."""
+
+
 class MissingExtraError(InputError):
     """An optional dependency is not installed."""
 

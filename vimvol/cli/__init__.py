@@ -7,11 +7,11 @@ from types import FrameType
 
 import typer
 
-from vimvol.cli import segmenting, agglomerating, scoring, training, looking  # isort: skip - the order in which help lists them
+from vimvol.cli import segmenting, standing, agglomerating, scoring, training, looking  # isort: skip - the order in which help lists them
 from vimvol.cli.app import app
 from vimvol.errors import VimvolError
 
-__all__ = ["agglomerating", "app", "looking", "main", "scoring", "segmenting", "training"]
+__all__ = ["agglomerating", "app", "looking", "main", "scoring", "segmenting", "standing", "training"]
 
 INTERRUPTED = 130
 

@@ -39,6 +39,7 @@ RECORDS_OF_SEGMENT = 4096
 SEGMENTS_TO_FOLD = 16
 """Segments of one size that are folded into one of the next."""
 SUFFIX = ".records"
+PLAN = "plan.json"
 
 
 def content_key(*parts: object) -> str:
@@ -50,6 +51,34 @@ def content_key(*parts: object) -> str:
 def block_name(block: Block) -> str:
     """Return the name under which a block is recorded, e.g. ``0-32_512-1024_0-512``."""
     return "_".join(f"{begin}-{end}" for begin, end in zip(block.begin, block.end, strict=True))
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """How far a stage is.
+
+    Attributes
+    ----------
+    blocks, voxels
+        Of the whole stage.
+    done
+        Voxels of finished blocks.
+    failures
+        Blocks that failed for good and are not done since, and why.
+    written
+        When the last record was written, in seconds since 1970 by the clock of the client; for the reader alone.
+    """
+
+    blocks: int
+    voxels: int
+    done: int
+    failures: dict[Block, str]
+    written: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block is done."""
+        return self.done >= self.voxels
 
 
 @dataclass(frozen=True)
@@ -101,6 +130,32 @@ class Ledger:
                 names.append(name)
         if len(names) > 4 * SEGMENTS_TO_FOLD:
             self.fold(names)
+
+    def describe(self, blocks: int, voxels: int) -> None:
+        """Note of what the stage consists of, for `progress`: blocks, and voxels of all of them."""
+        data = json.dumps({"blocks": blocks, "voxels": voxels}).encode()
+        if self.objects.get(f"{self.folder}/{PLAN}") != data:
+            self.objects.put(f"{self.folder}/{PLAN}", data)
+
+    def progress(self) -> StageProgress | None:
+        """Return how far the stage is; none if it was not begun under this key."""
+        plan = self.objects.get(f"{self.folder}/{PLAN}")
+        if plan is None:
+            return None
+        segments = self.segments()
+        total = json.loads(plan)
+        boxes = [segment.boxes[~segment.failed] for segment in segments if not segment.failed.all()]
+        unique = np.unique(np.concatenate(boxes), axis=0) if boxes else np.zeros((0, 2, 1), np.int64)
+        voxels = int(np.prod(unique[:, 1] - unique[:, 0], axis=1).sum())
+        failures: dict[Block, str] = {}
+        for segment in segments:
+            results = segment.results() if segment.failed.any() else []
+            for i in np.flatnonzero(segment.failed):
+                begin, end = segment.boxes[i]
+                if not ((unique[:, 0] <= begin) & (unique[:, 1] >= end)).all(axis=1).any():
+                    failures[Block(tuple(begin.tolist()), tuple(end.tolist()))] = str(results[i].get("error", ""))
+        written = max((segment.written for segment in segments), default=0.0)
+        return StageProgress(total["blocks"], total["voxels"], voxels, dict(sorted(failures.items())), written)
 
     def fold(self, names: Sequence[str]) -> str:
         """Replace segments by one with all their records; return its name. A crash leaves doubles, no gap."""
@@ -175,19 +230,6 @@ class Ledger:
         """Return the small result that every finished block recorded, by the block's name, sorted."""
         found = {block_name(block): result for block, result in self.entries()}
         return {name: found[name] for name in sorted(found)}
-
-    def failures(self, blocks: Grid) -> list[tuple[Block, dict[str, Any]]]:
-        """Return the blocks that failed for good and are not done since, with what is known of the error."""
-        missing = self.missing(blocks)
-        found: dict[Block, dict[str, Any]] = {}
-        for segment in self.segments():
-            if not segment.failed.any():
-                continue
-            results = segment.results()
-            for i in np.flatnonzero(segment.failed):
-                begin, end = segment.boxes[i].tolist()
-                found[Block(tuple(begin), tuple(end))] = results[i]
-        return [(block, error) for block, error in sorted(found.items()) if missing(block)]
 
     def missing(self, blocks: Grid) -> Callable[[Block], list[Block]]:
         """Return a function from a block to those parts of it that are not done yet.

@@ -131,11 +131,13 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
     """
     ledger.begin()
     missing = ledger.missing(plan.blocks)
-    finished, left = 0, 0
+    finished = left = blocks = voxels = 0
     for block in plan:
         parts = len(missing(block))
         left += parts
         finished += not parts
+        blocks, voxels = blocks + 1, voxels + block.size
+    ledger.describe(blocks, voxels)
     execution.progress.stage(plan.name, finished + left, finished, plan.blocks.voxels)
     todo = (part for block in plan for part in missing(block))
     try:

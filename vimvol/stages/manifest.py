@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vimvol.errors import OutputExistsError, StorageError
+from vimvol.stages.ownership import holds_nothing_but_a_lock
 
 PACKAGES = ("vimvol", "torch", "zarr", "distributed", "bioimage-cpp", "numpy")
 
@@ -30,7 +31,7 @@ def read_manifest(out: str) -> dict[str, Any] | None:
         If something is there that vimvol did not make.
     """
     path = manifest_path(out)
-    if not Path(out).exists() or (Path(out).is_dir() and not any(Path(out).iterdir())):
+    if not Path(out).exists() or holds_nothing_but_a_lock(out):
         return None
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from vimvol.engine import lock
 from vimvol.errors import OutputExistsError
 from vimvol.geometry import Index
 from vimvol.io import storage_shapes
@@ -129,10 +130,11 @@ def _foreign_nodes(job: Job) -> list[str]:
 
 
 def _remove_own_nodes(job: Job) -> None:
-    """Remove everything but the manifest, by which the output is known as one of vimvol."""
+    """Remove everything but the manifest, by which the output is known as one of vimvol, and the lock."""
     manifest = manifest_path(job.out)
+    kept = (manifest, manifest.parent, manifest.with_name(lock.NAME))
     for path in [*_listed(Path(job.out)), *_listed(manifest.parent)]:
-        if path in (manifest, manifest.parent):
+        if path in kept:
             continue
         if path.is_dir():
             shutil.rmtree(path)

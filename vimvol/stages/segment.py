@@ -30,6 +30,7 @@ from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import Job, Network
 from vimvol.stages.manifest import write_manifest
 from vimvol.stages.output import check_output, claim_output, new_manifest
+from vimvol.stages.ownership import lock_of, owned
 from vimvol.stages.predict import PredictBlock
 from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.solve import run_solve
@@ -222,11 +223,17 @@ def _finished(job: Job, cluster: str, overwrite: bool, progress: Progress, comma
     manifest = check_output(job, new_manifest(job, command), overwrite)
     if manifest["state"] == "complete":
         return manifest
-    with open_cluster(cluster, job.config.run.workers) as pool:
+    lock_of(job.out).refuse_if_held()
+    with open_cluster(cluster, job.config.run.workers) as pool, owned(job.out) as lock:
+        # Another run may have written the output since.
+        manifest = check_output(job, new_manifest(job, command), overwrite)
         claim_output(job, manifest)
-        manifest |= _run(job, Execution(pool, progress, job.config.run.window, job.config.run.retries))
-    manifest |= {"state": "complete", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    write_manifest(job.out, manifest)
+        run = job.config.run
+        manifest |= _run(
+            job, Execution(pool, progress, run.window, run.retries, deadline=run.deadline, check=lock.check)
+        )
+        manifest |= {"state": "complete", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        write_manifest(job.out, manifest)
     return manifest
 
 

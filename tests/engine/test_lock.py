@@ -1,0 +1,129 @@
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from vimvol.engine import lock as module
+from vimvol.engine.lock import NAME, Holder, Lock, is_alive, read_holder
+from vimvol.errors import IncompleteRunError, OutputBusyError
+from vimvol.io.objects import FolderObjects, open_objects
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> FolderObjects:
+    return open_objects(str(tmp_path))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT", 0.05)
+    monkeypatch.setattr(module, "WATCH", 1.0)
+    monkeypatch.setattr(module, "SETTLE", 0.2)
+
+
+def write(objects: FolderObjects, holder: Holder) -> None:
+    objects.put(NAME, json.dumps(asdict(holder)).encode())
+
+
+def test_a_second_run_is_refused_in_one_line_that_says_who(objects) -> None:
+    with Lock(objects, "out.zarr"):
+        holder = read_holder(objects)
+        with pytest.raises(OutputBusyError) as refused, Lock(objects, "out.zarr"):
+            pass
+        with pytest.raises(OutputBusyError):
+            Lock(objects, "out.zarr").refuse_if_held()
+    text = str(refused.value)
+    assert "\n" not in text
+    assert all(str(part) in text for part in ("out.zarr", holder.user, holder.host, holder.pid, holder.since))
+    assert objects.names("") == []
+    with Lock(objects, "out.zarr"):
+        pass
+
+
+def test_the_lock_of_a_killed_process_of_this_machine_is_taken_over(objects, quick) -> None:
+    script = (
+        "import os, sys\nfrom vimvol.engine.lock import Lock\nfrom vimvol.io.objects import open_objects\n"
+        "with Lock(open_objects(sys.argv[1]), 'out'): os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", script, objects.folder], check=False)
+    holder = read_holder(objects)
+    assert holder is not None
+    assert is_alive(holder) is False
+    with Lock(objects, "out"):
+        assert read_holder(objects).token != holder.token
+
+
+def test_a_process_that_only_has_the_same_number_is_not_the_holder(objects, quick) -> None:
+    write(objects, replace(Holder.this_process(), born="1"))
+    with Lock(objects, "out"):
+        pass
+
+
+def test_a_run_elsewhere_is_alive_while_its_number_grows(objects, quick) -> None:
+    elsewhere = replace(Holder.this_process(), machine="another")
+    write(objects, elsewhere)
+    end = threading.Event()
+
+    def beat() -> None:
+        number = 0
+        while not end.wait(0.1):
+            number += 1
+            write(objects, replace(elsewhere, beat=number))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(OutputBusyError), Lock(objects, "out"):
+            pass
+    finally:
+        end.set()
+        thread.join()
+    with Lock(objects, "out"):  # it stands still now
+        assert read_holder(objects).token != elsewhere.token
+
+
+@pytest.mark.parametrize("left", [b"", b"{", b"[]", b'{"token": 1}'])
+def test_a_lock_that_cannot_be_made_out_is_taken_over_after_a_while(objects, quick, left: bytes) -> None:
+    objects.put(NAME, left)
+    with Lock(objects, "out"):
+        assert read_holder(objects) is not None
+
+
+def test_who_lost_the_lock_stops_and_leaves_it_to_the_other(objects, quick) -> None:
+    with Lock(objects, "out") as lock:
+        lock.check()
+        write(objects, replace(Holder.this_process(), machine="another"))
+        time.sleep(0.5)
+        with pytest.raises(IncompleteRunError, match="another run took over"):
+            lock.check()
+    assert read_holder(objects).machine == "another"
+
+
+def test_of_many_that_take_over_at_once_one_holds_the_lock(objects, quick) -> None:
+    write(objects, replace(Holder.this_process(), born="1"))
+    held, most, guard = 0, [], threading.Lock()
+
+    def run() -> None:
+        nonlocal held
+        try:
+            with Lock(objects, "out"):
+                with guard:
+                    held += 1
+                    most.append(held)
+                time.sleep(0.5)
+                with guard:
+                    held -= 1
+        except OutputBusyError:
+            pass
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]

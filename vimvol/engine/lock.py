@@ -1,0 +1,242 @@
+"""Whose an output is: one run at a time writes it.
+
+The lock is a small object in the output that names the run that holds it. A run on the same machine is alive if its
+process is; of a run elsewhere its heartbeat tells, a number that grows every `BEAT` seconds. Whoever wants the lock
+watches the number for a while instead of comparing times, so it does not matter what any clock says.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import platform
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+from vimvol.engine.objects import Objects
+from vimvol.errors import IncompleteRunError, OutputBusyError, StorageError
+
+LOG = logging.getLogger(__name__)
+
+NAME = "lock"
+BEAT = 10.0
+WATCH = 60.0
+"""Seconds without a beat after which a run on another machine counts as dead."""
+SETTLE = 1.0
+"""Seconds after which, of several that take over a lock at once, the last one to have written it holds it."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock.
+
+    Attributes
+    ----------
+    token
+        Different for every run.
+    user, host, pid
+        For the reader.
+    since
+        Local time at which the run began, for the reader.
+    machine
+        Tells machines apart, and containers and boots of one.
+    born
+        When the process began, in a unit of the machine; a process that got the same number later differs.
+    beat
+        Grows while the run is alive.
+    """
+
+    token: str
+    user: str
+    host: str
+    pid: int
+    since: str
+    machine: str
+    born: str
+    beat: int = 0
+
+    @classmethod
+    def this_process(cls) -> Holder:
+        """Return what this process enters."""
+        pid = os.getpid()
+        since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        return cls(uuid.uuid4().hex, _user(), platform.node(), pid, since, _machine(), _born(pid) or "")
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host}, process {self.pid}, since {self.since}"
+
+
+def read_holder(objects: Objects) -> Holder | None:
+    """Return who holds the lock; none if nobody does or it cannot be made out."""
+    data = objects.get(NAME)
+    try:
+        return None if data is None else Holder(**json.loads(data))
+    except (ValueError, TypeError):
+        return None
+
+
+def is_alive(holder: Holder) -> bool | None:
+    """Tell whether the process of a holder is there; none where that cannot be seen from this machine."""
+    if holder.machine != _machine() or os.name != "posix":
+        return None
+    return _born(holder.pid) == holder.born
+
+
+class Lock:
+    """The lock of one output: a context manager that holds it.
+
+    Parameters
+    ----------
+    objects
+        Where the lock is kept.
+    output
+        Name of the output, for messages.
+
+    Raises
+    ------
+    OutputBusyError
+        On entering, if a run that is alive holds it.
+    """
+
+    def __init__(self, objects: Objects, output: str) -> None:
+        self._objects, self._output = objects, output
+        self._me = Holder.this_process()
+        self._lost = False
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
+
+    def refuse_if_held(self) -> None:
+        """Refuse at once where a run on this machine holds the lock.
+
+        Raises
+        ------
+        OutputBusyError
+            If so.
+        """
+        holder = read_holder(self._objects)
+        if holder is not None and is_alive(holder):
+            raise self._busy(holder)
+
+    def check(self) -> None:
+        """Make sure that the lock is still held.
+
+        Raises
+        ------
+        IncompleteRunError
+            If another run took it over, because this one was stopped for so long that it seemed dead.
+        """
+        if self._lost:
+            raise IncompleteRunError(
+                f"another run took over {self._output} while this one stood still, so this one ends; what is finished "
+                "is kept, and the other run goes on from there"
+            )
+
+    def __enter__(self) -> Lock:
+        """Take the lock."""
+        while not self._objects.create(NAME, self._bytes()):
+            before = self._objects.get(NAME)
+            holder = read_holder(self._objects)
+            if before is None:
+                continue
+            alive = is_alive(holder) if holder is not None else None
+            if alive or (alive is None and self._beats(before)):
+                raise self._busy(holder)
+            if self._objects.get(NAME) != before:
+                continue
+            LOG.warning("%s: a run that ended without a word held it (%s); going on", self._output, holder or "unknown")
+            self._objects.put(NAME, self._bytes())
+            time.sleep(SETTLE)
+            now = read_holder(self._objects)
+            if now is None or now.token != self._me.token:
+                raise self._busy(now)
+            break
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the lock back."""
+        self._end.set()
+        self._thread.join()
+        holder = read_holder(self._objects)
+        if holder is not None and holder.token == self._me.token:
+            self._objects.remove(NAME)
+
+    def _beats(self, before: bytes) -> bool:
+        """Watch whether a lock changes, for as long as a run elsewhere may take for a beat."""
+        LOG.warning("%s: looking for %.0f s whether the run that holds it elsewhere is alive", self._output, WATCH)
+        end = time.monotonic() + WATCH
+        while time.monotonic() < end:
+            time.sleep(min(1.0, WATCH / 10))
+            if self._objects.get(NAME) != before:
+                return True
+        return False
+
+    def _beat(self) -> None:
+        while not self._end.wait(BEAT):
+            try:
+                holder = read_holder(self._objects)
+                if holder is None or holder.token != self._me.token:
+                    self._lost = True
+                    return
+                self._me = replace(self._me, beat=self._me.beat + 1)
+                self._objects.put(NAME, self._bytes())
+            except StorageError as error:  # a later beat may succeed
+                LOG.info("%s", error)
+
+    def _bytes(self) -> bytes:
+        return json.dumps(asdict(self._me)).encode()
+
+    def _busy(self, holder: Holder | None) -> OutputBusyError:
+        return OutputBusyError(
+            f"{self._output} is being written by another run ({holder or 'unknown'}), so two would mix; wait for it, "
+            "stop it, or choose another output"
+        )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user without a name
+        return str(os.getuid())
+
+
+def _machine() -> str:
+    """Return what tells machines apart by which processes are seen: another container sees others."""
+    parts = [platform.node()]
+    for path in (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")):
+        try:
+            parts.append(str(path.readlink()) if path.is_symlink() else path.read_text().strip())
+        except OSError:
+            parts.append(f"{uuid.getnode():x}")
+    return "/".join(parts)
+
+
+def _born(pid: int) -> str | None:
+    """Return when a process began; none where there is none, or only what its parent has to take notice of."""
+    try:
+        # After the name, which may hold anything, in parentheses: the state first, the time of birth as number 20.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return None if Path("/proc/self").exists() else _signalled(pid)
+    except OSError:
+        return _signalled(pid)
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _signalled(pid: int) -> str | None:
+    """Return an empty text for a process that there is, where the system tells no more."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return ""

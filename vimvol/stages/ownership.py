@@ -1,0 +1,46 @@
+"""One run at a time writes an output."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from vimvol.engine.lock import NAME, Lock
+from vimvol.io.objects import open_objects
+from vimvol.io.storage import is_url
+
+
+def lock_of(out: str) -> Lock:
+    """Return the lock of an output, not yet taken."""
+    return Lock(open_objects(f"{out}/vimvol"), out)
+
+
+@contextlib.contextmanager
+def owned(out: str) -> Iterator[Lock]:
+    """Hold the lock of an output; what was made for nothing but the lock is removed again.
+
+    Raises
+    ------
+    OutputBusyError
+        If another run holds it.
+    """
+    try:
+        with lock_of(out) as lock:
+            yield lock
+    finally:
+        if not is_url(out):
+            with contextlib.suppress(OSError):  # they are not empty
+                (Path(out) / "vimvol").rmdir()
+                Path(out).rmdir()
+
+
+def holds_nothing_but_a_lock(out: str) -> bool:
+    """Tell whether an output is a folder in which there is nothing, or only what a run that was killed locked."""
+    root = Path(out)
+    if not root.is_dir() or {path.name for path in root.iterdir()} - {"vimvol"}:
+        return False
+    own = root / "vimvol"
+    return not own.exists() or (
+        own.is_dir() and all(path.name == NAME or path.name.startswith(f".{NAME}.") for path in own.iterdir())
+    )

@@ -1,0 +1,154 @@
+"""How far an output is, stage by stage, from its manifest and ledgers alone; nothing is computed or written."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vimvol.config import SegmentConfig
+from vimvol.engine.ledger import Ledger
+from vimvol.engine.lock import is_alive, read_holder
+from vimvol.errors import InputError, VimvolError
+from vimvol.io import open_volume
+from vimvol.io.objects import open_objects
+from vimvol.io.storage import absolute
+from vimvol.stages.manifest import differences, read_manifest
+
+State = Literal["done", "running", "failed", "stale", "missing"]
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How far one stage is.
+
+    Attributes
+    ----------
+    name
+        Name of the stage.
+    state
+        ``done``; ``running``: begun and not done, whether a run is at it or was stopped; ``failed``: begun, and some
+        blocks failed for good; ``stale``: made with other settings or from another input; ``missing``: not begun.
+    blocks
+        Blocks in all; 0 where the stage was not begun.
+    share
+        Finished share of the voxels, 0..1.
+    failures
+        Blocks that failed for good, as text, and why.
+    age
+        Seconds since the last record by the clocks of the two machines; none without one.
+    """
+
+    name: str
+    state: State
+    blocks: int = 0
+    share: float = 0.0
+    failures: tuple[tuple[str, str], ...] = ()
+    age: float | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far an output is.
+
+    Attributes
+    ----------
+    out
+        Path of the output.
+    stages
+        In the order in which they run.
+    complete
+        Whether every stage is done for the input and settings asked about.
+    holder
+        Who is writing it, as text; empty if nobody is.
+    notes
+        What is stale, and why.
+    """
+
+    out: str
+    stages: tuple[StageStatus, ...]
+    complete: bool
+    holder: str
+    notes: tuple[str, ...]
+
+
+def status(out: str, config: SegmentConfig | None = None) -> Status:
+    """Tell how far an output is.
+
+    Parameters
+    ----------
+    out
+        Path of the OME-Zarr.
+    config
+        Settings that the output is compared with; none: those that it was begun with.
+
+    Raises
+    ------
+    InputError
+        If there is no output of vimvol, or the input that it was made from is gone and ``config`` is given.
+    """
+    out = absolute(out)
+    manifest = read_manifest(out)
+    if manifest is None:
+        raise InputError(f"{out} holds nothing yet; begin it with vimvol segment")
+    keys, notes = dict(manifest["keys"]), []
+    if config is not None:
+        wanted, changes = _keys_of(out, manifest, config)
+        notes += [f"other settings: {change}" for change in changes[:5]]
+    else:
+        wanted = keys
+    if changed := _changed_input(manifest):
+        wanted, notes = dict.fromkeys(keys, ""), [*notes, changed]
+    objects = open_objects(f"{out}/vimvol/ledger")
+    begun = objects.names("")
+    stages = []
+    for name, key in keys.items():
+        levels = [folder for folder in begun if folder.split(" ")[0] == name]
+        folders = sorted(levels, key=lambda folder: (len(folder), folder)) or [name]
+        stages += [_stage(Ledger(objects, folder, key), stale=wanted.get(name) != key) for folder in folders]
+    holder = read_holder(open_objects(f"{out}/vimvol"))
+    text = ""
+    if holder is not None:
+        there = {True: "", False: ", which has ended", None: ", on another machine"}[is_alive(holder)]
+        text = f"{holder}{there}"
+    complete = manifest["state"] == "complete" and not any(stage.state == "stale" for stage in stages)
+    return Status(out, tuple(stages), complete, text, tuple(notes))
+
+
+def _stage(ledger: Ledger, *, stale: bool) -> StageStatus:
+    found = ledger.progress()
+    if found is None:
+        other = ledger.objects.names(ledger.stage)
+        return StageStatus(ledger.stage, "stale" if other else "missing")
+    failures = tuple((str(block), error) for block, error in found.failures.items())
+    if stale:
+        state: State = "stale"
+    elif found.complete:
+        state = "done"
+    else:
+        state = "failed" if failures else "running"
+    age = max(0.0, time.time() - found.written) if found.written else None
+    share = found.done / found.voxels if found.voxels else 1.0
+    return StageStatus(ledger.stage, state, found.blocks, share, failures, age)
+
+
+def _keys_of(out: str, manifest: dict[str, Any], config: SegmentConfig) -> tuple[dict[str, str], list[str]]:
+    """Return the keys that a run with these settings would have, and what is different."""
+    from vimvol.stages.segment import prepare
+
+    source, dataset = manifest["input"]["path"], manifest["input"]["dataset"]
+    job = prepare(f"{source}:{dataset}" if dataset else source, out, config)
+    return job.keys, differences(manifest["config"], config.model_dump(mode="json", exclude={"run"}))
+
+
+def _changed_input(manifest: dict[str, Any]) -> str:
+    """Return what happened to the input, as a note; empty if nothing did."""
+    source, dataset = manifest["input"]["path"], manifest["input"]["dataset"]
+    settings = manifest["config"]["input"]
+    try:
+        volume = open_volume(
+            f"{source}:{dataset}" if dataset else source, axes=settings["axes"], voxel_size=settings["voxel_size"]
+        )
+    except VimvolError:
+        return ""  # it may be gone for good, or not reachable from here; what is made of it stays good
+    return "" if volume.identity() == manifest["input"]["identity"] else f"the input {source} has changed"
