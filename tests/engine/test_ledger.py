@@ -26,7 +26,7 @@ def blocks_of(grid: Grid) -> list[Block]:
 
 
 def failures(ledger: Ledger) -> dict[Block, str]:
-    ledger.describe(len(BLOCKS), BLOCKS.voxels)
+    ledger.describe(BLOCKS, len(BLOCKS), BLOCKS.voxels)
     found = ledger.progress()
     assert found is not None
     return found.failures
@@ -62,7 +62,7 @@ def test_what_many_short_runs_left_is_folded_by_the_next(tmp_path: Path) -> None
     for block in blocks_of(Grid((1, 10, 7), (1, 1, 1))):
         ledger.record(block, {})
     assert len(files(tmp_path)) == 70
-    ledger.begin()
+    ledger.begin(BLOCKS)
     assert len(files(tmp_path)) == 1
     assert len(ledger.done()) == 70
 
@@ -85,7 +85,7 @@ def test_a_damaged_segment_is_noted_and_its_blocks_count_as_not_done(tmp_path: P
     with caplog.at_level(logging.WARNING):
         assert ledger.done() == {block_name(second)}
     assert path.name in caplog.text
-    ledger.begin()
+    ledger.begin(BLOCKS)
     assert not path.exists()
     assert ledger.missing(BLOCKS)(first) == [first]
     assert ledger.missing(BLOCKS)(second) == []
@@ -131,6 +131,19 @@ def test_without_a_unit_a_record_vouches_for_exactly_its_block(tmp_path: Path) -
             assert all(ledger.missing(grid)(block) == [block] for block in blocks_of(grid))
 
 
+def test_other_blocks_begin_anew_where_a_record_vouches_for_exactly_its_block(tmp_path: Path) -> None:
+    other = Grid(BLOCKS.shape, (4, 4, 4))
+    for unit, left in ((None, 0), (UNIT, 1)):
+        ledger = make(tmp_path, unit=unit)
+        ledger.begin(BLOCKS)
+        ledger.describe(BLOCKS, len(BLOCKS), BLOCKS.voxels)
+        ledger.record(BLOCKS.block((0, 0, 0)), {})
+        ledger.begin(BLOCKS)
+        assert len(ledger.done()) == 1
+        ledger.begin(other)
+        assert len(ledger.done()) == left
+
+
 def test_a_failure_stands_until_the_block_is_done(tmp_path: Path) -> None:
     ledger = make(tmp_path, unit=UNIT)
     first, second = blocks_of(BLOCKS)[:2]
@@ -147,7 +160,7 @@ def test_a_failure_stands_until_the_block_is_done(tmp_path: Path) -> None:
 def test_another_key_forgets_what_was_done(tmp_path: Path) -> None:
     first, second = (make(tmp_path, key) for key in "ab")
     first.record(BLOCKS.block((0, 0, 0)), {})
-    second.begin()
+    second.begin(BLOCKS)
     assert first.done() == set()
 
 

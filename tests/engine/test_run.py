@@ -112,7 +112,7 @@ def test_what_no_retry_mends_ends_the_run_at_once(tmp_path: Path, folder: Path, 
 def test_records_of_another_key_are_forgotten_before_their_data_are_overwritten(tmp_path: Path, folder: Path) -> None:
     first, second = (Ledger(open_objects(str(tmp_path / "ledger")), "count", key) for key in "ab")
     run(Touch(str(folder)), first)
-    second.begin()
+    second.begin(PLAN.blocks)
     assert first.done() == set()
     run(Touch(str(folder)), first)
     assert set(calls(folder).values()) == {2}
@@ -123,9 +123,9 @@ def test_the_window_bounds_what_is_in_flight(tmp_path: Path, folder: Path) -> No
     seen = []
 
     class Watching(SerialPool):
-        def next_done(self, timeout=None):
+        def next_done(self):
             seen.append(len(self._queue))
-            return super().next_done(timeout)
+            return super().next_done()
 
     pool = Watching()
     run_stage(

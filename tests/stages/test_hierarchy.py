@@ -5,6 +5,7 @@ from tests.stages.neurites import neurite_graph, store_graph
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.run import Execution
 from vimvol.geometry import Block
+from vimvol.io.objects import open_objects
 from vimvol.report.progress import silent
 from vimvol.segment.multicut.division import UNIT, CostTable, merge_costs, solve_table
 from vimvol.stages import hierarchy as module
@@ -29,7 +30,7 @@ def best(graph, tmp_path_factory):
 def climbed(hierarchy, levels=None, capacity=0, workers=0):
     with open_cluster("local", workers) as pool:
         execution = Execution(pool, silent())
-        return climb(hierarchy, "key", f"{hierarchy.folder}/ledger", capacity, levels, execution)
+        return climb(hierarchy, "key", open_objects(f"{hierarchy.folder}/ledger"), capacity, levels, execution)
 
 
 def partition(hierarchy, top):

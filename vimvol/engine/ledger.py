@@ -109,9 +109,10 @@ class Ledger:
         """Folder of the records."""
         return f"{self.stage}/{self.key}"
 
-    def begin(self) -> None:
+    def begin(self, blocks: Grid) -> None:
         """Forget what was done under other keys and what is damaged; fold segments where earlier runs left many.
 
+        Without a `unit`, records of other blocks than these are forgotten, too: nobody will ask for what they left.
         Only who holds the output's lock may call it.
 
         Raises
@@ -122,6 +123,8 @@ class Ledger:
         for other in self.objects.names(self.stage):
             if other != self.key:
                 self.objects.remove(f"{self.stage}/{other}")
+        if self.unit is None and (plan := self._plan()) is not None and plan["cell"] != list(blocks.cell):
+            self.objects.remove(self.folder)
         names = []
         for name, segment in self._stored():
             if segment is None:
@@ -131,19 +134,27 @@ class Ledger:
         if len(names) > 4 * SEGMENTS_TO_FOLD:
             self.fold(names)
 
-    def describe(self, blocks: int, voxels: int) -> None:
-        """Note of what the stage consists of, for `progress`: blocks, and voxels of all of them."""
-        data = json.dumps({"blocks": blocks, "voxels": voxels}).encode()
-        if self.objects.get(f"{self.folder}/{PLAN}") != data:
-            self.objects.put(f"{self.folder}/{PLAN}", data)
+    def describe(self, blocks: Grid, count: int, voxels: int) -> None:
+        """Note what the stage consists of: how many of the blocks, and the voxels of all these."""
+        plan = {"cell": list(blocks.cell), "blocks": count, "voxels": voxels}
+        if self._plan() != plan:
+            self.objects.put(f"{self.folder}/{PLAN}", json.dumps(plan).encode())
+
+    def _plan(self) -> dict[str, Any] | None:
+        """Return what `describe` noted; none where it did not."""
+        data = self.objects.get(f"{self.folder}/{PLAN}")
+        try:
+            plan: dict[str, Any] | None = None if data is None else json.loads(data)
+        except ValueError:
+            return None
+        return plan
 
     def progress(self) -> StageProgress | None:
         """Return how far the stage is; none if it was not begun under this key."""
-        plan = self.objects.get(f"{self.folder}/{PLAN}")
-        if plan is None:
+        total = self._plan()
+        if total is None:
             return None
         segments = self.segments()
-        total = json.loads(plan)
         boxes = [segment.boxes[~segment.failed] for segment in segments if not segment.failed.all()]
         unique = np.unique(np.concatenate(boxes), axis=0) if boxes else np.zeros((0, 2, 1), np.int64)
         voxels = int(np.prod(unique[:, 1] - unique[:, 0], axis=1).sum())

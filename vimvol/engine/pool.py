@@ -47,11 +47,12 @@ class Pool(Protocol):
         """Queue a call; return its ticket."""
         ...
 
-    def next_done(self, timeout: float | None = None) -> tuple[int, Any] | None:
-        """Wait for a call to end; return its ticket, and its result or the exception that it raised.
+    def next_done(self) -> tuple[int, Any]:
+        """Wait for a call to end; return its ticket, and its result or the exception that it raised."""
+        ...
 
-        None if no call ended within ``timeout`` seconds.
-        """
+    def next_within(self, seconds: float) -> tuple[int, Any] | None:
+        """Do the same, but return none if no call ends within so many seconds."""
         ...
 
     def end_overdue(self, allowed: Callable[[int], float]) -> None:
@@ -95,11 +96,15 @@ class SerialPool:
         self._queue.append((self._tickets, function, args))
         return self._tickets
 
-    def next_done(self, timeout: float | None = None) -> tuple[int, Any] | None:
-        """Run the oldest queued call; without one, sleep for the timeout."""
-        if not self._queue:
-            time.sleep(timeout or 0)
-            return None
+    def next_within(self, seconds: float) -> tuple[int, Any] | None:
+        """Run the oldest queued call, however long it takes; without one, sleep."""
+        if self._queue:
+            return self.next_done()
+        time.sleep(seconds)
+        return None
+
+    def next_done(self) -> tuple[int, Any]:
+        """Run the oldest queued call."""
         ticket, function, args = self._queue.popleft()
         try:
             return ticket, function(*args)
@@ -167,7 +172,7 @@ class DaskPool:
             outcome = error
         self._arrived.put((ticket, outcome))
 
-    def next_done(self, timeout: float | None = None) -> tuple[int, Any] | None:
+    def next_done(self) -> tuple[int, Any]:
         """Wait for any call to end.
 
         Raises
@@ -176,8 +181,20 @@ class DaskPool:
             If the cluster went away.
         """
         while True:
+            if arrived := self.next_within(3600):
+                return arrived
+
+    def next_within(self, seconds: float) -> tuple[int, Any] | None:
+        """Wait for any call to end, but not for long.
+
+        Raises
+        ------
+        IncompleteRunError
+            If the cluster went away.
+        """
+        while True:
             try:
-                ticket, outcome = self._arrived.get(timeout=timeout)
+                ticket, outcome = self._arrived.get(timeout=seconds)
             except queue.Empty:
                 return None
             if ticket in self._futures:

@@ -129,15 +129,15 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
     IncompleteRunError
         At the end, if blocks failed for good; the message names the first, and the ledger has all.
     """
-    ledger.begin()
+    ledger.begin(plan.blocks)
     missing = ledger.missing(plan.blocks)
-    finished = left = blocks = voxels = 0
+    finished = left = count = voxels = 0
     for block in plan:
         parts = len(missing(block))
         left += parts
         finished += not parts
-        blocks, voxels = blocks + 1, voxels + block.size
-    ledger.describe(blocks, voxels)
+        count, voxels = count + 1, voxels + block.size
+    ledger.describe(plan.blocks, count, voxels)
     execution.progress.stage(plan.name, finished + left, finished, plan.blocks.voxels)
     todo = (part for block in plan for part in missing(block))
     try:
@@ -181,7 +181,7 @@ class _Stage:
             self._fill()
             if not self._in_flight and not self._again:
                 return
-            if arrived := self._pool.next_done(self._patience()):
+            if arrived := self._pool.next_within(self._patience()):
                 ticket, outcome = arrived
                 self._take(self._in_flight.pop(ticket), outcome)
             self._recorder.write()

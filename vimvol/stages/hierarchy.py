@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vimvol.engine.ledger import Ledger, block_name, content_key
+from vimvol.engine.objects import Objects
 from vimvol.engine.plan import StagePlan
 from vimvol.engine.run import Execution, run_stage
 from vimvol.geometry import Block, Grid, Index
@@ -263,7 +264,7 @@ class LevelReport:
 
 
 def climb(
-    hierarchy: Hierarchy, key: str, ledgers: str, capacity: int, levels: int | None, execution: Execution
+    hierarchy: Hierarchy, key: str, ledgers: Objects, capacity: int, levels: int | None, execution: Execution
 ) -> list[LevelReport]:
     """Reduce the graph until few enough edges are left, or no further.
 
@@ -274,7 +275,7 @@ def climb(
     key
         Digest of all that determines the tables of edges; see `vimvol.engine.ledger`.
     ledgers
-        Folder of all ledgers.
+        Where all ledgers are kept.
     capacity
         Edges that may be left.
     levels

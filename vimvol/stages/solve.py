@@ -102,7 +102,7 @@ def run_solve(job: Job, execution: Execution) -> dict[str, Any]:
     reports = [whole]
     if levels or (levels is None and whole.edges > capacity):
         _check_divisible(job, whole.edges)
-        reports = climb(hierarchy, costs.key, costs.folder, capacity, levels, execution)
+        reports = climb(hierarchy, costs.key, costs.objects, capacity, levels, execution)
     if levels is None and reports[-1].edges > capacity:
         raise ConfigError(
             f"agglomerate.memory = {job.config.agglomerate.memory} holds {capacity} edges, and {reports[-1].edges} are "

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from vimvol.config import SegmentConfig
 from vimvol.engine.ledger import Ledger
 from vimvol.engine.lock import is_alive, read_holder
+from vimvol.engine.objects import Objects
 from vimvol.errors import InputError, VimvolError
 from vimvol.io import open_volume
 from vimvol.io.objects import open_objects
@@ -105,7 +106,10 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
     for name, key in keys.items():
         levels = [folder for folder in begun if folder.split(" ")[0] == name]
         folders = sorted(levels, key=lambda folder: (len(folder), folder)) or [name]
-        stages += [_stage(Ledger(objects, folder, key), stale=wanted.get(name) != key) for folder in folders]
+        stale = wanted.get(name) != key
+        if name == "solve":  # what a large graph needs besides has keys that follow from those of the stages
+            stages += _further(objects, {folder for folder in begun if folder.split(" ")[0] not in keys}, stale=stale)
+        stages += [_stage(Ledger(objects, folder, key), stale=stale) for folder in folders]
     holder = read_holder(open_objects(f"{out}/vimvol"))
     text = ""
     if holder is not None:
@@ -113,6 +117,11 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
         text = f"{holder}{there}"
     complete = manifest["state"] == "complete" and not any(stage.state == "stale" for stage in stages)
     return Status(out, tuple(stages), complete, text, tuple(notes))
+
+
+def _further(objects: Objects, folders: set[str], *, stale: bool) -> list[StageStatus]:
+    found = [_stage(Ledger(objects, f, key), stale=stale) for f in folders for key in objects.names(f)[:1]]
+    return sorted(found, key=lambda stage: (-(stage.age or 0.0), stage.name))
 
 
 def _stage(ledger: Ledger, *, stale: bool) -> StageStatus:
