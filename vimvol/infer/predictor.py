@@ -63,8 +63,33 @@ class Standardization:
         return scaled
 
 
+@dataclass(slots=True)
+class Fallbacks:
+    """What it took to predict a block beyond what was configured.
+
+    Attributes
+    ----------
+    halved
+        Times that the batch was halved because memory ran out. The bytes may differ by this from a run that had the
+        memory: kernels chosen for another batch may round otherwise.
+    float32
+        Tiles that were computed in float32, since bfloat16 gave values that are not finite.
+    """
+
+    halved: int = 0
+    float32: int = 0
+
+    def nonzero(self) -> dict[str, int]:
+        """Return the counts that are not 0, by name."""
+        counts = {"halved": self.halved, "float32_tiles": self.float32}
+        return {name: count for name, count in counts.items() if count}
+
+
 class Predictor:
     """A network on its device.
+
+    It heals what can be healed: a batch that does not fit the memory is halved for the rest of the block, and a tile
+    that is not finite in bfloat16 is computed in float32.
 
     Parameters
     ----------
@@ -93,6 +118,7 @@ class Predictor:
         tiling: Tiling,
         standardization: Standardization,
         channels: int,
+        fallbacks: Fallbacks | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Predict the boundaries of a block.
 
@@ -110,6 +136,15 @@ class Predictor:
             From intensities to network input.
         channels
             Output channels of the network.
+        fallbacks
+            Counts what it took.
+
+        Raises
+        ------
+        MemoryError
+            If not even one tile fits the memory.
+        FloatingPointError
+            If the network returns values that are not finite in float32.
 
         Returns
         -------
@@ -117,6 +152,7 @@ class Predictor:
             (c, z, y, x) probabilities of the block, 0..255 for 0..1.
         """
         result = np.zeros((channels, *block.shape), np.uint8)
+        call = _Call(fallbacks or Fallbacks(), self._batch)
         for indices in _batched(tiling.grid.overlapping(block), self._batch):
             inputs = np.zeros((self._batch, 1, *tiling.window), np.float32)
             for i, index in enumerate(indices):
@@ -125,20 +161,71 @@ class Predictor:
                 plane = Block((z, *origin.begin[1:]), (z + 1, *origin.end[1:]))
                 cut = cut_mirrored(raw[z - origin.begin[0]], plane, window)
                 inputs[i, 0] = standardization.apply(cut, z)
-            outputs = self._forward(inputs)
+            outputs = self._forward(inputs, len(indices), call)
             for i, index in enumerate(indices):
                 _paste(result, block, outputs[i], tiling, index)
         return result
 
-    def _forward(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        batch = torch.from_numpy(inputs).to(self._device)
-        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
-            logits = self._model(batch)
-        probabilities = torch.sigmoid(logits.float())
-        if not bool(torch.isfinite(probabilities).all()):
-            raise FloatingPointError("the network returned values that are not finite")
-        scaled: npt.NDArray[np.uint8] = (probabilities * 255).round().to(torch.uint8).cpu().numpy()
+    def _forward(self, inputs: npt.NDArray[np.float32], used: int, call: _Call) -> npt.NDArray[np.uint8]:
+        """Return probabilities (B, C, Y, X), 0..255, of a batch of which the first ``used`` tiles are wanted."""
+        parts: list[torch.Tensor] = []
+        while (begin := sum(len(part) for part in parts)) < used:
+            part = torch.from_numpy(inputs[begin : begin + call.batch])
+            try:
+                parts.append(self._probabilities(part, min(used - begin, len(part)), call.fallbacks))
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                call.batch //= 2
+                call.fallbacks.halved += 1
+            else:
+                continue
+            # Not in the handler, where the error holds on to what was allocated.
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            if not call.batch:
+                y, x = inputs.shape[-2:]
+                raise MemoryError(
+                    f"a single tile of {y} x {x} voxels does not fit the memory of {self._device}; give a smaller "
+                    "predict.tile, or fewer workers"
+                )
+        scaled: npt.NDArray[np.uint8] = torch.cat(parts).numpy()
         return scaled
+
+    @torch.inference_mode()
+    def _probabilities(self, tiles: torch.Tensor, used: int, fallbacks: Fallbacks) -> torch.Tensor:
+        """Return probabilities (B, C, Y, X) uint8, 0..255, in main memory."""
+        batch = tiles.to(self._device)
+        logits = self._logits(batch, bfloat16=self._bfloat16)
+        finite = torch.isfinite(logits[:used]).flatten(1).all(1)
+        if not bool(finite.all()) and self._bfloat16:
+            exact = self._logits(batch, bfloat16=False)
+            logits[:used][~finite] = exact[:used][~finite]
+            fallbacks.float32 += int((~finite).sum())
+            finite = torch.isfinite(logits[:used]).flatten(1).all(1)
+        if not bool(finite.all()):
+            raise FloatingPointError("the network returned values that are not finite, in float32, too")
+        return (torch.sigmoid(logits) * 255).round().to(torch.uint8).cpu()
+
+    def _logits(self, batch: torch.Tensor, *, bfloat16: bool) -> torch.Tensor:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
+            logits: torch.Tensor = self._model(batch).float()
+        return logits
+
+
+@dataclass(slots=True)
+class _Call:
+    """What one call of `Predictor.predict_block` carries from batch to batch; two may run in one process."""
+
+    fallbacks: Fallbacks
+    batch: int
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error means that memory of the device or of the host ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(text in str(error) for text in ("DefaultCPUAllocator: can't allocate memory", "out of memory"))
 
 
 def region_for(block: Block, tiling: Tiling) -> Block:

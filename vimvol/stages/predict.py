@@ -8,7 +8,7 @@ from typing import Any
 
 from vimvol.errors import InputError
 from vimvol.geometry import Block
-from vimvol.infer.predictor import Predictor, region_for, resolve_device
+from vimvol.infer.predictor import Fallbacks, Predictor, region_for, resolve_device
 from vimvol.io.arrays import write_box
 from vimvol.models import load_checkpoint
 from vimvol.stages.job import Job
@@ -36,6 +36,9 @@ class PredictBlock:
         predictor = _predictor(network.checkpoint, network.digest, settings.device, settings.precision, settings.batch)
         origin = region_for(block, job.tiling)
         raw = job.source.read(origin)
-        boundaries = predictor.predict_block(raw, origin, block, job.tiling, job.standardization, network.channels)
+        fallbacks = Fallbacks()
+        boundaries = predictor.predict_block(
+            raw, origin, block, job.tiling, job.standardization, network.channels, fallbacks
+        )
         write_box(job.boundaries, Block((0, *block.begin), (network.channels, *block.end)), boundaries)
-        return {}
+        return {**fallbacks.nonzero()}
