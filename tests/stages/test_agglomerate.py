@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import digest, small_config
 from tests.test_cli import run  # noqa: F401 - a fixture
-from vimvol.engine import run as engine
+from vimvol.engine.ledger import Recorder
 from vimvol.errors import ConfigError, InputError, OutputExistsError
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box
@@ -25,15 +25,16 @@ def out(reference: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Blocks computed, by stage."""
+    """Blocks computed and recorded, by stage."""
     computed: dict[str, int] = {}
-    original = engine.compute_block
+    original = Recorder.done
 
-    def count(task, ledger, block):
-        computed[ledger.stage] = computed.get(ledger.stage, 0) + 1
-        return original(task, ledger, block)
+    def count(self, block, result):
+        stage = self._ledger.stage
+        computed[stage] = computed.get(stage, 0) + 1
+        return original(self, block, result)
 
-    monkeypatch.setattr(engine, "compute_block", count)
+    monkeypatch.setattr(Recorder, "done", count)
     return computed
 
 

@@ -22,6 +22,7 @@ from vimvol.segment.multicut.division import BYTES_PER_EDGE, merge_costs, solve_
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import SEGMENTATION, Job
 from vimvol.stages.manifest import differences, provenance, read_manifest
+from vimvol.stages.ownership import lock_of, owned
 from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.segment import prepare, segment_volume
 from vimvol.stages.solve import all_costs, run_solve, solver_of
@@ -177,10 +178,12 @@ def _beside(job: Job, cluster: str, progress: Progress, command: str) -> dict[st
     path = Path(job.results) / "run.json"
     if Path(job.labels).exists() and not path.is_file():
         raise OutputExistsError(f"{job.labels} is there, and vimvol did not make it; choose another --name")
-    with open_cluster(cluster, job.config.run.workers) as pool:
+    run = job.config.run
+    lock_of(job.out).refuse_if_held()
+    with open_cluster(cluster, run.workers) as pool, owned(job.out) as lock:
         _note(path, {"state": "running", "name": job.name})
         create_labels(job.out, job.name, chunk=job.chunk, shard=job.shard)
-        execution = Execution(pool, progress, job.config.run.window, job.config.run.retries)
+        execution = Execution(pool, progress, run.window, run.retries, deadline=run.deadline, check=lock.check)
         # does nothing unless the blocks of the run were others
         run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution)
         result = run_solve(job, execution)
