@@ -1,13 +1,14 @@
-"""Commands on the graph of a finished run: ``agglomerate``."""
+"""Commands on a finished run: ``agglomerate`` and ``qa``."""
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Annotated
 
 import typer
 
-from vimvol.cli.app import Overrides, app
+from vimvol.cli.app import Overrides, app, write_text
 
 
 @app.command()
@@ -45,3 +46,39 @@ def agglomerate(
         typer.echo(f"gap           {result.gap:.3%} of the energy of the whole graph, {result.best:,.1f}")
     typer.echo(f"{result.segments} segments in {result.seconds:.0f} s")
     typer.echo(f"segmentation  {result.labels}")
+
+
+@app.command()
+def qa(
+    out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="Finished output of `vimvol segment`.")],
+    name: Annotated[str, typer.Option(help="Label image to check.")] = "segmentation",
+    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the result, too.")] = None,
+) -> None:
+    """Look for seams: segments that end where blocks meet, and what shifted blocks change. Exit code 1 if there are."""
+    from vimvol.report.table import print_rows
+    from vimvol.stages.qa import check_seams
+
+    result = check_seams(out, name=name)
+    rows = [
+        [
+            f"{plane['axis']} every {plane['step']}",
+            plane["what"],
+            f"{plane['segments']:,}",
+            f"{plane['rate']:.2%}",
+            f"{plane['interior']:.2%}",
+            f"{plane['p']:.1g}",
+            "pass" if plane["passed"] else "FAIL",
+        ]
+        for plane in result["planes"]
+    ]
+    print_rows(["planes", "what meets", "segments", "end there", "end near it", "p", "verdict"], rows)
+    if result["shifted"] is not None:
+        shifted = result["shifted"]
+        verdict = "pass" if shifted["passed"] else "FAIL"
+        typer.echo(f"shifted tiles VOI {shifted['shifted']:.3f} bits, same tiles {shifted['same']:.3f}: {verdict}")
+    if result["worst"] is not None:
+        typer.echo(f"worst place   {result['worst']['picture']}")
+    if json_file is not None:
+        write_text(json_file, json.dumps(result, indent=2) + "\n")
+    if not result["passed"]:
+        raise typer.Exit(1)

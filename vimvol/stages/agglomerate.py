@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vimvol.config import SegmentConfig, load_config
+from vimvol.config import SegmentConfig, load_config, parse_config
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.run import Execution, Progress, run_stage
 from vimvol.errors import ConfigError, InputError, OutputExistsError
@@ -108,7 +108,7 @@ def agglomerate(
     start = time.perf_counter()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"name {name!r} cannot name a label image; use letters, digits, '_', '-' and '.'")
-    manifest = _finished_run(out)
+    manifest = finished_run(out)
     config = _changed(manifest, overrides, workers)
     address = ":".join(part for part in (manifest["input"]["path"], manifest["input"]["dataset"]) if part)
     try:
@@ -127,13 +127,25 @@ def agglomerate(
     return Agglomerated(job.labels, result["segments"], result["levels"], result["energy"], best, seconds)
 
 
-def _finished_run(out: str) -> dict[str, Any]:
+def finished_run(out: str) -> dict[str, Any]:
+    """Return the manifest of a complete output.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it is not complete.
+    """
     manifest = read_manifest(out)
     if manifest is None:
         raise InputError(f"{out} does not exist, so there is nothing to agglomerate; run vimvol segment first")
     if manifest["state"] != "complete":
         raise InputError(f"{out} is not finished, so edges are missing; run vimvol segment again to go on")
     return manifest
+
+
+def settings_of(manifest: dict[str, Any]) -> SegmentConfig:
+    """Return the settings that an output was made with, but for how its work was scheduled."""
+    return parse_config(SegmentConfig, manifest["config"], source="the manifest")
 
 
 def _changed(manifest: dict[str, Any], overrides: Sequence[str], workers: int | None) -> SegmentConfig:
@@ -144,8 +156,8 @@ def _changed(manifest: dict[str, Any], overrides: Sequence[str], workers: int | 
     ConfigError
         If they change more than the agglomeration.
     """
+    old = settings_of(manifest)
     before = {f"{section}.{key}": v for section, part in manifest["config"].items() for key, v in part.items()}
-    old = load_config(SegmentConfig, None, before)
     changes = load_config(SegmentConfig, None, overrides).model_dump(mode="json", exclude_unset=True)
     flat = {f"{section}.{key}": value for section, part in changes.items() for key, value in part.items()}
     new = load_config(SegmentConfig, None, before | flat)

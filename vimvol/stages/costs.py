@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vimvol.engine.ledger import block_name
 from vimvol.geometry import Block
 from vimvol.io.tables import read_table, write_table
 from vimvol.segment.costs import edge_costs
+from vimvol.segment.graph import EdgeTable
 from vimvol.segment.multicut.division import CostTable
 from vimvol.stages.graph import edges_of, read_edges
 from vimvol.stages.job import Job
@@ -32,15 +34,20 @@ class CostsBlock:
         return {"edges": len(table), "cost": int(table.cost.sum())}
 
     def _multicut(self, block: Block) -> CostTable:
-        config = self.job.config.agglomerate
         table = read_edges(self.job, block)
-        return CostTable.from_costs(table.uv, edge_costs(table.mean(), table.count, config.beta, config.size_weighting))
+        return CostTable.from_costs(table.uv, costs_of_edges(self.job, table))
 
     def _stitched(self, block: Block) -> CostTable:
         """Let every pair that continues across a face attract."""
         columns = read_table(edges_of(self.job), block_name(block))
         uv = np.stack([columns["u"], columns["v"]], axis=1)
         return CostTable.from_costs(uv, np.ones(len(uv)))
+
+
+def costs_of_edges(job: Job, table: EdgeTable) -> npt.NDArray[np.float64]:
+    """Return the costs (E,) of measured edges, as the job is configured; positive attracts."""
+    config = job.config.agglomerate
+    return edge_costs(table.mean(), table.count, config.beta, config.size_weighting)
 
 
 def costs_of(job: Job) -> str:

@@ -1,0 +1,317 @@
+"""Stage qa: whether the planes where blocks meet can be seen in a segmentation.
+
+Two questions. Do more segments end at the planes of shards, watershed tiles, prediction tiles or subproblems than at
+planes between them? And does a region come out the same if its fragments are made on tiles that lie elsewhere? Both
+read samples of bounded size, whatever the size of the volume.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vimvol.errors import InputError
+from vimvol.evaluate.contingency import Contingency
+from vimvol.evaluate.metrics import voi_merge, voi_split
+from vimvol.evaluate.seams import Endings, endings, judge
+from vimvol.geometry import Block, Grid, Index
+from vimvol.io.arrays import read_box
+from vimvol.io.errors import storage_errors
+from vimvol.io.volume import forget_open
+from vimvol.report.seam import draw_seam
+from vimvol.segment.graph import edge_table
+from vimvol.segment.multicut import solve
+from vimvol.segment.watershed import crop_and_relabel, fragments_tile
+from vimvol.stages.agglomerate import finished_run, settings_of
+from vimvol.stages.costs import costs_of_edges
+from vimvol.stages.fragments import halo_of, read_boundaries, read_missing
+from vimvol.stages.job import SEGMENTATION, Job
+from vimvol.stages.segment import prepare
+from vimvol.stages.solve import hierarchy_of
+
+WINDOW = (64, 256, 256)
+"""Voxels (z, y, x) of a place where endings are counted; one plane thick across the seam."""
+PLACES = 100
+"""Places of a family of planes that are looked at, spread evenly over the volume."""
+CONTROLS = 4
+"""Planes near a seam that it is compared with."""
+REGION = (64, 512, 512)
+"""Voxels (z, y, x) of the region that is made again."""
+EXCESS = 0.1
+"""VOI, bits, by which a region made on shifted tiles may differ more than one made again on the same tiles."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Planes at all multiples of a step along an axis.
+
+    Attributes
+    ----------
+    names
+        What meets there.
+    axis
+        0, 1, 2 for z, y, x.
+    step
+        Voxels between planes.
+    """
+
+    names: tuple[str, ...]
+    axis: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Endings at one place of a plane, and at planes near it."""
+
+    box: Block
+    axis: int
+    plane: int
+    seam: Endings
+    interior: Endings
+    planes: int
+
+
+def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
+    """Look for seams in a finished output.
+
+    Parameters
+    ----------
+    out
+        Path of an output of `vimvol.stages.segment.segment_volume`.
+    name
+        Name of the segmentation among its labels.
+
+    Returns
+    -------
+    dict
+        ``passed``; ``planes``: one entry a family of planes; ``shifted``: the comparison with shifted tiles, none where
+        there is nothing to shift; ``worst``: the place of the largest excess of endings, with its ``picture``. The same
+        is written to ``OUT/vimvol/qa.json``.
+
+    Raises
+    ------
+    InputError
+        If ``out`` is no complete output, or has no such segmentation.
+    """
+    manifest = finished_run(out)
+    address = ":".join(part for part in (manifest["input"]["path"], manifest["input"]["dataset"]) if part)
+    try:
+        job = prepare(address, out, settings_of(manifest))
+        if name != SEGMENTATION and not (Path(job.out) / "labels" / name).is_dir():
+            raise InputError(f"{out} has no segmentation {name!r}, so there is nothing to check; give one that it has")
+        labels = f"{job.out}/labels/{name}/0"
+        families = list(families_of(job, divided=len(manifest.get("levels", ())) > 1))
+        planes, places = [], []
+        for family in families:
+            found = list(_places(family, families, job.shape, labels))
+            places += found
+            count = max((place.planes for place in found), default=0)
+            verdict = judge([p.seam for p in found], [p.interior for p in found], count, len(families))
+            planes.append(
+                {
+                    "what": ", ".join(family.names),
+                    "axis": "zyx"[family.axis],
+                    "step": family.step,
+                    "segments": verdict.seam.total,
+                    "rate": round(verdict.seam.rate, 4),
+                    "interior": round(verdict.interior.rate, 4),
+                    "p": verdict.p,
+                    "passed": verdict.passed,
+                }
+            )
+        shifted = compare_shifted(job, labels)
+        worst = _worst(places)
+        picture = None if worst is None else _draw(job, labels, worst)
+    finally:
+        forget_open()
+    result = {
+        "segmentation": labels,
+        "passed": all(p["passed"] for p in planes) and (shifted is None or shifted["passed"]),
+        "planes": planes,
+        "shifted": shifted,
+        "worst": picture,
+    }
+    path = Path(job.work) / ("qa.json" if name == SEGMENTATION else f"qa-{name}.json")
+    with storage_errors(f"writing {path}"):
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def families_of(job: Job, *, divided: bool) -> Iterator[Family]:
+    """Yield the planes inside a volume at which something meets, those of one place under all their names.
+
+    Parameters
+    ----------
+    job
+        The job.
+    divided
+        Whether the graph was solved in parts.
+    """
+    cells = {
+        "shard": job.shard,
+        "watershed tile": job.fragment_tiles.cell,
+        "prediction tile": job.tiling.grid.cell,
+        "subproblem": hierarchy_of(job).cell if divided else job.shape,
+    }
+    for axis in (1, 2) if job.flat else (0, 1, 2):
+        # planes at every voxel, as between slices, have nothing between them to compare with
+        steps = sorted({cell[axis] for cell in cells.values() if 1 < cell[axis] < job.shape[axis]})
+        for step in steps:
+            yield Family(tuple(name for name, cell in cells.items() if cell[axis] == step), axis, step)
+
+
+def compare_shifted(job: Job, labels: str) -> dict[str, Any] | None:
+    """Make a region again on tiles shifted by half a tile, and on the same tiles; compare both with what is stored.
+
+    Watershed and agglomeration are made again, from the stored boundaries. The region is solved by itself, so pieces
+    that are joined outside it only count as several.
+    """
+    cell = job.fragment_tiles.cell
+    if job.stitched or all(c >= s or c == 1 for c, s in zip(cell, job.shape, strict=True)):
+        return None
+    box = _region(job)
+    stored, _ = _pieces(read_box(labels, box))
+    found = {}
+    for what, shift in (("same", (0, 0, 0)), ("shifted", tuple(c // 2 for c in cell))):
+        again, _ = _pieces(_made_again(job, box, shift))
+        both = (stored > 0) & (again > 0)
+        table = Contingency.from_arrays(again[both], stored[both])
+        found[what] = round(voi_split(table) + voi_merge(table), 4) if both.any() else 0.0
+    return {"region": str(box), **found, "passed": found["shifted"] - found["same"] <= EXCESS}
+
+
+def _places(family: Family, families: list[Family], shape: Index, labels: str) -> Iterator[Place]:
+    axis = family.axis
+    steps = [other.step for other in families if other.axis == axis]
+    planes = range(family.step, shape[axis], family.step)
+    sizes = [min(w, s) for w, s in zip(WINDOW, shape, strict=True)]
+    sizes[axis] = shape[axis]
+    window = Grid(shape, tuple(sizes))
+    total = len(planes) * len(window)
+    for number in range(min(PLACES, total)):
+        at, where = divmod(number * total // min(PLACES, total), len(window))
+        plane = planes[at]
+        controls = _controls(plane, shape[axis], steps)
+        near = [plane, *controls]
+        whole = window.block(window.index(where))
+        box = Block(
+            tuple(min(near) - 1 if a == axis else b for a, b in enumerate(whole.begin)),
+            tuple(max(near) + 1 if a == axis else e for a, e in enumerate(whole.end)),
+        )
+        slices = np.moveaxis(read_box(labels, box), axis, 0)
+        first = box.begin[axis]
+        counted = [endings(slices[p - 1 - first], slices[p - first]) for p in near]
+        yield Place(box, axis, plane, counted[0], sum(counted[1:], Endings(0, 0)), len(controls))
+
+
+def _controls(plane: int, extent: int, steps: list[int]) -> list[int]:
+    """Return the nearest planes at which nothing meets, right at the seam excepted."""
+    found: list[int] = []
+    for distance, sign in itertools.product(range(2, extent), (1, -1)):
+        other = plane + sign * distance
+        if 0 < other < extent and all(other % step for step in steps):
+            found.append(other)
+        if len(found) == CONTROLS:
+            break
+    return found
+
+
+def _worst(places: list[Place]) -> Place | None:
+    """Return the place with the largest excess of endings."""
+    return max(places, key=lambda p: p.seam.ended - p.interior.rate * p.seam.total, default=None)
+
+
+def _draw(job: Job, labels: str, place: Place) -> dict[str, Any]:
+    """Draw a cut through the worst place, across the seam; return where it is."""
+    axis = place.axis
+    # across the seam and along x, or along y where x is across
+    along = 1 if axis == 2 else 2
+    middle = [(b + e) // 2 for b, e in zip(place.box.begin, place.box.end, strict=True)]
+    half = [0, 0, 0]
+    half[axis] = half[along] = 128
+    middle[axis] = place.plane
+    box = Block(
+        tuple(m - h for m, h in zip(middle, half, strict=True)),
+        tuple(m + max(h, 1) for m, h in zip(middle, half, strict=True)),
+    ).clip(job.shape)
+    flat = 3 - axis - along
+    rows, columns = sorted((axis, along))
+    path = Path(job.work) / "qa.png"
+    draw_seam(
+        job.source.read(box).squeeze(flat),
+        read_boundaries(job, box).squeeze(flat),
+        read_box(labels, box).squeeze(flat),
+        path,
+        seam=place.plane - box.begin[axis],
+        horizontal=axis == rows,
+        aspect=job.source.voxel_size[rows] / job.source.voxel_size[columns],
+        title=f"{'zyx'[axis]} = {place.plane}, {place.seam.ended} of {place.seam.total} segments end, "
+        f"{place.interior.rate:.0%} near it",
+    )
+    return {
+        "axis": "zyx"[axis],
+        "plane": place.plane,
+        "box": str(place.box),
+        "ended": place.seam.ended,
+        "segments": place.seam.total,
+        "interior": round(place.interior.rate, 4),
+        "picture": str(path),
+    }
+
+
+def _region(job: Job) -> Block:
+    """Return a region around the corner of tiles that is nearest to the middle of the volume."""
+    begin, end = [], []
+    for extent, cell, size in zip(job.shape, job.fragment_tiles.cell, REGION, strict=True):
+        corner = min(max(round(extent / 2 / cell), 1) * cell, extent - 1)
+        first = min(max(0, corner - size // 2), max(0, extent - size))
+        begin.append(first)
+        end.append(min(extent, first + size))
+    return Block(tuple(begin), tuple(end))
+
+
+def _made_again(job: Job, box: Block, shift: Index) -> npt.NDArray[np.uint64]:
+    """Return the segmentation of a box by itself, its watershed tiles shifted."""
+    halo, config = halo_of(job), job.fragments_config
+    dimension: Literal["2d", "3d"] = "2d" if config.dimension == "2d" else "3d"
+    reach = box.grow(halo).clip(job.shape)
+    boundaries, missing = read_boundaries(job, reach), read_missing(job, reach)
+    fragments = np.zeros(box.shape, np.int64)
+    count = 0
+    for tile in _shifted_tiles(job.fragment_tiles.cell, box, shift):
+        window = tile.grow(halo).clip(job.shape)
+        labels, found = fragments_tile(
+            boundaries[window.within(reach).slices], tile.within(window), config, dimension, job.source.voxel_size
+        )
+        hole = missing[tile.within(reach).slices]
+        fragments[tile.within(box).slices] = np.where(hole, 0, labels + np.int64(count))
+        count += found
+    inside = boundaries[box.within(reach).slices]
+    table = edge_table(fragments, inside, Block.whole(box.shape), across=not job.flat)
+    groups = solve(count + 1, table.uv, costs_of_edges(job, table), job.config.agglomerate.solver) + np.uint64(1)
+    groups[0] = 0
+    return np.asarray(groups[fragments])
+
+
+def _shifted_tiles(cell: Index, box: Block, shift: Index) -> Iterator[Block]:
+    """Yield the tiles of a shifted grid, cut to a box."""
+    cuts = []
+    for c, s, begin, end in zip(cell, shift, box.begin, box.end, strict=True):
+        inner = [p for p in range((begin - s) // c * c + s, end, c) if p > begin]
+        cuts.append(list(itertools.pairwise([begin, *inner, end])))
+    for corner in itertools.product(*cuts):
+        yield Block(tuple(b for b, _ in corner), tuple(e for _, e in corner))
+
+
+def _pieces(labels: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint32], int]:
+    """Return the connected pieces of the segments in a region, numbered, and how many there are."""
+    small = np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.uint32)
+    return crop_and_relabel(small + np.uint32(labels.min() > 0), Block.whole(labels.shape))
