@@ -10,6 +10,8 @@ Shapes: B batch, L positions, D channels, N states a channel; float32 throughout
 
 from __future__ import annotations
 
+import numpy as np
+
 from vimvol.models.loops.tools import LN_2, LOG2_E, compiled, exp2, f32, inlined, summing
 
 WIDTH = 64
@@ -24,12 +26,12 @@ T1, T2, T3, T4 = (f32(v) for v in (0.3333320622, 0.2001051361, 0.1400901052, 0.1
 
 def forward_scratch(states: int) -> int:
     """Return how many float32 `forward` needs to work in."""
-    return (2 * states + 5) * WIDTH
+    return (2 * states + 3 * CHUNK + 2) * WIDTH
 
 
 def backward_scratch(states: int) -> int:
     """Return how many float32 `backward` needs to work in."""
-    return ((2 * CHUNK + 4) * states + 3 * CHUNK + 8) * WIDTH
+    return ((2 * CHUNK + 4) * states + 6 * CHUNK + 4) * WIDTH
 
 
 @inlined
@@ -45,36 +47,52 @@ def softplus(x):
 
 
 @inlined
-def sigmoid(x):
-    """Return 1 / (1 + e^-x), the derivative of softplus."""
-    size = x if x > f32(0) else -x
-    e = exp2(-LOG2_E * size)
-    return (f32(1) if x > f32(0) else e) / (f32(1) + e)
+def softplus_slope(y):
+    """Return the derivative of softplus where it is y, 1 - e^-y, with a small relative error."""
+    small = (
+        (((-f32(1 / 6) * y + f32(1)) * y * f32(1 / 5) - f32(1)) * y * f32(1 / 4) + f32(1)) * y * f32(1 / 3) - f32(1)
+    ) * y
+    small = (small * f32(0.5) + f32(1)) * y
+    return small if y < f32(0.25) else f32(1) - exp2(-LOG2_E * y)
 
 
 @inlined
 def _load(row, first, target):
     """Copy the channels of a block, and zeros where there are fewer."""
     width = min(WIDTH, len(row) - first)
-    if width == WIDTH:
-        for k in range(WIDTH):
-            target[k] = row[first + k]
-    else:
-        for k in range(width):
-            target[k] = row[first + k]
-        for k in range(width, WIDTH):
-            target[k] = f32(0)
+    for k in range(WIDTH):
+        target[k] = row[first + k] if k < width else f32(0)
 
 
 @inlined
-def _store(source, row, first):
-    width = min(WIDTH, len(row) - first)
-    if width == WIDTH:
-        for k in range(WIDTH):
-            row[first + k] = source[k]
-    else:
-        for k in range(width):
-            row[first + k] = source[k]
+def _load_rows(rows, first, begin, count, back, target):
+    """Copy the channels of a block at ``count`` positions (count, WIDTH); zeros where there are fewer channels.
+
+    Rows lie far apart in memory: fetched together, they wait for it together.
+    """
+    length, width = rows.shape[0], min(WIDTH, rows.shape[1] - first)
+    for i in range(count):
+        at, to = length - 1 - begin - i if back else begin + i, i * WIDTH
+        if width == WIDTH:
+            for k in range(WIDTH):
+                target[to + k] = rows[at, first + k]
+        else:
+            for k in range(WIDTH):
+                target[to + k] = rows[at, first + k] if k < width else f32(0)
+
+
+@inlined
+def _store_rows(source, rows, first, begin, count, back):
+    """Copy (count, WIDTH) to the channels of a block; the inverse of `_load_rows`."""
+    length, width = rows.shape[0], min(WIDTH, rows.shape[1] - first)
+    for i in range(count):
+        at, to = length - 1 - begin - i if back else begin + i, i * WIDTH
+        if width == WIDTH:
+            for k in range(WIDTH):
+                rows[at, first + k] = source[to + k]
+        else:
+            for k in range(width):
+                rows[at, first + k] = source[to + k]
 
 
 @inlined
@@ -87,31 +105,39 @@ def _load_decay(a, first, target):
 
 
 @inlined
-def _step(delta, first, bias, soft, step):
-    _load(delta, first, step)
-    for k in range(WIDTH):
-        step[k] += bias[k]
-    if soft:
+def _prepare(u, delta, first, begin, count, back, bias, soft, steps, fed, x):
+    """Load the rows of a chunk: the input, the step, and their product, which feeds the states."""
+    _load_rows(delta, first, begin, count, back, steps)
+    _load_rows(u, first, begin, count, back, x)
+    for i in range(count):
         for k in range(WIDTH):
-            step[k] = softplus(step[k])
+            steps[i * WIDTH + k] += bias[k]
+    if soft:
+        for k in range(count * WIDTH):
+            steps[k] = softplus(steps[k])
+    for k in range(count * WIDTH):
+        fed[k] = steps[k] * x[k]
 
 
 @inlined
-def _advance(h, a, step, fed, b, c, y):
-    """Move all states on by one position and add what they give to y (WIDTH,)."""
-    for n in range(len(b)):
-        at, b_n, c_n = n * WIDTH, b[n], c[n]
-        for k in range(WIDTH):
-            state = exp2(step[k] * a[at + k]) * h[at + k] + fed[k] * b_n
-            h[at + k] = state
-            y[k] += state * c_n
+def _advance(h, a, steps, fed, b, c, begin, count, back, y):
+    """Move all states on by ``count`` positions and add what they give to y (count, WIDTH)."""
+    length, states = b.shape
+    for i in range(count):
+        at, row = length - 1 - begin - i if back else begin + i, i * WIDTH
+        for n in range(states):
+            to, b_n, c_n = n * WIDTH, b[at, n], c[at, n]
+            for k in range(WIDTH):
+                state = exp2(steps[row + k] * a[to + k]) * h[to + k] + fed[row + k] * b_n
+                h[to + k] = state
+                y[row + k] += state * c_n
 
 
 @compiled(
     "void(f4[:,:,::1], f4[:,:,::1], f4[:,::1], f4[:,:,::1], f4[:,:,::1], f4[::1], f4[::1], b1, b1, "
     "f4[:,:,::1], f4[:,:,::1], f4[:,:,:,::1], f4[::1], i8, i8)"
 )
-def forward(u, delta, a, b, c, d, bias, soft, reverse, y, last, kept, scratch, batch, block):
+def forward(u, delta, a, b, c, d, bias, soft, back, y, last, kept, scratch, batch, block):
     """Scan a block of channels of a sequence.
 
     Parameters
@@ -126,7 +152,7 @@ def forward(u, delta, a, b, c, d, bias, soft, reverse, y, last, kept, scratch, b
         (D,).
     soft
         Whether the step is softplus of delta and bias.
-    reverse
+    back
         Whether the scan begins at the last position.
     y
         (B, L, D), to be filled.
@@ -140,62 +166,80 @@ def forward(u, delta, a, b, c, d, bias, soft, reverse, y, last, kept, scratch, b
         Which sequence and channels.
     """
     length, states, first = u.shape[1], a.shape[1], block * WIDTH
-    size = states * WIDTH
+    size, rows = states * WIDTH, CHUNK * WIDTH
     h, decay, rest = scratch[:size], scratch[size : 2 * size], scratch[2 * size :]
-    step, fed, row = rest[:WIDTH], rest[WIDTH : 2 * WIDTH], rest[2 * WIDTH : 3 * WIDTH]
-    shift, skip = rest[3 * WIDTH : 4 * WIDTH], rest[4 * WIDTH : 5 * WIDTH]
+    steps, fed, x = rest[:rows], rest[rows : 2 * rows], rest[2 * rows : 3 * rows]
+    shift, skip = rest[3 * rows : 3 * rows + WIDTH], rest[3 * rows + WIDTH : 3 * rows + 2 * WIDTH]
     _load_decay(a, first, decay)
     _load(bias, first, shift)
     _load(d, first, skip)
     for k in range(size):
         h[k] = f32(0) * decay[k]  # a decay that is no number stays visible: `exp2` would hide it
-    for i in range(length):
-        at = length - 1 - i if reverse else i
-        if kept.size and i % CHUNK == 0:
-            target = kept[batch, block, i // CHUNK]
+    for begin in range(0, length, CHUNK):
+        count = min(CHUNK, length - begin)
+        if kept.size:
+            target = kept[batch, block, begin // CHUNK]
             for k in range(size):
                 target[k] = h[k]
-        _step(delta[batch, at], first, shift, soft, step)
-        _load(u[batch, at], first, row)
-        for k in range(WIDTH):
-            fed[k] = step[k] * row[k]
-            row[k] *= skip[k]
-        _advance(h, decay, step, fed, b[batch, at], c[batch, at], row)
-        _store(row, y[batch, at], first)
+        _prepare(u[batch], delta[batch], first, begin, count, back, shift, soft, steps, fed, x)
+        for i in range(count):
+            for k in range(WIDTH):
+                x[i * WIDTH + k] *= skip[k]
+        _advance(h, decay, steps, fed, b[batch], c[batch], begin, count, back, x)
+        _store_rows(x, y[batch], first, begin, count, back)
     for k in range(min(WIDTH, len(a) - first)):
         for n in range(states):
             last[batch, first + k, n] = h[n * WIDTH + k]
 
 
 @inlined
-def _replay(h, after, decays, a, step, fed, b):
-    """Move states h on by one position into ``after``, and keep by what they decayed."""
-    for n in range(len(b)):
-        at, b_n = n * WIDTH, b[n]
-        for k in range(WIDTH):
-            decay = exp2(step[k] * a[at + k])
-            decays[at + k] = decay
-            after[at + k] = decay * h[at + k] + fed[k] * b_n
+def _replay(h, decays, a, steps, fed, b, begin, count, back):
+    """Compute the states of a chunk again: h (count + 1, N, WIDTH) from the first, and by what they decayed."""
+    length, states = b.shape
+    size = states * WIDTH
+    for i in range(count):
+        at, row = length - 1 - begin - i if back else begin + i, i * WIDTH
+        for n in range(states):
+            to, b_n = n * WIDTH, b[at, n]
+            now, then = i * size + to, (i + 1) * size + to
+            for k in range(WIDTH):
+                decay = exp2(steps[row + k] * a[to + k])
+                decays[now + k] = decay
+                h[then + k] = decay * h[now + k] + fed[row + k] * b_n
 
 
 @summing
-def _retreat(before, after, decays, a, step, fed, b, c, grad_y, carry, grad_a, reach, exponent, grad_b, grad_c):
-    """Move the gradients of all states back by one position."""
-    for n in range(len(b)):
-        at, b_n, c_n = n * WIDTH, b[n], c[n]
-        sum_b = sum_c = f32(0)
+def _retreat(h, decays, a, steps, fed, b, c, begin, count, back, dy, carry, sum_a, reach, exponent, grad_b, grad_c):
+    """Move the gradients of all states back through a chunk.
+
+    ``reach``, the gradient of what is fed, and ``exponent``, of the step through the decay, are (count, WIDTH).
+    """
+    length, states = b.shape
+    size = states * WIDTH
+    for i in range(count - 1, -1, -1):
+        at = length - 1 - begin - i if back else begin + i
+        # An index that could be negative would be wrapped around, and a loop with such an index is not vectorised.
+        row = np.uint64(i * WIDTH)
         for k in range(WIDTH):
-            g = carry[at + k] + c_n * grad_y[k]
-            sum_b += g * fed[k]
-            sum_c += grad_y[k] * after[at + k]
-            reach[k] += g * b_n
-            g *= decays[at + k]
-            carry[at + k] = g
-            g *= before[at + k]
-            grad_a[at + k] += g * step[k]
-            exponent[k] += g * a[at + k]
-        grad_b[n] = sum_b
-        grad_c[n] = sum_c
+            reach[row + np.uint64(k)] = exponent[row + np.uint64(k)] = f32(0)
+        for n in range(states):
+            b_n, c_n = b[at, n], c[at, n]
+            to, before = np.uint64(n * WIDTH), np.uint64(i * size + n * WIDTH)
+            after = np.uint64((i + 1) * size + n * WIDTH)
+            sum_b = sum_c = f32(0)
+            for column in range(WIDTH):
+                k = np.uint64(column)
+                g = carry[to + k] + c_n * dy[row + k]
+                sum_b += g * fed[row + k]
+                sum_c += dy[row + k] * h[after + k]
+                reach[row + k] += g * b_n
+                g *= decays[before + k]
+                carry[to + k] = g
+                g *= h[before + k]
+                sum_a[to + k] += g * steps[row + k]
+                exponent[row + k] += g * a[to + k]
+            grad_b[at, n] = sum_b
+            grad_c[at, n] = sum_c
 
 
 @compiled(
@@ -212,7 +256,7 @@ def backward(
     d,
     bias,
     soft,
-    reverse,
+    back,
     kept,
     grad_y,
     grad_last,
@@ -231,7 +275,7 @@ def backward(
 
     Parameters
     ----------
-    u, delta, a, b, c, d, bias, soft, reverse, kept
+    u, delta, a, b, c, d, bias, soft, back, kept
         As given to and filled by `forward`.
     grad_y, grad_last
         Gradients of y (B, L, D) and of the last state (B, D, N).
@@ -247,19 +291,16 @@ def backward(
         Which sequence and channels.
     """
     length, states, first = u.shape[1], a.shape[1], block * WIDTH
-    size, width = states * WIDTH, min(WIDTH, len(a) - block * WIDTH)
-    h, scratch = scratch[: (CHUNK + 1) * size], scratch[(CHUNK + 1) * size :]
-    decays, scratch = scratch[: CHUNK * size], scratch[CHUNK * size :]
-    decay, scratch = scratch[:size], scratch[size:]
-    carry, scratch = scratch[:size], scratch[size:]
-    sum_a, scratch = scratch[:size], scratch[size:]
-    steps, scratch = scratch[: CHUNK * WIDTH], scratch[CHUNK * WIDTH :]
-    feds, scratch = scratch[: CHUNK * WIDTH], scratch[CHUNK * WIDTH :]
-    inputs, scratch = scratch[: CHUNK * WIDTH], scratch[CHUNK * WIDTH :]
-    shift, skip = scratch[:WIDTH], scratch[WIDTH : 2 * WIDTH]
-    dy, reach = scratch[2 * WIDTH : 3 * WIDTH], scratch[3 * WIDTH : 4 * WIDTH]
-    exponent, sum_d = scratch[4 * WIDTH : 5 * WIDTH], scratch[5 * WIDTH : 6 * WIDTH]
-    sum_bias, slope = scratch[6 * WIDTH : 7 * WIDTH], scratch[7 * WIDTH : 8 * WIDTH]
+    size, rows, width = states * WIDTH, CHUNK * WIDTH, min(WIDTH, len(a) - block * WIDTH)
+    h, rest = scratch[: (CHUNK + 1) * size], scratch[(CHUNK + 1) * size :]
+    decays, rest = rest[: CHUNK * size], rest[CHUNK * size :]
+    decay, carry, sum_a = rest[:size], rest[size : 2 * size], rest[2 * size : 3 * size]
+    rest = rest[3 * size :]
+    steps, fed, x = rest[:rows], rest[rows : 2 * rows], rest[2 * rows : 3 * rows]
+    dy, reach, exponent = rest[3 * rows : 4 * rows], rest[4 * rows : 5 * rows], rest[5 * rows : 6 * rows]
+    rest = rest[6 * rows :]
+    shift, skip = rest[:WIDTH], rest[WIDTH : 2 * WIDTH]
+    sum_d, sum_bias = rest[2 * WIDTH : 3 * WIDTH], rest[3 * WIDTH : 4 * WIDTH]
     _load_decay(a, first, decay)
     _load(bias, first, shift)
     _load(d, first, skip)
@@ -271,67 +312,46 @@ def backward(
     for k in range(WIDTH):
         sum_d[k] = sum_bias[k] = f32(0)
     for chunk in range((length - 1) // CHUNK, -1, -1):
-        begin, end = chunk * CHUNK, min(length, (chunk + 1) * CHUNK)
-        source = kept[batch, block, chunk]
+        begin, source = chunk * CHUNK, kept[batch, block, chunk]
+        count = min(CHUNK, length - begin)
         for k in range(size):
             h[k] = source[k]
-        for i in range(begin, end):
-            at, j = length - 1 - i if reverse else i, i - begin
-            row = slice(j * WIDTH, (j + 1) * WIDTH)
-            step, fed, x = steps[row], feds[row], inputs[row]
-            _step(delta[batch, at], first, shift, soft, step)
-            _load(u[batch, at], first, x)
+        _prepare(u[batch], delta[batch], first, begin, count, back, shift, soft, steps, fed, x)
+        _load_rows(grad_y[batch], first, begin, count, back, dy)
+        b_rows, c_rows = b[batch], c[batch]
+        _replay(h, decays, decay, steps, fed, b_rows, begin, count, back)
+        to_b, to_c = grad_b[block, batch], grad_c[block, batch]
+        _retreat(
+            h,
+            decays,
+            decay,
+            steps,
+            fed,
+            b_rows,
+            c_rows,
+            begin,
+            count,
+            back,
+            dy,
+            carry,
+            sum_a,
+            reach,
+            exponent,
+            to_b,
+            to_c,
+        )
+        for i in range(count):
             for k in range(WIDTH):
-                fed[k] = step[k] * x[k]
-            _replay(
-                h[j * size : (j + 1) * size],
-                h[(j + 1) * size : (j + 2) * size],
-                decays[j * size : (j + 1) * size],
-                decay,
-                step,
-                fed,
-                b[batch, at],
-            )
-        for i in range(end - 1, begin - 1, -1):
-            at, j = length - 1 - i if reverse else i, i - begin
-            row = slice(j * WIDTH, (j + 1) * WIDTH)
-            step, fed, x = steps[row], feds[row], inputs[row]
-            _load(grad_y[batch, at], first, dy)
-            for k in range(WIDTH):
-                reach[k] = exponent[k] = f32(0)
-            _retreat(
-                h[j * size : (j + 1) * size],
-                h[(j + 1) * size : (j + 2) * size],
-                decays[j * size : (j + 1) * size],
-                decay,
-                step,
-                fed,
-                b[batch, at],
-                c[batch, at],
-                dy,
-                carry,
-                sum_a,
-                reach,
-                exponent,
-                grad_b[block, batch, at],
-                grad_c[block, batch, at],
-            )
-            if soft:
-                _load(delta[batch, at], first, slope)
-                for k in range(WIDTH):
-                    slope[k] = sigmoid(slope[k] + shift[k])
-            else:
-                for k in range(WIDTH):
-                    slope[k] = f32(1)
-            for k in range(WIDTH):
-                sum_d[k] += dy[k] * x[k]
-                dy[k] = dy[k] * skip[k] + reach[k] * step[k]
-                exponent[k] = (exponent[k] * LN_2 + reach[k] * x[k]) * slope[k]
-                sum_bias[k] += exponent[k]
-            _store(dy, grad_u[batch, at], first)
-            _store(exponent, grad_delta[batch, at], first)
-    _store(sum_d, grad_d[batch], first)
-    _store(sum_bias, grad_bias[batch], first)
+                at = i * WIDTH + k
+                sum_d[k] += dy[at] * x[at]
+                dy[at] = dy[at] * skip[k] + reach[at] * steps[at]
+                slope = softplus_slope(steps[at]) if soft else f32(1)
+                exponent[at] = (exponent[at] * LN_2 + reach[at] * x[at]) * slope
+                sum_bias[k] += exponent[at]
+        _store_rows(dy, grad_u[batch], first, begin, count, back)
+        _store_rows(exponent, grad_delta[batch], first, begin, count, back)
     for k in range(width):
+        grad_d[batch, first + k] = sum_d[k]
+        grad_bias[batch, first + k] = sum_bias[k]
         for n in range(states):
             grad_a[batch, first + k, n] = sum_a[n * WIDTH + k]
