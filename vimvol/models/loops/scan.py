@@ -220,8 +220,8 @@ def _retreat(h, decays, a, steps, fed, b, c, begin, count, back, dy, carry, sum_
         at = length - 1 - begin - i if back else begin + i
         # An index that could be negative would be wrapped around, and a loop with such an index is not vectorised.
         row = np.uint64(i * WIDTH)
-        for k in range(WIDTH):
-            reach[row + np.uint64(k)] = exponent[row + np.uint64(k)] = f32(0)
+        for column in range(WIDTH):
+            reach[row + np.uint64(column)] = exponent[row + np.uint64(column)] = f32(0)
         for n in range(states):
             b_n, c_n = b[at, n], c[at, n]
             to, before = np.uint64(n * WIDTH), np.uint64(i * size + n * WIDTH)
