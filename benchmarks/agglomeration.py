@@ -1,0 +1,223 @@
+"""From boundaries to a segmentation: seconds per gigavoxel and memory of every stage, beside elf's functions.
+
+    python benchmarks/agglomeration.py --shape 512 2048 2048 --workers 2 --dimension 3d
+    python benchmarks/agglomeration.py --shape 64 512 512 --workers 2 --elf
+
+The boundaries are those of Voronoi cells on a torus of 128 x 256 x 256 voxels with noise, repeated over the volume and
+written block by block, in place of a prediction. Everything after runs as in `vimvol segment`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import zarr
+from scipy.spatial import cKDTree
+
+from vimvol.config import SegmentConfig, load_config
+from vimvol.engine.cluster import open_cluster
+from vimvol.engine.run import Execution, run_stage
+from vimvol.geometry import Block
+from vimvol.io.arrays import write_box
+from vimvol.report.progress import silent
+from vimvol.stages.fragments import run_fragments
+from vimvol.stages.graph import GraphBlock
+from vimvol.stages.job import Job
+from vimvol.stages.output import claim_output, new_manifest
+from vimvol.stages.pyramid import run_pyramid
+from vimvol.stages.segment import prepare
+from vimvol.stages.solve import run_solve
+from vimvol.stages.write import WriteBlock
+
+TORUS = (128, 256, 256)
+CELLS = 1000
+
+
+def texture(seed: int = 0) -> np.ndarray:
+    """Boundaries of Voronoi cells on a torus, uint8, about 20 voxels across."""
+    rng = np.random.default_rng(seed)
+    tree = cKDTree(rng.random((CELLS, 3)) * TORUS, boxsize=TORUS)
+    result = np.empty(TORUS, np.uint8)
+    for z in range(TORUS[0]):
+        grid = np.stack(np.meshgrid([z], np.arange(TORUS[1]), np.arange(TORUS[2]), indexing="ij"), axis=-1)
+        near = tree.query(grid.reshape(-1, 3).astype(float), k=2, workers=-1)[0]
+        edge = np.exp(-(((near[:, 1] - near[:, 0]) / 2.5) ** 2)) + rng.normal(0, 0.05, len(near))
+        result[z] = np.rint(np.clip(edge, 0, 1) * 255).reshape(TORUS[1:])
+    return result
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """Writes a block of boundaries."""
+
+    job: Job
+    file: str
+
+    def __call__(self, block: Block) -> dict[str, Any]:
+        """Cut the block out of the endless repetition of the torus."""
+        cell = np.load(self.file, mmap_mode="r")
+        for axis, (begin, end) in enumerate(zip(block.begin, block.end, strict=True)):
+            cell = np.take(cell, np.arange(begin, end) % TORUS[axis], axis=axis)
+        box = Block((0, *block.begin), (self.job.network.channels, *block.end))
+        write_box(self.job.boundaries, box, np.broadcast_to(cell, box.shape))
+        return {}
+
+
+class Memory:
+    """Samples the resident memory of this process and its children."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def _sample(self) -> None:
+        me = psutil.Process()
+        while not self._stop.wait(0.25):
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            self.peak = max(self.peak, total)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def ours(folder: str, shape: tuple[int, ...], dimension: str, workers: int, settings: list[str]) -> dict[str, Any]:
+    """Run all stages from the boundaries on; return times and memory."""
+    raw = f"{folder}/raw.zarr"
+    array = zarr.create_array(raw, shape=shape, dtype="uint8", chunks=(32, 512, 512), zarr_format=2, fill_value=128)
+    array.attrs["resolution"] = [40.0, 4.0, 4.0] if dimension == "2d" else [8.0, 8.0, 8.0]
+    array[:16, :256, :256] = np.random.default_rng(0).integers(1, 255, (16, 256, 256))
+    config = load_config(SegmentConfig, None, [f"run.workers={workers}", *settings])
+    job = prepare(raw, f"{folder}/out.zarr", config)
+    np.save(f"{folder}/texture.npy", texture())
+    seconds: dict[str, float] = {}
+    peaks: dict[str, float] = {}
+    with open_cluster("local", workers) as pool:
+        claim_output(job, new_manifest(job, "benchmark"))
+        execution = Execution(pool, silent())
+        make = Boundaries(job, f"{folder}/texture.npy")
+        result: dict[str, Any] = {}
+
+        def timed(name: str, stage: Callable[[], Any]) -> Any:  # noqa: ANN401
+            start = time.perf_counter()
+            with Memory() as memory:
+                outcome = stage()
+            seconds[name] = time.perf_counter() - start
+            peaks[name] = memory.peak
+            return outcome
+
+        timed("boundaries", lambda: run_stage(job.plan("predict"), make, job.ledger("predict"), execution))
+        timed("watershed", lambda: run_fragments(job, execution))
+        timed("graph", lambda: run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution))
+        result = timed("solve", lambda: run_solve(job, execution))
+        timed("write", lambda: run_stage(job.plan("write"), WriteBlock(job), job.ledger("write"), execution))
+        timed("label pyramid", lambda: run_pyramid(job, execution, labels=True))
+    gigavoxels = np.prod(shape) / 1e9
+    four = ("watershed", "graph", "solve", "write")
+    return {
+        "voxels": int(np.prod(shape)),
+        "workers": workers,
+        "dimension": dimension,
+        "seconds a GVox": {name: round(value / gigavoxels, 1) for name, value in seconds.items()},
+        "watershed + graph + solve + write": round(sum(seconds[name] for name in four) / gigavoxels, 1),
+        "serial, s": {"last solve": max(r["seconds"] for r in job.ledger("solve").results().values())},
+        "peak GB, all processes": round(max(peaks.values()) / 1e9, 2),
+        "fragments": result["fragments"],
+        "segments": result["segments"],
+        "levels": result["levels"],
+    }
+
+
+def elf(shape: tuple[int, ...], dimension: str, threads: int) -> dict[str, Any]:
+    """Run elf's functions on the same boundaries, in memory."""
+    import elf.segmentation.features as features
+    import elf.segmentation.multicut as multicut
+    import elf.segmentation.watershed as watershed
+
+    tile = texture()
+    index = [np.arange(s) % t for s, t in zip(shape, TORUS, strict=True)]
+    boundaries = tile[np.ix_(*index)].astype(np.float32) / 255
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401
+        start = time.perf_counter()
+        outcome = call()
+        seconds[name] = time.perf_counter() - start
+        return outcome
+
+    if dimension == "2d":
+        fragments, _ = timed(
+            "watershed",
+            lambda: watershed.stacked_watershed(boundaries, threshold=0.4, sigma_seeds=2.0, n_threads=threads),
+        )
+    else:
+        fragments, _ = timed(
+            "watershed",
+            lambda: watershed.distance_transform_watershed(boundaries, threshold=0.4, sigma_seeds=2.0),
+        )
+
+    def graph() -> tuple[Any, Any]:
+        rag = features.compute_rag(fragments, n_threads=threads)
+        return rag, features.compute_boundary_mean_and_length(rag, fragments, boundaries, n_threads=threads)
+
+    rag, feats = timed("graph", graph)
+
+    def partition() -> np.ndarray:
+        costs = multicut.transform_probabilities_to_costs(feats[:, 0], edge_sizes=feats[:, 1], beta=0.5)
+        return multicut.multicut_kernighan_lin(rag, costs)
+
+    labels = timed("solve", partition)
+    timed("write", lambda: features.project_node_labels_to_pixels(rag, fragments, labels, n_threads=threads))
+    gigavoxels = np.prod(shape) / 1e9
+    return {
+        "seconds a GVox": {name: round(value / gigavoxels, 1) for name, value in seconds.items()},
+        "sum": round(sum(seconds.values()) / gigavoxels, 1),
+        "peak GB": round(psutil.Process().memory_info().rss / 1e9, 2),
+    }
+
+
+def main() -> None:
+    """Run, print one JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", type=int, nargs=3, default=(128, 1024, 1024))
+    parser.add_argument("--dimension", choices=("2d", "3d"), default="3d", help="fragments of slices or of the volume")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--elf", action="store_true", help="also run elf's functions, in memory")
+    parser.add_argument("--json", help="also write the result here")
+    args = parser.parse_args()
+    folder = tempfile.mkdtemp(prefix="agglomeration-")
+    try:
+        result = {"vimvol": ours(folder, tuple(args.shape), args.dimension, args.workers, args.set)}
+    finally:
+        shutil.rmtree(folder)
+    if args.elf:
+        result["elf"] = elf(tuple(args.shape), args.dimension, args.workers)
+    print(json.dumps(result, indent=2))
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
