@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -125,6 +127,7 @@ def ours(folder: str, shape: tuple[int, ...], dimension: str, workers: int, sett
                 outcome = stage()
             seconds[name] = time.perf_counter() - start
             peaks[name] = memory.peak
+            print(f"{name}: {seconds[name]:.1f} s, peak {memory.peak / 1e9:.2f} GB", file=sys.stderr, flush=True)
             return outcome
 
         timed("boundaries", lambda: run_stage(job.plan("predict"), make, job.ledger("predict"), execution))
@@ -142,6 +145,7 @@ def ours(folder: str, shape: tuple[int, ...], dimension: str, workers: int, sett
         "seconds a GVox": {name: round(value / gigavoxels, 1) for name, value in seconds.items()},
         "watershed + graph + solve + write": round(sum(seconds[name] for name in four) / gigavoxels, 1),
         "serial, s": {"last solve": max(r["seconds"] for r in job.ledger("solve").results().values())},
+        "load": os.getloadavg()[0],
         "peak GB, all processes": round(max(peaks.values()) / 1e9, 2),
         "fragments": result["fragments"],
         "segments": result["segments"],

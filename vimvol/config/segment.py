@@ -61,7 +61,7 @@ class FragmentsConfig(Section):
     )
     tile: Shape3 | None = Field(
         None,
-        description="voxels (z, y, x) of one watershed; none: (1, 512, 512) or (32, 256, 256), within a shard",
+        description="voxels (z, y, x) of one watershed; none: (1, 512, 512) or (32, 512, 512), within a shard",
     )
     halo: Halo3 | None = Field(
         None, description="voxels (z, y, x) of context on every side of it; none: (0, 64, 64) or (8, 32, 32)"

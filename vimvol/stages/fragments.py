@@ -21,7 +21,7 @@ from vimvol.segment.missing import MARGIN, missing_voxels
 from vimvol.segment.watershed import crop_and_relabel, fragments_tile
 from vimvol.stages.job import Job
 
-LARGEST_TILE = {"2d": (1, 512, 512), "3d": (32, 256, 256)}
+LARGEST_TILE = {"2d": (1, 512, 512), "3d": (32, 512, 512)}
 HALOS = {"2d": (0, 64, 64), "3d": (8, 32, 32)}
 ANISOTROPIC = 2.0
 """Ratio of the voxel size along z to that along x above which fragments are made slice by slice."""
