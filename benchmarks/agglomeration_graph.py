@@ -26,6 +26,7 @@ from vimvol.engine.plan import plan_stage
 from vimvol.engine.run import Execution
 from vimvol.geometry import Block, Grid
 from vimvol.io.arrays import create_array, write_box
+from vimvol.io.objects import open_objects
 from vimvol.io.tables import read_table, write_table
 from vimvol.report.progress import silent
 from vimvol.segment.multicut.division import CostTable, merge_costs, solve_table
@@ -111,7 +112,7 @@ def divided(folder: str, tiles: int, cell: int, margin: int, levels: int, limit:
     hierarchy = hierarchy_in(folder, tiles, cell, margin)
     start = time.perf_counter()
     with open_cluster("local", 0) as pool:
-        reports = climb(hierarchy, "benchmark", f"{folder}/ledger", 0, levels, Execution(pool, silent()))
+        reports = climb(hierarchy, "benchmark", open_objects(f"{folder}/ledger"), 0, levels, Execution(pool, silent()))
     climbed = time.perf_counter() - start
     start = time.perf_counter()
     _, energy = solve_table(merge_costs(hierarchy.own_edges(levels)), "kernighan-lin")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests.support import digest, small_config
 from vimvol.errors import ConfigError
+from vimvol.stages import solve
 from vimvol.stages.manifest import read_manifest
 from vimvol.stages.segment import segment_volume
 from vimvol.stages.solve import segments_of
@@ -35,6 +36,18 @@ def test_neither_blocks_nor_workers_change_a_byte(sample: Path, divided: Path, t
     config = small_config(**DIVIDED, run__block=[4, 64, 96], run__workers=2)
     segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), config)
     assert digest(tmp_path / "out.zarr") == digest(divided)
+
+
+def test_a_graph_of_many_edges_is_divided_where_the_solver_allows_it(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(solve, "AT_ONCE", 100)
+    for solver, more in (("greedy", True), ("average", False)):
+        config = small_config(agglomerate__cell=[1, 64, 64], agglomerate__solver=solver)
+        segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), config, overwrite=True)
+        levels = (read_manifest(str(tmp_path / "out.zarr")) or {})["levels"]
+        assert levels[0]["edges"] > 100
+        assert (len(levels) > 1) == more
 
 
 def test_slices_are_stitched_by_the_same_levels(sample: Path, tmp_path: Path) -> None:

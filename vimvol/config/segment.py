@@ -75,10 +75,11 @@ class AgglomerateConfig(Section):
     beta: float = Field(0.15, gt=0, lt=1, description="prior probability of a cut; higher splits more, lower merges")
     size_weighting: bool = Field(True, description="scale an edge's cost by its number of voxel pairs")
     memory: Positive = Field(
-        2**31, description="bytes that the solver may take; a larger graph is first reduced out of core, level by level"
+        2**31, description="bytes that the last solve may take; 400 an edge that the levels have left"
     )
     levels: Annotated[int, Field(ge=0, le=16)] | None = Field(
-        None, description="times that the graph is divided and reduced; none: as often as the memory demands"
+        None,
+        description="times that the graph is reduced out of core; none: until a million edges are left",
     )
     cell: Shape3 | None = Field(
         None,

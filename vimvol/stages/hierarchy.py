@@ -300,7 +300,7 @@ def climb(
     reports = [_report(0, run("collect", 0, Collect(hierarchy)))]
     while len(reports) - 1 < levels if levels is not None else reports[-1].edges > capacity:
         level = len(reports) - 1
-        if level and len(hierarchy.cells(level)) == 1:
+        if (level or levels is None) and len(hierarchy.cells(level)) == 1:
             break
         run("decide", level, Decide(hierarchy, level))
         run("contract", level, Contract(hierarchy, level))

@@ -20,6 +20,9 @@ from vimvol.io.objects import open_objects
 FORMAT = 1
 """Version of what the stages write; part of every key, raised when a stage computes something else."""
 
+SOLVE_FORMAT = 2
+"""Version of what is solved for; part of the keys of its stage and of those that follow."""
+
 GRAPH_FORMAT = 2
 """Version of the tables of the graph; part of the keys of its stage and of those that follow."""
 
@@ -175,7 +178,7 @@ class Job:
         solving = config.agglomerate.model_dump(exclude={"beta", "size_weighting"})
         graph = content_key("graph", GRAPH_FORMAT, fragments, config.segment.mode)
         costs = content_key("costs", graph, {} if self.stitched else weighing)
-        solve = content_key("solve", costs, config.segment.min_size, {} if self.stitched else solving)
+        solve = content_key("solve", SOLVE_FORMAT, costs, config.segment.min_size, {} if self.stitched else solving)
         write = content_key("write", solve)
         levels = [level.shape for level in self.levels]
         return {

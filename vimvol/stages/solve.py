@@ -1,7 +1,8 @@
 """Stage solve: from the costs of all edges to one lookup table, fragment to segment.
 
-What fits the configured memory is solved as a whole. A larger graph is first reduced out of core, level by level
-(`vimvol.stages.hierarchy`). This process holds the graph that is left and, at the end, 24 bytes a fragment.
+A graph of up to a million edges is solved as a whole. A larger one is first reduced out of core, level by level
+(`vimvol.stages.hierarchy`), until so much is left, or what the configured memory holds. This process holds the graph
+that is left and, at the end, 24 bytes a fragment.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ from vimvol.stages.job import Job
 LOOKUP_CHUNK = 1 << 16
 CELL = (64, 1024, 1024)
 """Voxels (z, y, x) of a subproblem at least: about a million edges with fragments of slices."""
+
+AT_ONCE = 10**6
+"""Edges that are solved in one process though more would fit: this one step cannot be shared out. A few seconds."""
 
 Ids = npt.NDArray[np.uint64]
 
@@ -100,9 +104,10 @@ def run_solve(job: Job, execution: Execution) -> dict[str, Any]:
     hierarchy = hierarchy_of(job)
     levels, capacity = job.config.agglomerate.levels, job.config.agglomerate.memory // BYTES_PER_EDGE
     reports = [whole]
-    if levels or (levels is None and whole.edges > capacity):
+    divisible = is_divisible(hierarchy.solver) or job.stitched
+    if levels or (levels is None and whole.edges > (min(capacity, AT_ONCE) if divisible else capacity)):
         _check_divisible(job, whole.edges)
-        reports = climb(hierarchy, costs.key, costs.objects, capacity, levels, execution)
+        reports = climb(hierarchy, costs.key, costs.objects, min(capacity, AT_ONCE), levels, execution)
     if levels is None and reports[-1].edges > capacity:
         raise ConfigError(
             f"agglomerate.memory = {job.config.agglomerate.memory} holds {capacity} edges, and {reports[-1].edges} are "
