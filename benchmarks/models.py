@@ -37,6 +37,9 @@ from vimvol.models.registry import count_parameters
 from vimvol.models.scan import BACKENDS, Direction
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+CLOCK = [time.perf_counter]
+"""The last one measures."""
+
 SCAN_OPERATIONS = 20
 """Floating-point operations an element and state: an exponential of 14, the recurrence and the output."""
 
@@ -44,23 +47,36 @@ SCAN_OPERATIONS = 20
 def main() -> None:
     """Measure, print and write."""
     arguments = parse()
+    if arguments.shared:
+        CLOCK.append(time.process_time)
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     if arguments.child:
         print(json.dumps(measure_model(arguments.child, arguments.size, arguments.repeat, device)))
         return
     peaks = {name: convolution_peak(dtype, arguments.repeat, device) for name, dtype in DTYPES.items()}
-    result: dict[str, Any] = {"machine": machine(device), "size": arguments.size, "peak_gflops": peaks, "models": []}
+    result: dict[str, Any] = {
+        "machine": machine(device) | {"clock": CLOCK[-1].__name__},
+        "size": arguments.size,
+        "peak_gflops": peaks,
+        "models": [],
+    }
     for name in arguments.models or MODELS:
         print(f"{name} ...", file=sys.stderr, flush=True)
         result["models"].append({"name": name, **in_process(name, arguments)})
+        write(result, arguments.out)
     result["scan"] = measure_scan(arguments.repeat, device)
     if arguments.data:
         result["bfloat16_difference"] = bfloat16_difference(arguments.data)
+    print(write(result, arguments.out))
+
+
+def write(result: dict[str, Any], out: Path) -> str:
+    """Write what there is so far, and return the table."""
     text = table(result)
-    print(text)
-    arguments.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    arguments.out.with_suffix(".md").write_text(text)
+    out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    out.with_suffix(".md").write_text(text)
+    return text
 
 
 def parse() -> argparse.Namespace:
@@ -72,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=512, help="pixels along an axis of the image")
     parser.add_argument("--repeat", type=int, default=5, help="repetitions, of which the median counts")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--shared", action="store_true", help="one thread and its processor time: others work here too")
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--limit", type=float, default=600, help="seconds that a network may take in all")
     parser.add_argument("--data", help="FILE.h5:DATASET, uint8 (z, y, x), to compare boundaries in bfloat16")
@@ -80,6 +97,8 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.size, arguments.repeat = 256, 1
+    if arguments.shared:
+        arguments.threads = 1
     return arguments
 
 
@@ -109,10 +128,10 @@ def timed(function: Callable[[], object], repeat: int, device: torch.device) -> 
     seconds = []
     for _ in range(repeat):
         wait(device)
-        begin = time.perf_counter()
+        begin = CLOCK[-1]()
         function()
         wait(device)
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(CLOCK[-1]() - begin)
     return statistics.median(seconds)
 
 
@@ -140,6 +159,7 @@ def in_process(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure a network in a fresh process; a reason where it cannot be measured."""
     options = {"size": arguments.size, "repeat": arguments.repeat, "threads": arguments.threads}
     command = [sys.executable, __file__, "--child", name, "--device", arguments.device]
+    command += ["--shared"] if arguments.shared else []
     command += [part for key, value in options.items() for part in (f"--{key}", str(value))]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=arguments.limit)
@@ -249,7 +269,8 @@ def table(result: dict[str, Any]) -> str:
     about, peaks = result["machine"], result["peak_gflops"]
     baseline = next((m["float32"]["seconds"] for m in result["models"] if m["name"] == "unet" and "gflop" in m), None)
     lines = [
-        f"{about['device']}, {about['threads']} threads; torch {about['torch']}, numba {about['numba']}, "
+        f"{about['device']}, {about['threads']} threads ({about['clock']}); "
+        f"torch {about['torch']}, numba {about['numba']}, "
         f"Python {about['python']}; {about['date']}. Image of {result['size']} x {result['size']} pixels. "
         f"Convolution peak: float32 {peaks['float32']:.0f}, bfloat16 {peaks['bfloat16']:.0f} GFLOP/s.",
         "",
@@ -269,7 +290,7 @@ def table(result: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     least = SCAN_OPERATIONS / peaks["float32"]
     lines += ["", "| selective scan | forward ns | backward ns | forward, of floor |", "|---|---|---|---|"]
-    for name, value in result["scan"].items():
+    for name, value in result.get("scan", {}).items():
         cells = [
             name,
             f"{value['forward_ns']:.3f}",
