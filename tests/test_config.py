@@ -63,3 +63,23 @@ def test_every_shipped_configuration_is_valid_and_holds_only_differences(path: P
     defaults = kind.model_construct()
     for name in config.model_fields_set:
         assert getattr(config, name) != getattr(defaults, name, None), f"{name} repeats the default"
+
+
+def test_a_file_may_start_from_another(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.yaml").write_text("predict: {batch: 2, tile: [64, 64]}\nsegment: {mode: 2d}\n")
+    (tmp_path / "deep" / "b.yaml").write_text("base: ../a.yaml\npredict: {batch: 3}\n")
+    (tmp_path / "c.yaml").write_text("base: deep/b.yaml\npredict: {tile: [32, 32]}\n")
+    config = load_config(SegmentConfig, str(tmp_path / "c.yaml"), ["predict.device=cpu"])
+    assert (config.predict.batch, config.predict.tile, config.segment.mode) == (3, (32, 32), "2d")
+    assert config.predict.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("base: a.yaml\n", "its own base"), ("base: no.yaml\n", "no.yaml does not exist"), ("base: [1]\n", "is no path")],
+)
+def test_a_base_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(SegmentConfig, str(tmp_path / "a.yaml"))

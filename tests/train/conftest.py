@@ -36,6 +36,7 @@ def config(annotated: Path, tmp_path: Path) -> TrainConfig:
         TrainConfig,
         {
             "model": "unet-nano",
+            "options": {"features": 4},
             "out": str(tmp_path / "out"),
             "root": str(annotated.parent),
             "volumes": [
@@ -52,6 +53,7 @@ def config(annotated: Path, tmp_path: Path) -> TrainConfig:
             "steps": 4,
             "validate_every": 2,
             "threads": 1,
+            "workers": 0,
             "card": {"licence": "none of your concern"},
         },
     )

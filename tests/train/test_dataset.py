@@ -5,7 +5,8 @@ import torch
 
 from vimvol.config import TrainConfig
 from vimvol.errors import InputError
-from vimvol.train.dataset import CropDataset, SliceDataset, check_patch, load_data
+from vimvol.train.dataset import CropDataset, SliceDataset, check_patch
+from vimvol.train.sources import load_data, load_test_data
 
 
 def with_volume(config: TrainConfig, **changes: object) -> TrainConfig:
@@ -37,7 +38,7 @@ def test_no_plane_holds_a_voxel_to_validate_on(config, annotated):
 def test_intensities_have_mean_0_and_deviation_1_over_the_volume(config):
     whole = with_volume(config, train=(0, 8), validate_=None, planes=("z",))
     sections = load_data(whole).train[0]
-    values = np.stack([sections.standardised(i) for i in range(8)])
+    values = np.stack([sections.read(i).standardised() for i in range(8)])
     assert values.mean() == pytest.approx(0, abs=1e-4)
     assert values.std() == pytest.approx(1, abs=1e-4)
 
@@ -71,7 +72,7 @@ def test_boundaries_are_dark(config):
 
 
 def test_a_validation_slice_keeps_its_shape_and_labels(config):
-    item = SliceDataset(load_data(config).validate[0], fill=5, width=2)[0]
+    item = SliceDataset(load_data(config).validate[0], config)[0]
     assert item["image"].shape == item["target"].shape == item["weight"].shape == (1, 60, 70)
     assert item["labels"].shape == (60, 70)
 
@@ -84,6 +85,8 @@ def test_a_validation_slice_keeps_its_shape_and_labels(config):
         ({"train": (0, 9)}, ["[0, 9]", "8"]),
         ({"train": (3, 3)}, ["[3, 3]"]),
         ({"train": (0, 7)}, ["[0, 7]", "[6, 8]", "share"]),
+        ({"test": (5, 6)}, ["[0, 6]", "test = [5, 6]", "share"]),
+        ({"raw": "sample_A_20160501.hdf:volumes/raw"}, ["vimvol download cremi", "https://cremi.org"]),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_line(config, changes, parts):
@@ -92,6 +95,31 @@ def test_what_does_not_fit_is_told_in_one_line(config, changes, parts):
     message = str(error.value)
     assert "\n" not in message
     assert all(part in message for part in parts), message
+
+
+def test_devices_divide_validation_slices(config):
+    source = load_data(config).validate[0]
+    parts = [SliceDataset(source, config, rank, 3) for rank in range(3)]
+    assert [len(part) for part in parts] == [1, 1, 0]
+    assert torch.equal(parts[1][0]["image"], SliceDataset(source, config)[1]["image"])
+
+
+def test_reported_are_test_slices_else_those_of_validation(config):
+    apart = with_volume(config, train=(0, 5), validate_=(5, 6), test=(6, 8))
+    assert [len(source) for source in load_test_data(apart)] == [2]
+    assert [len(source) for source in load_test_data(with_volume(config, validate_=(7, 8)))] == [1]
+    assert not load_test_data(with_volume(config, validate_=None))
+
+
+def test_large_ids_are_renumbered_in_their_order(config, annotated):
+    with h5py.File(annotated) as file:
+        stored = file["volumes/labels/neuron_ids"][6:8]
+    labels = load_data(config).validate[0].labels
+    pairs = np.unique(np.stack([labels.ravel(), stored.ravel().astype(np.int64)]), axis=1)
+    assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
+    assert (np.diff(pairs[1][np.argsort(pairs[0])]) > 0).all()
+    assert labels.max() < 100
+    assert ((labels == 0) == (stored == 0)).all()
 
 
 def test_another_shape_of_labels_is_told(config, annotated):

@@ -1,16 +1,26 @@
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import lightning
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 
-import vimvol.train.dataset
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError, MissingExtraError, OutputExistsError
 from vimvol.models.checkpoint import load_checkpoint
+from vimvol.models.registry import build_model
 from vimvol.train import fit as fit_module
+from vimvol.train.dataset import CropDataset
 from vimvol.train.fit import fit
+from vimvol.train.module import BoundaryModule
+from vimvol.train.targets import TARGETS
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "train").glob("*.yaml"))
 
@@ -31,7 +41,10 @@ def test_training_leaves_weights_with_a_card_checkpoints_scores_and_its_configur
     assert "of 4 steps" in loaded.spec.card["trained"]
     assert "msa" in loaded.spec.card["scores"]
     assert loaded.spec.card["commit"]
-    assert {p.name for p in out.iterdir()} == {"config.yaml", "last.ckpt", "best.ckpt", "logs", path.name}
+    assert {p.name for p in out.iterdir()} == {"config.yaml", "last.ckpt", "best.ckpt", "logs", "pictures", path.name}
+    picture = plt.imread(out / "pictures" / "step-00000002-0-cells.png")
+    assert picture.shape[:2] == (2 * 60, 2 * 70)  # raw, target; below: nothing, prediction
+    assert set(np.unique(picture[:60, 70:, 0])) == {0.0, 1.0}
     assert load_config(TrainConfig, str(out / "config.yaml")) == config
     assert "val/msa" in next(out.glob("logs/*/metrics.csv")).read_text()
 
@@ -44,31 +57,161 @@ def test_exported_logits_are_shifted_to_a_threshold_of_a_half(config):
     assert 1 / (1 + np.exp(shift)) == pytest.approx(learned, abs=1e-5)
 
 
-def test_an_interrupted_training_ends_with_the_same_weights(config, tmp_path, monkeypatch):
-    whole = fit(config)
+def same_end(one: TrainConfig, other: TrainConfig) -> None:
+    """Everything that a training goes on from is the same to the bit."""
+    states = [torch.load(Path(c.out) / "last.ckpt", weights_only=True) for c in (one, other)]
+    assert [s["global_step"] for s in states] == [one.steps] * 2
+    assert states[0]["state_dict"].keys() == states[1]["state_dict"].keys()
+    for key, value in states[0]["state_dict"].items():
+        torch.testing.assert_close(states[1]["state_dict"][key], value, rtol=0, atol=0)
+    moments = [s["optimizer_states"][0]["state"] for s in states]
+    for number, entries in moments[0].items():
+        for name, value in entries.items():
+            torch.testing.assert_close(moments[1][number][name], value, rtol=0, atol=0)
+    assert states[0]["lr_schedulers"] == states[1]["lr_schedulers"]
+    assert states[0]["card"] == states[1]["card"]
+    assert states[0]["plateau"] == states[1]["plateau"]
+    weights = [weights_of(Path(c.out) / "unet-nano.safetensors") for c in (one, other)]
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, rtol=0, atol=0)
+
+
+class KilledError(Exception):
+    """Stands for whatever ends a process without asking it."""
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_a_killed_training_ends_with_the_same_weights(config, tmp_path, monkeypatch, schedule):
+    """Killed in the second epoch, before anything of it is saved: it begins again behind the first validation."""
+    config = config.model_copy(update={"schedule": schedule, "plateau_patience": 0, "plateau_factor": 0.5})
+    fit(config)
     parts = config.model_copy(update={"out": str(tmp_path / "parts")})
-    original = vimvol.train.dataset.CropDataset.crop
+    original = CropDataset.crop
 
     def interrupt(self, number):
         if number == 3:
-            raise KeyboardInterrupt
+            raise KilledError
         return original(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(vimvol.train.dataset.CropDataset, "crop", interrupt)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(CropDataset, "crop", interrupt)
+        with pytest.raises(KilledError):
             fit(parts)
-    assert (tmp_path / "parts" / "last.ckpt").exists()
+    assert torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["global_step"] == 2
     assert not (tmp_path / "parts" / "unet-nano.safetensors").exists()
     fit(parts)
+    same_end(config, parts)
 
-    states = [torch.load(Path(c.out) / "last.ckpt", weights_only=True) for c in (config, parts)]
-    assert [s["global_step"] for s in states] == [4, 4]
+
+@pytest.mark.parametrize("step", [2, 3, 4, 7])
+def test_a_training_that_is_asked_to_stop_goes_on_from_the_same_step(config, tmp_path, monkeypatch, step):
+    """In the middle of an epoch of three steps, at its end, and at the end of all, whose last epoch is short."""
+    config = config.model_copy(update={"steps": 7, "validate_every": 3, "batch": 2})
+    fit(config)
+    parts = config.model_copy(update={"out": str(tmp_path / "parts")})
+    original = BoundaryModule.training_step
+
+    def stop(self, batch, batch_idx):
+        if self.global_step == step - 1:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BoundaryModule, "training_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit(parts)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["global_step"] == step
+    fit(parts)
+    same_end(config, parts)
+    scores = [table(c)["val/loss"].dropna() for c in (config, parts)]
+    assert scores[0].tolist() == scores[1].tolist()
+    assert len(scores[0]) == 3
+
+
+def table(config: TrainConfig) -> pd.DataFrame:
+    """All logs of a training, those of its continuations included."""
+    files = sorted((Path(config.out) / "logs").glob("*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1]))
+    return pd.concat([pd.read_csv(file) for file in files])
+
+
+def test_a_checkpoint_is_written_between_validations_after_a_time(config, monkeypatch):
+    saved = []
+    original = lightning.Trainer.save_checkpoint
+
+    def save(self, path, *rest):
+        saved.append((self.global_step, Path(path).name))
+        original(self, path, *rest)
+
+    monkeypatch.setattr(lightning.Trainer, "save_checkpoint", save)
+    fit(config.model_copy(update={"save_minutes": 1e-9}))
+    assert [step for step, name in saved if name == "last.ckpt"] == [1, 2, 3, 4]
+
+
+def test_workers_cut_the_same_crops(config, tmp_path):
+    fit(config)
+    other = config.model_copy(update={"out": str(tmp_path / "workers"), "workers": 2})
+    fit(other)
+    same_end(config, other)
+
+
+def test_training_ends_early_where_nothing_improves(config):
+    flat = config.model_copy(update={"learning_rate": 1e-30, "steps": 20, "validate_every": 1, "patience": 2, "ema": 0})
+    fit(flat)
+    assert torch.load(Path(config.out) / "last.ckpt", weights_only=True)["global_step"] == 3
+
+
+def test_two_processes_train_one_network(config, tmp_path):
+    """The crops of a step are divided: two of each device give nearly the step of four."""
+    config = config.model_copy(update={"batch": 4, "steps": 3, "schedule": "constant", "warmup": 0, "loss": "dice"})
+    fit(config)
+    apart = config.model_copy(update={"out": str(tmp_path / "apart"), "devices": 2})
+    file = tmp_path / "apart.yaml"
+    file.write_text(yaml.safe_dump(apart.model_dump(mode="json", by_alias=True)))
+    command = [sys.executable, "-m", "vimvol", "train", str(file)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "MASTER_ADDR": "127.0.0.1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("weights") == 1
+    assert load_config(TrainConfig, str(tmp_path / "apart" / "config.yaml")) == apart
+    states = [torch.load(Path(c.out) / "last.ckpt", weights_only=True) for c in (config, apart)]
+    assert [s["global_step"] for s in states] == [3, 3]
+    assert states[1]["card"]["scores"].keys() == states[0]["card"]["scores"].keys()
+    assert states[1]["card"]["scores"]["val/loss"] == pytest.approx(states[0]["card"]["scores"]["val/loss"], abs=0.05)
+    start = build_model("unet-nano", **config.options).state_dict()  # of another seed: far away
     for key, value in states[0]["state_dict"].items():
-        torch.testing.assert_close(states[1]["state_dict"][key], value, rtol=0, atol=0)
-    resumed = weights_of(tmp_path / "parts" / "unet-nano.safetensors")
-    for key, value in weights_of(whole).items():
-        torch.testing.assert_close(resumed[key], value, rtol=0, atol=0)
+        if key.startswith("model.") and key.endswith("weight"):
+            near = float((states[1]["state_dict"][key] - value).abs().mean())
+            far = float((start[key.removeprefix("model.")] - value).abs().mean())
+            assert near < 0.2 * far, key
+
+
+def test_mixed_precision_keeps_weights_in_float32(config):
+    path = fit(config.model_copy(update={"precision": "bfloat16"}))
+    assert {v.dtype for v in weights_of(path).values() if v.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_the_machine_cannot_do_is_refused(config):
+    with pytest.raises(InputError, match="float16 needs a GPU"):
+        fit(config.model_copy(update={"precision": "float16"}))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_gpu_trains_in_every_precision(config, precision):
+    weights = weights_of(fit(config.model_copy(update={"precision": precision})))
+    assert all(torch.isfinite(v).all() for v in weights.values())
+
+
+@pytest.mark.parametrize("target", ["foreground-boundary", "distances"])
+def test_other_targets_are_judged_by_their_loss_and_named_in_the_weights(config, target):
+    spec = load_checkpoint(fit(config.model_copy(update={"target": target, "loss": "dice", "ema": 0.0}))).spec
+    assert spec.classes == TARGETS[target].classes
+    assert "loss" in spec.card["scores"]
+    assert "msa" not in spec.card["scores"]
+    assert "calibration" not in spec.card
 
 
 def test_a_finished_training_is_only_exported_again(config, monkeypatch):
@@ -79,7 +222,7 @@ def test_a_finished_training_is_only_exported_again(config, monkeypatch):
     def fail(*_):
         raise AssertionError("a crop was read")
 
-    monkeypatch.setattr(vimvol.train.dataset.CropDataset, "crop", fail)
+    monkeypatch.setattr(CropDataset, "crop", fail)
     after = weights_of(fit(config))
     assert all(torch.equal(before[key], after[key]) for key in before)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vimvol.train.loss import dice_bce_loss
+from vimvol.train.loss import dice_bce_loss, dice_loss
 
 
 def tensors(seed=0):
@@ -50,3 +50,34 @@ def test_a_missed_boundary_weighs_as_much_as_told():
     weighted = [float(dice_bce_loss(x, target, weight, 4.0)) for x in (missed, invented)]
     assert weighted[0] > plain[0]
     assert weighted[1] < plain[1]
+
+
+def test_dice_is_summed_over_channels():
+    logits, target = torch.randn(2, 3, 8, 8), (torch.rand(2, 3, 8, 8) > 0.7).float()
+    weight = torch.ones_like(target)
+    p = logits.sigmoid()
+    expected = sum(
+        1 - 2 * (p[:, c] * target[:, c]).sum() / (p[:, c].square().sum() + target[:, c].square().sum())
+        for c in range(3)
+    )
+    torch.testing.assert_close(dice_loss(logits, target, weight), expected)
+
+
+def test_dice_ignores_what_has_no_weight():
+    logits, target = torch.randn(1, 2, 8, 8), torch.rand(1, 2, 8, 8)
+    weight = torch.ones_like(target)
+    weight[:, 1, :, :4] = 0
+    loss = dice_loss(logits, target, weight)
+    changed, other = logits.clone(), target.clone()
+    changed[:, 1, :, :4], other[:, 1, :, :4] = 9, 0.5
+    assert dice_loss(changed, other, weight) == loss
+    changed[:, 0, :, :4] = 9
+    assert dice_loss(changed, other, weight) != loss
+
+
+def test_dice_of_nothing_is_finite():
+    logits = torch.full((1, 1, 4, 4), -200.0, requires_grad=True)
+    loss = dice_loss(logits, torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4))
+    loss.backward()
+    assert float(loss.detach()) == 1
+    assert torch.isfinite(logits.grad).all()

@@ -16,7 +16,7 @@ from vimvol.config.segment import (
     SegmentConfig,
     SegmentSection,
 )
-from vimvol.config.train import AugmentConfig, TrainConfig, TrainVolume
+from vimvol.config.train import AugmentConfig, TrainConfig, TrainImages, TrainVolume
 
 __all__ = [
     "AgglomerateConfig",
@@ -30,6 +30,7 @@ __all__ = [
     "SegmentConfig",
     "SegmentSection",
     "TrainConfig",
+    "TrainImages",
     "TrainVolume",
     "load_config",
     "parse_config",

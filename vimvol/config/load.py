@@ -26,7 +26,8 @@ def load_config(
     kind
         The configuration model to fill.
     path
-        YAML file with any part of it; none: defaults only.
+        YAML file with any part of it; none: defaults only. Its key ``base`` names another file, relative to it, whose
+        values it changes: sections are merged key by key, everything else is replaced.
     overrides
         ``section.key=value`` texts (value in YAML), or a mapping from ``section.key`` to a value; later ones win.
 
@@ -35,7 +36,7 @@ def load_config(
     ConfigError
         If the file is missing or no YAML, a key is unknown or a value does not fit.
     """
-    data = _read_yaml(path) if path is not None else {}
+    data = _read_with_base(path) if path is not None else {}
     pairs = overrides.items() if isinstance(overrides, Mapping) else [_split(text) for text in overrides]
     for key, value in pairs:
         _put(data, key, value)
@@ -48,6 +49,28 @@ def parse_config(kind: type[ConfigT], data: Mapping[str, Any], source: str = "th
         return kind.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_explain(kind, error, source)) from None
+
+
+def _read_with_base(path: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a file on top of the one that its ``base`` names; ``above`` are the files that led here."""
+    here = Path(path).resolve()
+    if here in above:
+        raise ConfigError(f"configuration {path} is its own base, by way of {above[-1].name}; remove one 'base'")
+    data = _read_yaml(path)
+    base = data.pop("base", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise ConfigError(f"base = {base!r} in {path} is no path; give the YAML file to start from, relative to it")
+    return _merge(_read_with_base(str(Path(path).parent / base), (*above, here)), data)
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _read_yaml(path: str) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vimvol.config.base import Fraction, NonNegative, Positive, Section, Shape2
 
@@ -18,10 +18,24 @@ class TrainVolume(Section):
     validate_: tuple[NonNegative, Positive] | None = Field(
         None, alias="validate", description="the same to validate on; always whole slices along z"
     )
+    test: tuple[NonNegative, Positive] | None = Field(
+        None, description="the same to report on; a training only makes sure that it sees none of them"
+    )
     planes: tuple[Literal["z", "y", "x"], ...] = Field(
         ("z",), min_length=1, description="axes to slice for training; all three where the voxels are isotropic"
     )
-    weight: float = Field(1.0, gt=0, description="share of the crops, relative to the other volumes")
+    weight: float = Field(1.0, gt=0, description="share of the crops, relative to the other data")
+
+
+class TrainImages(Section):
+    """Images with the outlines of their instances in COCO files, such as LIVECell."""
+
+    folder: str = Field(description="folder of the images; its subfolders are searched")
+    train: str = Field(description="COCO JSON of the images to train on")
+    validate_: str | None = Field(None, alias="validate", description="the same to validate on")
+    test: str | None = Field(None, description="the same to report on; not opened by a training")
+    min_size: NonNegative = Field(50, description="pixels below which an instance counts as background")
+    weight: float = Field(1.0, gt=0, description="share of the crops, relative to the other data")
 
 
 class AugmentConfig(Section):
@@ -40,26 +54,74 @@ class TrainConfig(Section):
     """Everything that `vimvol train` can be told."""
 
     model: str = Field("vimunet-nano", description="an architecture that `vimvol models` lists")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the network that replace its own")
     init: str | None = Field(
         None, description="weights to start from: a name that `vimvol models` lists, or a file; none: random ones"
     )
     out: str = Field(description="folder for checkpoints, logs and the exported weights")
-    root: str = Field(".", description="folder that relative paths of the volumes start from")
-    volumes: tuple[TrainVolume, ...] = Field(min_length=1)
-    patch: Shape2 = Field((256, 256), description="voxels (y, x) of a training crop")
-    batch: Positive = Field(4, description="crops an optimiser step")
-    steps: Positive = Field(10_000, description="optimiser steps in all")
-    learning_rate: float = Field(1e-3, gt=0, description="its peak, after the warm-up; a cosine takes it to 0")
-    warmup: NonNegative = Field(200, description="steps over which the learning rate rises")
-    weight_decay: float = Field(1e-2, ge=0)
-    ema: float = Field(0.995, ge=0, lt=1, description="decay of the running average of the weights; 0: no average")
+    root: str = Field(".", description="folder that relative paths of the data start from")
+    volumes: tuple[TrainVolume, ...] = ()
+    images: tuple[TrainImages, ...] = ()
+    target: Literal["boundary", "foreground-boundary", "distances"] = Field(
+        "boundary",
+        description="what is learned: boundaries between instances; foreground and boundaries; or foreground and "
+        "distances to the centre and to the boundary of every instance",
+    )
     boundary_width: Literal[2, 4, 6] = Field(2, description="thickness of the boundary that is learned, voxels")
-    boundary_weight: float = Field(4.0, gt=0, description="of a boundary voxel in the cross-entropy, others have 1")
     fill: float = Field(5.0, ge=0, description="voxels by which instances grow into label 0, half a thick membrane")
-    validate_every: Positive = Field(500, description="steps between validations, each with a checkpoint")
-    validate_slices: Positive = Field(8, description="slices of every volume that a validation looks at, evenly spread")
+
+    loss: Literal["dice-bce", "dice"] = Field("dice-bce", description="Dice plus cross-entropy, or Dice alone")
+    boundary_weight: float = Field(4.0, gt=0, description="of a boundary voxel in the cross-entropy, others have 1")
+    patch: Shape2 = Field((256, 256), description="voxels (y, x) of a training crop")
+    batch: Positive = Field(4, description="crops an optimiser step, those of all devices together")
+    steps: Positive = Field(10_000, description="optimiser steps in all")
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    learning_rate: float = Field(1e-3, gt=0, description="its peak, after the warm-up")
+    warmup: NonNegative = Field(200, description="steps over which the learning rate rises, a fifth of all at most")
+    schedule: Literal["cosine", "plateau", "constant"] = Field(
+        "cosine",
+        description="cosine: falls to 0 at the last step; plateau: is reduced when validation does not improve",
+    )
+    plateau_factor: float = Field(0.9, gt=0, lt=1, description="what a plateau multiplies the learning rate by")
+    plateau_patience: NonNegative = Field(10, description="validations without improvement that are no plateau yet")
+    weight_decay: float = Field(1e-2, ge=0, description="of the weights of linear layers and convolutions alone")
+    clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0: any")
+    ema: float = Field(0.995, ge=0, lt=1, description="decay of the running average of the weights; 0: no average")
     augment: AugmentConfig = AugmentConfig()
     seed: NonNegative = 0
+
+    validate_every: Positive = Field(500, description="steps between validations, each with a checkpoint")
+    validate_slices: Positive = Field(
+        8, description="slices or images of every source that a validation looks at, evenly spread"
+    )
+    monitor: Literal["msa", "loss"] = Field(
+        "msa",
+        description="what makes a checkpoint the best, tells a plateau and stops early; loss skips the segmentation "
+        "of validation slices; targets other than boundary always go by the loss",
+    )
+    patience: NonNegative = Field(0, description="validations without improvement that end the training; 0: none do")
+    calibrate: bool = Field(True, description="shift exported logits so that the best threshold of validation is .5")
+    pictures: NonNegative = Field(1, description="validations from one picture of predictions to the next; 0: none")
+    logger: Literal["csv", "tensorboard"] = Field("csv", description="tensorboard: its files beside the CSV")
+    save_minutes: float = Field(10.0, gt=0, description="longest time between checkpoints, minutes")
+
+    devices: Positive = Field(1, description="GPUs, or processes on a CPU, of every machine; the batch is divided")
+    nodes: Positive = Field(1, description="machines, started by SLURM or torchrun")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="bfloat16, float16: mixed precision, the weights stay float32; float16 needs a GPU"
+    )
     threads: NonNegative = Field(0, description="CPU threads; 0: all cores")
-    precision: Literal["float32", "bfloat16"] = "float32"
+    workers: NonNegative | None = Field(
+        None, description="processes that cut crops beside the training; 0: none; unset: as many as there are cores for"
+    )
     card: dict[str, str] = Field(default_factory=dict, description="notes for the model card, e.g. data and licence")
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainConfig:
+        if not self.volumes and not self.images:
+            raise ValueError("there is nothing to train on; give volumes or images")
+        if self.batch % (self.devices * self.nodes):
+            raise ValueError(
+                f"batch = {self.batch} cannot be divided among {self.devices * self.nodes} devices; give a multiple"
+            )
+        return self

@@ -16,6 +16,7 @@ from vimvol.errors import InputError
 from vimvol.models.checkpoint import save_checkpoint
 from vimvol.models.registry import build_model
 from vimvol.models.spec import ModelSpec
+from vimvol.train.targets import TARGETS
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -40,14 +41,25 @@ def export_best(config: TrainConfig) -> Path:
     if path is None:
         raise InputError(f"{folder} holds no checkpoint, so there is nothing to export; train first")
     state = read_checkpoint(path)
-    model = build_model(config.model)
+    model = new_network(config)
     prefix = "average."
     weights = {k.removeprefix(prefix): v for k, v in state["state_dict"].items() if k.startswith(prefix)}
     model.load_state_dict(weights)
-    _calibrate(model, state["card"]["scores"].get("val/threshold", 0.5))
-    target = folder / f"{config.model}.safetensors"
-    save_checkpoint(target, model, _spec(config, state))
+    threshold = state["card"]["scores"].get("val/threshold") if config.calibrate else None
+    calibrated = threshold is not None and _calibrate(model, threshold)
+    target = exported(config)
+    save_checkpoint(target, model, _spec(config, state, calibrated=calibrated))
     return target
+
+
+def new_network(config: TrainConfig) -> nn.Module:
+    """Return the network that a configuration trains, freshly initialised."""
+    return build_model(config.model, out_channels=len(TARGETS[config.target].classes), **config.options)
+
+
+def exported(config: TrainConfig) -> Path:
+    """Return where the weights of a training are, or will be."""
+    return Path(config.out) / f"{config.model}.safetensors"
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -68,19 +80,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def _calibrate(model: nn.Module, threshold: float) -> None:
-    """Shift the logits so that the probability that parts inside from boundary best becomes .5.
+def _calibrate(model: nn.Module, threshold: float) -> bool:
+    """Shift the logits so that the probability that parts inside from boundary best becomes .5, if a bias can do it.
 
     Whoever uses the weights then needs no threshold of their own. The shift raises all probabilities, which the prior
     of the multicut (``agglomerate.beta``, low by default) takes back.
     """
-    bias = model.get_parameter("out_conv.bias")
+    last = getattr(model, "out_conv", None)
+    bias = getattr(last, "bias", None)
+    if not isinstance(bias, torch.Tensor):
+        return False
     with torch.no_grad():
         bias.add_(math.log((1 - threshold) / threshold))
+    return True
 
 
-def _spec(config: TrainConfig, state: dict[str, Any]) -> ModelSpec:
+def _spec(config: TrainConfig, state: dict[str, Any], *, calibrated: bool) -> ModelSpec:
     facts = state["card"]
+    classes = TARGETS[config.target].classes
     card = {
         **config.card,
         "commit": commit(),
@@ -88,9 +105,17 @@ def _spec(config: TrainConfig, state: dict[str, Any]) -> ModelSpec:
         f"{config.patch[0]} x {config.patch[1]}, seed {config.seed}",
         "scores": ", ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in facts["scores"].items())
         or "not validated",
-        "calibration": "logits are shifted so that the threshold of the best score, here given as learned, is .5",
     }
-    return ModelSpec(config.model, card=card, voxel_sizes=tuple(tuple(size) for size in facts["voxel_sizes"]))
+    if calibrated:
+        card["calibration"] = "logits are shifted so that the threshold of the best score, here given as learned, is .5"
+    return ModelSpec(
+        config.model,
+        options=config.options,
+        out_channels=len(classes),
+        classes=classes,
+        card=card,
+        voxel_sizes=tuple(tuple(size) for size in facts["voxel_sizes"]),
+    )
 
 
 def commit() -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import yaml
@@ -20,35 +19,49 @@ from torch import nn
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError, MissingExtraError, OutputExistsError
 from vimvol.models import load_checkpoint
-from vimvol.models.registry import build_model
 
 if TYPE_CHECKING:
     import lightning
 
+    from vimvol.train.callbacks import StopRequest
+    from vimvol.train.module import BoundaryModule
+
 CONFIG = "config.yaml"
-FREE = {"card", "out", "root", "steps", "threads"}
+FREE = {
+    "card", "devices", "logger", "nodes", "out", "pictures", "root", "save_minutes", "steps", "threads", "workers"
+}  # fmt: skip
 """What may differ between the beginning of a training and its continuation."""
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "float32": "32-true",
+    "bfloat16": "bf16-mixed",
+    "float16": "16-mixed",
+}
 NOISE = (
     r".*does not have many workers.*",
     r".*number of training batches .* is smaller than the logging interval.*",
     r"Checkpoint directory .* exists and is not empty.*",
     r".*isinstance\(treespec, LeafSpec\).*",
     r".*resuming from a checkpoint that ended before the epoch ended.*",
+    r".*The `srun` command is available on your system but is not used.*",
+    r".*Found \d+ module\(s\) in eval mode.*",
+    r".*multi-threaded, use of fork\(\) may lead to deadlocks.*",
 )
-"""Warnings of Lightning that tell a user nothing here: volumes are in memory, a folder is resumed on purpose."""
+"""Warnings of Lightning that tell a user nothing here: volumes are in memory, a folder is resumed on purpose, ..."""
 
 
 def fit(config: TrainConfig) -> Path:
     """Train, validate, write checkpoints, and export the best weights.
 
-    A folder that holds the checkpoint of a training with the same configuration is continued, from the last
-    validation on, with the same result as without the interruption.
+    A folder that holds the checkpoint of a training with the same configuration is continued from the step that it
+    has reached, with the same result as without the interruption. SIGINT and SIGTERM save that step first.
+
+    With several devices, every process of the training returns from here; only the first writes the weights.
 
     Parameters
     ----------
     config
-        What to train on what; ``config.out`` gets ``config.yaml``, ``last.ckpt``, ``best.ckpt``, ``logs/`` and the
-        weights.
+        What to train on what; ``config.out`` gets ``config.yaml``, ``last.ckpt``, ``best.ckpt``, ``logs/``,
+        ``pictures/`` and the weights.
 
     Returns
     -------
@@ -58,39 +71,48 @@ def fit(config: TrainConfig) -> Path:
     Raises
     ------
     InputError
-        If data, network and configuration do not fit.
+        If data, network, machine and configuration do not fit.
     OutputExistsError
         If the folder holds another training.
     MissingExtraError
-        If Lightning or MONAI is not installed.
+        If Lightning, MONAI or a wanted logger is not installed.
     """
-    _need("lightning", "monai")
-    from vimvol.train.dataset import check_patch, load_data
-    from vimvol.train.export import LAST, export_best, read_checkpoint
+    _need("lightning", "monai", *(["tensorboard"] if config.logger == "tensorboard" else []))
+    from vimvol.train.callbacks import Stopping, StopRequest
+    from vimvol.train.dataset import check_patch
+    from vimvol.train.export import LAST, export_best, exported, read_checkpoint
     from vimvol.train.module import BoundaryModule, TrainingSource
+    from vimvol.train.sources import load_data
 
     out = Path(config.out)
     resume = out / LAST if (out / LAST).exists() else None
     if resume is not None:
         _check_same(config, out)
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    _check_machine(config)
+    workers, threads = share_cores(config)
+    torch.set_num_threads(threads)
     torch.manual_seed(config.seed)
     model = _initialised(config)
     check_patch(config.patch, int(getattr(model, "divisor", 1)))
     data = load_data(config)
-    _save_config(config, out)
+    if is_first():
+        _save_config(config, out)
 
     if resume is None or read_checkpoint(resume)["global_step"] < config.steps:
         module = BoundaryModule(model, config, data)
-        with _quiet(), _interruptible():
-            trainer = _trainer(config, validates=bool(data.validate))
-            trainer.fit(module, datamodule=TrainingSource(data, config), ckpt_path=resume, weights_only=True)
-    return export_best(config)
+        request = StopRequest()
+        with request.listening(), _quiet(), _interruptible(), contextlib.suppress(Stopping):
+            trainer = _trainer(config, module, request)
+            source = TrainingSource(data, config, workers)
+            trainer.fit(module, datamodule=source, ckpt_path=resume, weights_only=True)
+    return export_best(config) if is_first() else exported(config)
 
 
 def _initialised(config: TrainConfig) -> nn.Module:
     """Return the network to train: random, or with the weights that the configuration starts from."""
-    model = build_model(config.model)
+    from vimvol.train.export import new_network
+
+    model = new_network(config)
     if config.init is None:
         return model
     given = load_checkpoint(config.init).model.state_dict()
@@ -105,42 +127,94 @@ def _initialised(config: TrainConfig) -> nn.Module:
     return model
 
 
-def _trainer(config: TrainConfig, *, validates: bool) -> lightning.Trainer:
-    import lightning
-    from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
-    from lightning.pytorch.loggers import CSVLogger
+def share_cores(config: TrainConfig) -> tuple[int, int]:
+    """Divide the cores of this machine among its devices, and those of a device between crops and training.
 
+    Returns
+    -------
+    tuple
+        Processes that cut crops, and threads of PyTorch.
+    """
+    cores = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    mine = max(1, cores // config.devices)
+    if torch.cuda.is_available():
+        workers = min(8, mine - 1) if config.workers is None else config.workers
+        return workers, config.threads or max(1, mine - workers)
+    threads = config.threads or mine
+    # One process keeps up with a network on a CPU; it takes little of a core that the training may have, too.
+    workers = int(mine > 1) if config.workers is None else config.workers
+    return workers, threads
+
+
+def is_first() -> bool:
+    """Return whether this process is the only one of a training, or the first of several."""
+    from lightning.fabric.utilities.rank_zero import _get_rank
+
+    return not _get_rank()
+
+
+def _trainer(config: TrainConfig, module: BoundaryModule, request: StopRequest) -> lightning.Trainer:
+    import lightning
+    from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+    from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+    from vimvol.train.callbacks import Pictures, SaveBetween
     from vimvol.train.export import BEST, LAST
     from vimvol.train.progress import ProgressLines
 
+    validates = bool(module.names)
+    score, more_is_better = module.judged_by
+    mode = "max" if more_is_better else "min"
     # Saved in the validation, not behind it: a resumed Lightning runs the end of the epoch once more.
     common: dict[str, Any] = {
         "dirpath": config.out,
         "save_on_train_epoch_end": not validates,
         "enable_version_counter": False,
     }
-    callbacks: list[Callback] = [ProgressLines(config.steps)]
-    if validates:  # before the other, which saves what this one knows of the best score
-        callbacks.append(ModelCheckpoint(filename=Path(BEST).stem, monitor="val/msa", mode="max", **common))
+    callbacks: list[Callback] = [ProgressLines(config.steps), SaveBetween(config.out, config.save_minutes, request)]
+    if validates:
+        if config.pictures:
+            callbacks.append(Pictures(Path(config.out) / "pictures", config.pictures))
+        if config.patience:
+            callbacks.append(EarlyStopping(score, patience=config.patience, mode=mode))
+        # before the other, which saves what this one knows of the best score
+        callbacks.append(ModelCheckpoint(filename=Path(BEST).stem, monitor=score, mode=mode, **common))
     callbacks.append(ModelCheckpoint(filename=Path(LAST).stem, **common))
     if sys.stderr.isatty():
         callbacks.append(RichProgressBar())
+    loggers: list[Logger] = [CSVLogger(config.out, name="logs")]
+    if config.logger == "tensorboard":
+        loggers.append(TensorBoardLogger(config.out, name="tensorboard"))
+    # Weights without a gradient (the reference's unused classifier) make plain DDP wait for ever.
+    several = config.devices * config.nodes > 1
     return lightning.Trainer(
         accelerator="auto",
-        devices=1,
-        precision="bf16-mixed" if config.precision == "bfloat16" else "32-true",
+        devices=config.devices,
+        num_nodes=config.nodes,
+        strategy="ddp_find_unused_parameters_true" if several else "auto",
+        use_distributed_sampler=False,
+        precision=PRECISIONS[config.precision],
         max_steps=config.steps,
         max_epochs=-1,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if validates else 0,
-        gradient_clip_val=1.0,
+        gradient_clip_val=config.clip or None,
         log_every_n_steps=1,
-        logger=CSVLogger(config.out, name="logs"),
+        logger=loggers,
         callbacks=callbacks,
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
     )
+
+
+def _check_machine(config: TrainConfig) -> None:
+    """Refuse what this machine cannot do."""
+    if config.precision == "float16" and not torch.cuda.is_available():
+        raise InputError("precision = float16 needs a GPU, and there is none; take bfloat16 or float32")
+    found = torch.cuda.device_count()
+    if 0 < found < config.devices:
+        raise InputError(f"devices = {config.devices} exceeds the {found} GPUs of this machine; give at most that")
 
 
 @contextmanager
@@ -164,13 +238,10 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Undo what Lightning makes of Ctrl-C: it ends the process and leaves later ones ignored."""
-    handler = signal.getsignal(signal.SIGINT)
+    """Undo what Lightning makes of a second Ctrl-C: it ends the process."""
     try:
         yield
     except SystemExit:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from None
 
 

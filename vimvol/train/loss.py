@@ -1,6 +1,8 @@
-"""Dice plus binary cross-entropy, where the annotation says something."""
+"""Losses, where the annotation says something: Dice, and Dice plus binary cross-entropy."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from torch import Tensor
 from torch.nn import functional
@@ -40,3 +42,37 @@ def dice_bce_loss(logits: Tensor, target: Tensor, weight: Tensor, boundary_weigh
     # A constant in both terms makes the loss 0, and not NaN, for a batch without boundaries that predicts none.
     dice = (2.0 * overlap + 1.0) / (probability.square().sum() + truth.square().sum() + 1.0)
     return mean_entropy + 1.0 - dice
+
+
+def dice_loss(logits: Tensor, target: Tensor, weight: Tensor, boundary_weight: float = 1.0) -> Tensor:  # noqa: ARG001
+    """Return the sum over channels of soft Dice loss: the loss of the ViM-UNet paper.
+
+    Torch-em's ``DiceLoss`` behind a sigmoid. With distances whose weight is 0 outside of objects it is torch-em's
+    ``DiceBasedDistanceLoss`` with masked distances.
+
+    Parameters
+    ----------
+    logits
+        (b, c, y, x) float, before the sigmoid.
+    target
+        (b, c, y, x) float in [0, 1].
+    weight
+        (b, 1 or c, y, x) float, 0 where the loss must not look, else 1.
+    boundary_weight
+        Not used; here so that losses can be exchanged.
+
+    Returns
+    -------
+    Tensor
+        Scalar in [0, c]; a channel of which no voxel counts costs 1 and has no gradient.
+    """
+    probability = logits.float().sigmoid() * weight
+    truth = target * weight
+    axes = (0, 2, 3)
+    overlap = (probability * truth).sum(axes)
+    norm = probability.square().sum(axes) + truth.square().sum(axes)
+    return (1.0 - 2.0 * overlap / norm.clamp(min=1e-7)).sum()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {"dice-bce": dice_bce_loss, "dice": dice_loss}
+"""By the name that `vimvol.config.TrainConfig.loss` has: logits, target, weight and boundary weight to a scalar."""

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
+import torch.distributed
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from vimvol.config import TrainConfig
-from vimvol.train.dataset import CropDataset, SliceDataset, TrainingData
-from vimvol.train.loss import dice_bce_loss
+from vimvol.train.dataset import CropDataset, SliceDataset
+from vimvol.train.loss import LOSSES
+from vimvol.train.optimization import Plateau, learning_rate_share, make_optimizer
 from vimvol.train.score import THRESHOLDS, slice_accuracies
+from vimvol.train.sources import TrainingData
 
 Batch = dict[str, Tensor]
+RANK_SHIFT = 40
+"""Bits by which the seeds of devices lie apart."""
 
 
 class BoundaryModule(lightning.LightningModule):
-    """A network that learns boundaries, its optimiser, and the running average of its weights.
+    """A network that learns boundaries or distances, its optimiser, and the running average of its weights.
 
     Validation looks at the average, and it is what is exported: over a short training it is worth several times as
     many steps (Polyak & Juditsky 1992, SIAM J Control Optim 30:838).
@@ -32,9 +37,9 @@ class BoundaryModule(lightning.LightningModule):
     Parameters
     ----------
     model
-        (b, 1, y, x) standardised intensities to logits of the same shape.
+        (b, 1, y, x) standardised intensities to logits (b, c, y, x).
     config
-        Learning rate, its schedule, and the rest.
+        Loss, learning rate, its schedule, and the rest.
     data
         What it learns from; here only for names and voxel sizes.
     """
@@ -42,122 +47,211 @@ class BoundaryModule(lightning.LightningModule):
     def __init__(self, model: nn.Module, config: TrainConfig, data: TrainingData) -> None:
         super().__init__()
         self.model = model
-        self.average = copy.deepcopy(model).requires_grad_(False)
+        # Without an average the network itself stands in its place, and takes no memory twice.
+        self.average = copy.deepcopy(model).requires_grad_(False) if config.ema > 0 else model
         self.config = config
-        self.names = tuple(sections.name for sections in data.validate)
+        self.names = tuple(source.name for source in data.validate)
         self.voxel_sizes = data.voxel_sizes
         self.scores: dict[str, float] = {}
+        self.samples: dict[str, Batch] = {}
+        self.plateau = Plateau(config.plateau_factor, config.plateau_patience)
         self._losses: dict[str, list[float]] = defaultdict(list)
         self._accuracies: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
 
+    @property
+    def _several(self) -> bool:
+        return self.config.devices * self.config.nodes > 1
+
+    @property
+    def judged_by(self) -> tuple[str, bool]:
+        """Name of the score that says which weights are the best, and whether more of it is better."""
+        by_segments = self.config.monitor == "msa" and self.config.target == "boundary"
+        return ("val/msa", True) if by_segments else ("val/loss", False)
+
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits (b, 1, y, x) of the averaged network."""
+        """Return logits (b, c, y, x) of the averaged network."""
         logits: Tensor = self.average(image)
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """Return the loss of a batch."""
         # Chance inside the network (dropped paths) must not depend on whether the training was interrupted.
-        torch.manual_seed(self.config.seed + self.global_step)
+        torch.manual_seed(self.config.seed + self.global_step + (self.global_rank << RANK_SHIFT))
         loss = self._loss(self.model(batch["image"]), batch)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
+        size = len(batch["image"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=self._several)
         return loss
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        return dice_bce_loss(logits, batch["target"], batch["weight"], self.config.boundary_weight)
+        loss = LOSSES[self.config.loss]
+        return loss(logits, batch["target"], batch["weight"], self.config.boundary_weight)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ANN401, ARG002
-        """Take the new weights into the average."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Lightning's signature
+        """Step, and take the new weights into the average, before anything can save them."""
+        super().optimizer_step(*args, **kwargs)
+        self.update_average(self.global_step + 1)
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        """Take the weights after a number of steps into the average."""
+        if self.average is self.model:
+            return
         # A young average forgets faster, or it would remember the random start.
-        decay = min(self.config.ema, (1 + self.global_step) / (10 + self.global_step))
-        with torch.no_grad():
-            for mean, now in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(now, 1 - decay)
-                else:
-                    mean.copy_(now)
+        decay = min(self.config.ema, (1 + step) / (10 + step))
+        for mean, now in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(now, 1 - decay)
+            else:
+                mean.copy_(now)
 
     def on_train_epoch_start(self) -> None:
         """Keep the average out of training mode: it only predicts."""
-        self.average.eval()
+        if self.average is not self.model:
+            self.average.eval()
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ARG002
-        """Predict a whole slice, and score the instances that follow from it."""
-        logits = predict_slice(self.average, batch["image"], self.config.patch, self.config.batch)
-        loss = self._loss(logits, batch)
-        boundary: NDArray[np.float32] = logits[0, 0].float().sigmoid().cpu().numpy()
-        truth = batch["labels"][0].cpu().numpy()
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Predict a whole slice, and score it or the instances that follow from it."""
+        at_once = self.config.batch // (self.config.devices * self.config.nodes)
+        logits = predict_slice(self.average, batch["image"], self.config.patch, at_once)
         name = self.names[dataloader_idx]
-        self._losses[name].append(float(loss))
-        self._accuracies[name].append(slice_accuracies(boundary, truth))
+        self._losses[name].append(float(self._loss(logits, batch)))
+        probabilities: NDArray[np.float32] = logits[0].float().sigmoid().cpu().numpy()
+        if self.judged_by[0] == "val/msa":
+            self._accuracies[name].append(slice_accuracies(probabilities[0], batch["labels"][0].cpu().numpy()))
+        if batch_idx == 0:
+            shown = {key: batch[key][0].cpu() for key in ("image", "target")}
+            self.samples[name] = {**shown, "prediction": torch.from_numpy(probabilities)}
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means of every volume, and of the volumes, at the one threshold that serves all best."""
-        losses = {name: float(np.mean(values)) for name, values in self._losses.items()}
-        curves = {name: np.mean(values, axis=0) for name, values in self._accuracies.items()}
+        """Log the means of every source, and of the sources, at the one threshold that serves all best."""
+        found = _gathered({name: (self._losses[name], self._accuracies.get(name, [])) for name in self._losses})
         self._losses.clear()
         self._accuracies.clear()
-        if not curves:
+        losses = {name: float(np.mean(values)) for name, (values, _) in found.items() if values}
+        curves = {name: np.mean(values, axis=0) for name, (_, values) in found.items() if values}
+        if not losses:
             return
-        mean = np.mean(list(curves.values()), axis=0)
-        best = int(mean.argmax())
-        self.scores = {
-            "val/msa": float(mean[best]),
-            "val/threshold": THRESHOLDS[best],
-            "val/loss": float(np.mean(list(losses.values()))),
-            **{f"val/{name}/msa": float(curve[best]) for name, curve in curves.items()},
-            **{f"val/{name}/loss": loss for name, loss in losses.items()},
-        }
-        self.log_dict(self.scores)
+        self.scores = {"val/loss": float(np.mean(list(losses.values())))}
+        self.scores |= {f"val/{name}/loss": loss for name, loss in losses.items()}
+        if curves:
+            mean = np.mean(list(curves.values()), axis=0)
+            best = int(mean.argmax())
+            self.scores |= {"val/msa": float(mean[best]), "val/threshold": THRESHOLDS[best]}
+            self.scores |= {f"val/{name}/msa": float(curve[best]) for name, curve in curves.items()}
+        if not self.trainer.sanity_checking and self.config.schedule == "plateau":
+            score, more_is_better = self.judged_by
+            self.plateau.tell(1 - self.scores[score] if more_is_better else self.scores[score])
+        self.log_dict(self.scores, sync_dist=self._several)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put what the model card tells beside the weights."""
+        """Put what the model card tells, and how the learning rate stands, beside the weights."""
         checkpoint["card"] = {"scores": dict(self.scores), "voxel_sizes": [list(size) for size in self.voxel_sizes]}
+        checkpoint["plateau"] = self.plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on as the checkpoint stands."""
+        self.scores = dict(checkpoint["card"]["scores"])
+        if "plateau" in checkpoint:
+            self.plateau.load_state_dict(checkpoint["plateau"])
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - one of Lightning's many forms
-        """Return AdamW with a linear warm-up and a cosine to 0, both by steps."""
-        decayed = [p for p in self.model.parameters() if p.ndim >= 2]
-        plain = [p for p in self.model.parameters() if p.ndim < 2]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=self.config.learning_rate,
+        """Return the optimiser, and its learning rate by steps."""
+        optimizer = make_optimizer(self.model, self.config)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_share(self.config, step, self.plateau)
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _rate(self, step: int) -> float:
-        """Return the share of the peak learning rate at a step."""
-        warmup = min(self.config.warmup, self.config.steps // 5)
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        done = (step - warmup) / max(1, self.config.steps - warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+def _gathered(mine: dict[str, tuple[list[float], list[Any]]]) -> dict[str, tuple[list[float], list[Any]]]:
+    """Return the scores of all devices, the same on each."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return mine
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, mine)
+    together: dict[str, tuple[list[float], list[Any]]] = {}
+    for name in sorted({name for part in parts for name in part}):
+        some = [part[name] for part in parts if name in part]
+        together[name] = ([v for losses, _ in some for v in losses], [v for _, curves in some for v in curves])
+    return together
 
 
 class TrainingSource(lightning.LightningDataModule):
     """Dataloaders: an epoch is the stretch of steps from one validation to the next.
 
-    Checkpoints lie between epochs, so a resumed training starts its epoch at the crop that comes next.
+    Crops have numbers that follow from the step, so a resumed training goes on with the crop that comes next, and
+    devices divide the crops of a step among them.
+
+    Parameters
+    ----------
+    data
+        What there is to learn from.
+    config
+        Batch, steps, seed.
+    workers
+        Processes that cut crops; 0: none.
     """
 
-    def __init__(self, data: TrainingData, config: TrainConfig) -> None:
+    def __init__(self, data: TrainingData, config: TrainConfig, workers: int = 0) -> None:
         super().__init__()
         self.data = data
         self.config = config
+        self.workers = workers
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the crops from the step that the training has reached to the next validation."""
-        step = self.trainer.global_step if self.trainer is not None else 0
-        stop = min(self.config.steps, step + self.config.validate_every)
-        crops = CropDataset(self.data, self.config, step * self.config.batch, stop * self.config.batch)
-        return DataLoader(crops, batch_size=self.config.batch)
+        """Return the crops of the epoch that the training is in, from the step that it has reached."""
+        step, done = 0, 0
+        if self.trainer is not None:
+            step = self.trainer.global_step
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress
+            done = 0 if progress.is_last_batch else progress.current.ready
+        begin = step - done
+        every, batch = self.config.validate_every, self.config.batch
+        end = min(self.config.steps, (begin // every + 1) * every)
+        rank, world = self._place()
+        share = batch // world
+        steps = [range(s * batch + rank * share, s * batch + (rank + 1) * share) for s in range(begin, end)]
+        return DataLoader(
+            CropDataset(self.data, self.config, 0, self.config.steps * batch),
+            batch_sampler=_Steps(steps, done),
+            **self._how(),
+        )
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Return one loader of whole slices for every volume with slices to validate on."""
+        """Return one loader of whole slices for every source with slices to validate on."""
+        rank, world = self._place()
         return [
-            DataLoader(SliceDataset(sections, self.config.fill, self.config.boundary_width), batch_size=1)
-            for sections in self.data.validate
+            DataLoader(SliceDataset(source, self.config, rank, world), batch_size=1, **self._how())
+            for source in self.data.validate
         ]
+
+    def _place(self) -> tuple[int, int]:
+        """Return the number of this device, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _how(self) -> dict[str, Any]:
+        how: dict[str, Any] = {"num_workers": self.workers, "pin_memory": torch.cuda.is_available()}
+        if self.workers:
+            # Forked, workers share the volumes in memory; elsewhere each gets a copy.
+            how["multiprocessing_context"] = "fork" if "fork" in torch.multiprocessing.get_all_start_methods() else None
+            how["prefetch_factor"] = 4
+        return how
+
+
+class _Steps(Sampler[list[int]]):
+    """The crops of every step of an epoch, from some step on; its length is that of the whole epoch.
+
+    Lightning counts the steps that a checkpoint in the middle of an epoch has done, and expects the rest.
+    """
+
+    def __init__(self, steps: list[range], done: int) -> None:
+        self.steps, self.done = steps, done
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (list(step) for step in self.steps[self.done :])
 
 
 @torch.no_grad()
@@ -167,7 +261,7 @@ def predict_slice(model: nn.Module, image: Tensor, patch: tuple[int, int], batch
     Parameters
     ----------
     model
-        (b, 1, y, x) to logits of the same shape.
+        (b, 1, y, x) to logits (b, c, y, x).
     image
         (1, 1, y, x) standardised intensities.
     patch
@@ -178,7 +272,7 @@ def predict_slice(model: nn.Module, image: Tensor, patch: tuple[int, int], batch
     Returns
     -------
     Tensor
-        (1, 1, y, x) logits.
+        (1, c, y, x) logits.
     """
     halo = tuple(p // 8 for p in patch)
     core = tuple(p - 2 * h for p, h in zip(patch, halo, strict=True))
@@ -189,12 +283,15 @@ def predict_slice(model: nn.Module, image: Tensor, patch: tuple[int, int], batch
     mode = "reflect" if max(below, halo[0]) < height and max(right, halo[1]) < width else "replicate"
     padded = functional.pad(image, (halo[1], right, halo[0], below), mode=mode)
     corners = [(r * core[0], c * core[1]) for r in range(rows) for c in range(columns)]
-    result = image.new_zeros((1, 1, rows * core[0], columns * core[1]))
+    result: Tensor | None = None
     for first in range(0, len(corners), batch):
         some = corners[first : first + batch]
         windows = torch.cat([padded[..., y : y + patch[0], x : x + patch[1]] for y, x in some])
         logits = model(windows).float()
+        if result is None:
+            result = logits.new_zeros((1, logits.shape[1], rows * core[0], columns * core[1]))
         for (y, x), window in zip(some, logits, strict=True):
             inner = window[:, halo[0] : halo[0] + core[0], halo[1] : halo[1] + core[1]]
             result[0, :, y : y + core[0], x : x + core[1]] = inner
+    assert result is not None
     return result[..., :height, :width]

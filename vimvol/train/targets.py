@@ -8,15 +8,21 @@ cannot be won back (thin neurites vanish between two thick membranes).
 Where 0 remains after the growth there is glia, extracellular space or something that nobody annotated. Its rim
 is boundary, so that every instance stays closed; its inside has no truth that holds for all data (in one volume
 glia is left out, in another it is a body like any other), so the loss ignores it.
+
+Cells on a background are learned as foreground and boundaries, or as foreground and distances.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from vimvol.train.distances import object_distances
 
 
 def grow_instances(labels: NDArray[Any], distance: float) -> NDArray[Any]:
@@ -104,3 +110,63 @@ def boundary_target(grown: NDArray[Any], width: int = 2) -> tuple[NDArray[np.flo
     boundary = label_changes(grown, width)
     ignored = (grown == 0) & ~boundary
     return boundary[None].astype(np.float32), (~ignored)[None].astype(np.float32)
+
+
+def foreground_boundary_target(labels: NDArray[Any], width: int = 2) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return target and weight for cells on a background: what is a cell, and where a label changes.
+
+    Parameters
+    ----------
+    labels
+        (y, x) integers, 0 background; nothing is ignored.
+    width
+        Thickness of the boundary, voxels; even.
+
+    Returns
+    -------
+    target, weight
+        (2, y, x) float32 each: foreground, and boundaries, between cells and towards the background alike.
+    """
+    target = np.stack([labels > 0, label_changes(labels, width)]).astype(np.float32)
+    return target, np.ones_like(target)
+
+
+def distance_target(
+    labels: NDArray[Any],
+    width: int = 2,  # noqa: ARG001 - distances have no thickness
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return target and weight for cells by distances; see `vimvol.train.distances.object_distances`.
+
+    Returns
+    -------
+    target, weight
+        (3, y, x) float32 each: foreground, distance to the centre, distance to the boundary. The distances count
+        inside of objects only.
+    """
+    foreground, centre, boundary = object_distances(labels)
+    inside = foreground.astype(np.float32)
+    return np.stack([inside, centre, boundary]), np.stack([np.ones_like(inside), inside, inside])
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to learn from instances.
+
+    Attributes
+    ----------
+    classes
+        What each channel is; weights files carry it.
+    draw
+        From labels of a slice (y, x) and the width of boundaries to target and weight, each (c, y, x) float32.
+    """
+
+    classes: tuple[str, ...]
+    draw: Callable[[NDArray[Any], int], tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+
+TARGETS: dict[str, Target] = {
+    "boundary": Target(("boundary",), boundary_target),
+    "foreground-boundary": Target(("foreground", "boundary"), foreground_boundary_target),
+    "distances": Target(("foreground", "center distance", "boundary distance"), distance_target),
+}
+"""By the name that `vimvol.config.TrainConfig.target` has."""
