@@ -22,8 +22,6 @@ from vimvol.train.fit import fit
 from vimvol.train.module import BoundaryModule
 from vimvol.train.targets import TARGETS
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "train").glob("*.yaml"))
-
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(path).model.state_dict()
@@ -262,18 +260,6 @@ def test_missing_data_are_told_before_anything_is_written(config):
         fit(config.model_copy(update={"volumes": (volume,)}))
     assert "\n" not in str(error.value)
     assert not Path(config.out).exists()
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_every_shipped_configuration_is_valid(path):
-    config = load_config(TrainConfig, str(path))
-    assert config.card["licence"]
-    assert config.card["data"]
-    assert all(v.validate_ is not None and v.train[1] <= v.validate_[0] for v in config.volumes)
-
-
-def test_there_are_shipped_configurations():
-    assert {p.stem for p in CONFIGS} >= {"vimunet_nano", "unet_nano"}
 
 
 def test_training_starts_from_given_weights(config, tmp_path):

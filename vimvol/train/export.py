@@ -54,7 +54,12 @@ def export_best(config: TrainConfig) -> Path:
 
 def new_network(config: TrainConfig) -> nn.Module:
     """Return the network that a configuration trains, freshly initialised."""
-    return build_model(config.model, out_channels=len(TARGETS[config.target].classes), **config.options)
+    return build_model(config.model, out_channels=len(TARGETS[config.target].classes), **network_options(config))
+
+
+def network_options(config: TrainConfig) -> dict[str, Any]:
+    """Return what makes the network of a configuration differ from others of its name; weights files carry it."""
+    return dict(config.options)
 
 
 def exported(config: TrainConfig) -> Path:
@@ -110,7 +115,7 @@ def _spec(config: TrainConfig, state: dict[str, Any], *, calibrated: bool) -> Mo
         card["calibration"] = "logits are shifted so that the threshold of the best score, here given as learned, is .5"
     return ModelSpec(
         config.model,
-        options=config.options,
+        options=network_options(config),
         out_channels=len(classes),
         classes=classes,
         card=card,
