@@ -31,7 +31,7 @@ def test_values_and_gradients(batch, channels, size, last, seed):
     found, expected = instance_norm(*own), F.instance_norm(torch.cat(theirs, 1))
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-5)
-    weights = torch.randn(expected.shape)
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(seed))
     gradients = torch.autograd.grad((found * weights).sum(), own)
     for f, e in zip(gradients, torch.autograd.grad((expected * weights).sum(), theirs), strict=True):
         torch.testing.assert_close(f.double(), e, rtol=0, atol=2e-5 * max(1.0, float(e.abs().max())))
@@ -41,6 +41,18 @@ def test_mean_far_from_zero():
     """Squares of values about 10000 would cancel in single precision."""
     x = 1e4 + torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(instance_norm(x).double(), F.instance_norm(x.double()), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("contrast", [1e-3, 1e-2, 1e-1])
+def test_little_contrast_far_from_zero(contrast):
+    """The mean is kept to more digits than one float32 has, which a channel of two pixels would show."""
+    noise = torch.randn(1, 500, 1, 2, generator=torch.Generator().manual_seed(0))
+    x = (5 + contrast * noise).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    found, expected = instance_norm(x), F.instance_norm(exact)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=5e-6)
+    gradients = [torch.autograd.grad(y[..., 0].sum(), v)[0] for y, v in ((found, x), (expected, exact))]
+    torch.testing.assert_close(gradients[0].double(), gradients[1], rtol=1e-5, atol=5e-5)
 
 
 def test_bfloat16_rounds_once():

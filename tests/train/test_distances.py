@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
@@ -11,7 +11,10 @@ from vimvol.train.targets import TARGETS
 
 
 def by_object(labels: np.ndarray, min_size: int) -> np.ndarray:
-    """The definition of torch-em's PerObjectDistanceTransform, one object after the other."""
+    """The definition of torch-em's PerObjectDistanceTransform, one object after the other.
+
+    There, an object without an inside whose centroid lies outside of it is measured from a corner of its bounding box.
+    """
     parts = measure.label(labels, background=0)
     for part in np.unique(parts):
         if (parts == part).sum() < min_size:
@@ -28,7 +31,7 @@ def by_object(labels: np.ndarray, min_size: int) -> np.ndarray:
             depth = np.zeros(inside[box].shape)
         centre = np.round(np.argwhere(inside).mean(0)).astype(int) - [side.start for side in box]
         if not inside[box][tuple(centre)]:
-            centre = np.unravel_index(np.argmax(depth), depth.shape)
+            centre = np.unravel_index(np.argmax(np.where(inside[box], depth, -1)), depth.shape)
         rows, columns = np.indices(depth.shape)
         for channel, values in (
             (1, np.hypot(rows - centre[0], columns - centre[1])),
@@ -43,6 +46,7 @@ blobs = hnp.arrays(np.int32, (9, 11), elements=st.integers(0, 2)).map(lambda a: 
 
 
 @given(blobs, st.sampled_from([0, 1, 7, 25]))
+@example(np.kron(np.fliplr(np.eye(9, 11, dtype=int)), np.ones((3, 2), int)), 0)
 def test_distances_are_those_of_every_object_by_itself(labels, min_size):
     found = np.stack(object_distances(labels, min_size))
     np.testing.assert_allclose(found, by_object(labels, min_size), atol=1e-6)

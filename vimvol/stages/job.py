@@ -17,7 +17,7 @@ from vimvol.infer.tiles import Tiling
 from vimvol.io import Level, Volume
 from vimvol.io.objects import open_objects
 
-FORMAT = 1
+FORMAT = 2
 """Version of what the stages write; part of every key, raised when a stage computes something else."""
 
 SOLVE_FORMAT = 2
