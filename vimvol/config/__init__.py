@@ -8,6 +8,7 @@ from vimvol.config.base import Section
 from vimvol.config.load import load_config, parse_config
 from vimvol.config.segment import (
     AgglomerateConfig,
+    CellsConfig,
     FragmentsConfig,
     InputConfig,
     OutputConfig,
@@ -21,6 +22,7 @@ from vimvol.config.train import AugmentConfig, TrainConfig, TrainImages, TrainVo
 __all__ = [
     "AgglomerateConfig",
     "AugmentConfig",
+    "CellsConfig",
     "FragmentsConfig",
     "InputConfig",
     "OutputConfig",

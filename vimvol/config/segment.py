@@ -61,11 +61,26 @@ class FragmentsConfig(Section):
     )
     tile: Shape3 | None = Field(
         None,
-        description="voxels (z, y, x) of one watershed; none: (1, 512, 512) or (32, 512, 512), within a shard",
+        description="voxels (z, y, x) of one watershed; none: (1, 512, 512) or (32, 512, 512), within a shard; of "
+        "cells, a slice of up to 1024 x 1024 at once",
     )
     halo: Halo3 | None = Field(
-        None, description="voxels (z, y, x) of context on every side of it; none: (0, 64, 64) or (8, 32, 32)"
+        None,
+        description="voxels (z, y, x) of context on every side of it; none: (0, 64, 64) or (8, 32, 32), of cells "
+        "(0, 128, 128)",
     )
+
+
+class CellsConfig(Section):
+    """Cells on a background, by networks that predict foreground; in 2d mode, in place of fragments and multicut."""
+
+    foreground: Fraction = Field(0.5, description="foreground probability above which a voxel is part of a cell")
+    seed: Fraction = Field(
+        0.5, description="foreground less boundary probability above which a voxel is part of a seed"
+    )
+    center: Fraction = Field(0.5, description="distance to the centre below which a voxel may be part of a seed")
+    boundary: Fraction = Field(0.5, description="inverted distance to the boundary below which it is one, if so")
+    smoothing: float = Field(1.6, ge=0, description="Gaussian on the distances, voxels")
 
 
 class AgglomerateConfig(Section):
@@ -124,6 +139,7 @@ class SegmentConfig(Section):
     predict: PredictConfig = PredictConfig()
     segment: SegmentSection = SegmentSection()
     fragments: FragmentsConfig = FragmentsConfig()
+    cells: CellsConfig = CellsConfig()
     agglomerate: AgglomerateConfig = AgglomerateConfig()
     output: OutputConfig = OutputConfig()
     run: RunConfig = RunConfig()

@@ -72,11 +72,11 @@ def face_pairs(
             low, high = before.within(window).slices, behind.within(window).slices
             joined = seed_mask(boundaries[low], threshold) & seed_mask(boundaries[high], threshold)
             joined &= (labels[low] > 0) & (labels[high] > 0)
-            found.append(_unique(labels[low][joined].astype(np.uint64), labels[high][joined].astype(np.uint64)))
+            found.append(unique_pairs(labels[low][joined].astype(np.uint64), labels[high][joined].astype(np.uint64)))
     if not found:
         return np.empty((0, 2), np.uint64)
     pairs = np.concatenate(found)
-    return _unique(pairs[:, 0], pairs[:, 1])
+    return unique_pairs(pairs[:, 0], pairs[:, 1])
 
 
 def union(n_nodes: int, pairs: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -117,8 +117,8 @@ def _put(index: tuple[int, ...], axis: int, value: int) -> tuple[int, ...]:
     return tuple(value if a == axis else i for a, i in enumerate(index))
 
 
-def _unique(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return pairs of different ids, smaller id first, sorted, each once."""
+def unique_pairs(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the pairs (N, 2) of different ids, smaller id first, sorted, each once."""
     different = first != second
     u, v = np.minimum(first, second)[different], np.maximum(first, second)[different]
     order = pair_order(u, v)

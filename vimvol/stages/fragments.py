@@ -17,12 +17,17 @@ from vimvol.config import FragmentsConfig
 from vimvol.engine.run import Execution, run_stage
 from vimvol.geometry import Block, Index
 from vimvol.io.arrays import create_array, read_box, write_box
+from vimvol.io.tables import read_table, write_table
+from vimvol.segment.cells import cells_tile
 from vimvol.segment.missing import MARGIN, missing_voxels
 from vimvol.segment.watershed import crop_and_relabel, fragments_tile
-from vimvol.stages.job import Job
+from vimvol.stages.job import Cells, Job
 
 LARGEST_TILE = {"2d": (1, 512, 512), "3d": (32, 512, 512)}
 HALOS = {"2d": (0, 64, 64), "3d": (8, 32, 32)}
+CELLS_HALO = (0, 128, 128)
+WHOLE_SLICE = 1024
+"""Voxels along y and x up to which the cells of a slice are made at once."""
 ANISOTROPIC = 2.0
 """Ratio of the voxel size along z to that along x above which fragments are made slice by slice."""
 
@@ -51,6 +56,20 @@ def resolve_fragments(
     return config.model_copy(update={"dimension": dimension, "tile": tile, "halo": halo})
 
 
+def resolve_cells(config: FragmentsConfig, shape: Sequence[int]) -> FragmentsConfig:
+    """Return the configuration with tile and halo decided for cells, which are always made slice by slice.
+
+    Parameters
+    ----------
+    config
+        As the user wrote it.
+    shape
+        Voxels (z, y, x) of the volume.
+    """
+    tile = config.tile or (1, *(s if s <= WHOLE_SLICE else LARGEST_TILE["2d"][1] for s in shape[1:]))
+    return config.model_copy(update={"dimension": "2d", "tile": tile, "halo": config.halo or CELLS_HALO})
+
+
 @dataclass(frozen=True)
 class FragmentsBlock:
     """Makes and writes the fragments of one block."""
@@ -66,8 +85,10 @@ class FragmentsBlock:
         result = np.zeros(block.shape, np.uint32)
         counts = {}
         reach = self._reach(block)
-        boundaries = read_boundaries(job, reach)
         missing = read_missing(job, reach)
+        if job.network.cells is not None:
+            return self._cells(job.network.cells, block, reach, missing)
+        boundaries = read_boundaries(job, reach)
         for index in grid.overlapping(block):
             tile = grid.block(index)
             window = tile.grow(halo).clip(job.shape)
@@ -80,6 +101,27 @@ class FragmentsBlock:
             counts[str(grid.flat(index))] = count
             shared = tile.intersect(block)
             result[shared.within(block).slices] = labels[shared.within(tile).slices]
+        write_box(job.fragments, block, result)
+        return {"counts": counts}
+
+    def _cells(self, cells: Cells, block: Block, reach: Block, missing: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        job, grid = self.job, self.job.fragment_tiles
+        prediction = read_box(job.boundaries, Block((0, *reach.begin), (job.network.channels, *reach.end)))
+        prediction = prediction[list(cells.channels)]
+        prediction[0][missing] = 0
+        result = np.zeros(block.shape, np.uint32)
+        counts = {}
+        for index in grid.overlapping(block):
+            tile = grid.block(index)
+            window = tile.grow(halo_of(job)).clip(job.shape)
+            cut = prediction[(slice(None), *window.within(reach).slices)]
+            labels, count, links = cells_tile(cut, tile.within(window), cells.method, job.config.cells)
+            flat = str(grid.flat(index))
+            counts[flat] = count
+            shared = tile.intersect(block)
+            result[shared.within(block).slices] = labels[shared.within(tile).slices]
+            if shared.begin == tile.begin:  # of the blocks that see the tile, one tells how it goes on
+                write_table(links_of(job), flat, {"voxels": links + np.array(window.begin)})
         write_box(job.fragments, block, result)
         return {"counts": counts}
 
@@ -127,6 +169,18 @@ def read_missing(job: Job, box: Block) -> npt.NDArray[np.bool_]:
         return np.zeros(box.shape, bool)
     window = box.grow(MARGIN).clip(job.shape)
     return missing_voxels(job.source.read(window), value)[box.within(window).slices]
+
+
+def read_links(job: Job, box: Block) -> npt.NDArray[np.int64]:
+    """Read the links of cells (N, 2, 3), voxels (z, y, x), of the watershed tiles in a box."""
+    grid = job.fragment_tiles
+    found = [read_table(links_of(job), str(grid.flat(index)))["voxels"] for index in grid.overlapping(box)]
+    return np.concatenate(found)
+
+
+def links_of(job: Job) -> str:
+    """Return the group of the tables of links, one a watershed tile: see `vimvol.segment.cells.cells_tile`."""
+    return f"{job.work}/links"
 
 
 def offsets_of(job: Job) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from vimvol.engine.ledger import block_name
@@ -20,8 +21,8 @@ from vimvol.geometry import Block
 from vimvol.io.tables import read_table, write_table
 from vimvol.segment.graph import EdgeTable, edge_table
 from vimvol.segment.nodes import NodeTable, node_table
-from vimvol.segment.stitch import face_pairs
-from vimvol.stages.fragments import read_boundaries, read_fragments
+from vimvol.segment.stitch import face_pairs, unique_pairs
+from vimvol.stages.fragments import read_boundaries, read_fragments, read_links
 from vimvol.stages.job import Job
 
 FORWARD = (1, 1, 1)
@@ -38,20 +39,29 @@ class GraphBlock:
         job = self.job
         box = block.grow((0, 0, 0), FORWARD).clip(job.shape)
         window = read_fragments(job, box)
-        boundaries = read_boundaries(job, box)
         own = block.within(box)
         if job.stitched:
-            pairs = face_pairs(
-                window.labels, boundaries, box, block, job.fragment_tiles, job.fragments_config.threshold
-            )
+            pairs = self._continued(block, box, window.labels)
             columns: dict[str, npt.NDArray[Any]] = {"u": window.ids[pairs[:, 0] - 1], "v": window.ids[pairs[:, 1] - 1]}
         else:
-            table = edge_table(window.labels, boundaries, own, across=not job.flat)
+            table = edge_table(window.labels, read_boundaries(job, box), own, across=not job.flat)
             columns = table.renumbered(window.ids).columns()
         write_table(edges_of(job), block_name(block), columns)
         nodes = node_table(window.labels, own, window.ids, box.begin, job.shape)
         write_table(nodes_of(job), block_name(block), nodes.columns())
         return {"edges": len(columns["u"])}
+
+    def _continued(self, block: Block, box: Block, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        """Return the fragments of a box, in pairs, that go on across the faces of tiles."""
+        job = self.job
+        if job.network.cells is not None:
+            voxels = read_links(job, block) - np.array(box.begin)
+            first, second = (labels[tuple(voxels[:, side].T)].astype(np.uint64) for side in (0, 1))
+            both = (first > 0) & (second > 0)
+            return unique_pairs(first[both], second[both])
+        return face_pairs(
+            labels, read_boundaries(job, box), box, block, job.fragment_tiles, job.fragments_config.threshold
+        )
 
 
 def edges_of(job: Job) -> str:

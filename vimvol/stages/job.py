@@ -34,6 +34,22 @@ AGGLOMERATION = frozenset({"costs", "solve", "write", "label-pyramid"})
 
 
 @dataclass(frozen=True)
+class Cells:
+    """How cells are made of a prediction.
+
+    Attributes
+    ----------
+    method
+        Key of `vimvol.segment.cells.METHODS`.
+    channels
+        Indices of the channels that it takes.
+    """
+
+    method: str
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Network:
     """What a job knows of its network.
 
@@ -47,12 +63,15 @@ class Network:
         Output channels.
     boundary
         Index of the boundary channel.
+    cells
+        How cells are made, of a network that predicts foreground; none: boundaries are all that there is.
     """
 
     checkpoint: str
     digest: str
     channels: int
     boundary: int
+    cells: Cells | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +130,7 @@ class Job:
     @property
     def stitched(self) -> bool:
         """Whether fragments are whole instances but for the faces of tiles, so that nothing is left to agglomerate."""
-        return self.flat and self.fragments_config.seeds == "components"
+        return self.flat and (self.network.cells is not None or self.fragments_config.seeds == "components")
 
     @property
     def boundaries(self) -> str:
@@ -174,6 +193,11 @@ class Job:
         fragments = content_key(
             "fragments", predict, self.network.boundary, self.fragments_config.model_dump(), config.input.missing
         )
+        if (cells := self.network.cells) is not None:
+            grid = (self.fragment_tiles.cell, self.fragments_config.halo)
+            fragments = content_key(
+                "cells", predict, repr(cells), grid, config.cells.model_dump(), config.input.missing
+            )
         weighing = config.agglomerate.model_dump(include={"beta", "size_weighting"})
         solving = config.agglomerate.model_dump(exclude={"beta", "size_weighting"})
         graph = content_key("graph", GRAPH_FORMAT, fragments, config.segment.mode)

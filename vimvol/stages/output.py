@@ -25,7 +25,7 @@ def new_manifest(job: Job, command: str) -> dict[str, Any]:
         "state": "running",
         "created": False,
         "input": {"path": job.source.url, "dataset": job.source.dataset, "identity": job.source.identity()},
-        "model": {"name": job.network.checkpoint, "sha256": job.network.digest},
+        "model": {"name": job.network.checkpoint, "sha256": job.network.digest, "boundary": job.network.boundary},
         "mode": job.config.segment.mode,
         "config": job.config.model_dump(mode="json", exclude={"run"}),
         "layout": _layout(job),

@@ -36,13 +36,14 @@ def draw_overview(source: str, out: str, config: SegmentConfig, truth: str | Non
     boundaries = open_volume(f"{out}:0")
     labels = open_volume(f"{out}:labels/segmentation/0", prefer="labels")
     manifest = read_manifest(out) or {}
+    model = manifest.get("model", {})
     path = Path(out) / "vimvol" / "overview.png"
     overview(
         _as_uint8(raw, box),
-        boundaries.read(box)[0],
+        boundaries.read_channels(box)[model.get("boundary", 0), 0],
         labels.read(box)[0],
         path,
-        title=f"{Path(raw.url).name}, z = {box.begin[0]}, {manifest.get('model', {}).get('name', '')}",
+        title=f"{Path(raw.url).name}, z = {box.begin[0]}, {model.get('name', '')}",
         voxel_size_x=raw.voxel_size[2],
         ground_truth=None if truth is None else open_volume(truth, prefer="labels").read(box)[0],
     )

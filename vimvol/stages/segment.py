@@ -24,10 +24,11 @@ from vimvol.io.volume import forget_open
 from vimvol.models import load_checkpoint
 from vimvol.models.checkpoint import ModelSpec
 from vimvol.report.progress import silent
+from vimvol.segment.cells import METHODS
 from vimvol.segment.multicut import check_solver
-from vimvol.stages.fragments import resolve_fragments, run_fragments
+from vimvol.stages.fragments import resolve_cells, resolve_fragments, run_fragments
 from vimvol.stages.graph import GraphBlock
-from vimvol.stages.job import Job, Network
+from vimvol.stages.job import Cells, Job, Network
 from vimvol.stages.manifest import write_manifest
 from vimvol.stages.output import check_output, claim_output, new_manifest
 from vimvol.stages.ownership import lock_of, owned
@@ -93,13 +94,17 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
     tile, divisor = _tile(loaded.model, config), _integer(loaded.model, "divisor")
     wanted = config.output.shard or default_shard(volume.shape, config.output.chunk, tile)
     chunk, shard = storage_shapes(volume.shape, config.output.chunk, wanted)
-    fragments = resolve_fragments(config.fragments, config.segment.mode, volume.voxel_size, shard)
+    cells = cells_of(spec, config.segment.mode)
+    if cells is None:
+        fragments = resolve_fragments(config.fragments, config.segment.mode, volume.voxel_size, shard)
+    else:
+        fragments = resolve_cells(config.fragments, volume.shape)
     check_solver(config.agglomerate.solver)
     job = Job(
         source=volume,
         out=out,
         config=config,
-        network=Network(config.predict.model, loaded.sha256, spec.out_channels, boundary_channel(spec)),
+        network=Network(config.predict.model, loaded.sha256, spec.out_channels, boundary_channel(spec), cells),
         standardization=_standardization(spec, volume.dtype) or survey(volume, config.predict.normalize),
         tiling=make_tiling(volume.shape, tile, config.predict.halo, divisor),
         fragments_config=fragments,
@@ -151,14 +156,36 @@ def boundary_channel(spec: ModelSpec) -> int:
         If the network has none.
     """
     names = [name.lower() for name in spec.classes]
-    if "boundary" in names:
-        return names.index("boundary")
+    for name in ("boundary", "boundary distance"):
+        if name in names:
+            return names.index(name)
     if spec.out_channels == 1:
         return 0
     raise InputError(
         f"the network's classes {', '.join(spec.classes)} have no 'boundary', so there is nothing to segment by; "
         "choose a network with a boundary channel"
     )
+
+
+def cells_of(spec: ModelSpec, mode: str) -> Cells | None:
+    """Return how cells are made of what a network predicts; none if it knows no foreground.
+
+    Raises
+    ------
+    InputError
+        If whole bodies are wanted of a network for the cells of images.
+    """
+    names = [name.lower() for name in spec.classes]
+    method = next((key for key, method in METHODS.items() if set(method.classes) <= set(names)), None)
+    if method is None:
+        return None
+    if mode == "3d":
+        raise InputError(
+            f"the network's classes {', '.join(spec.classes)} make cells of slices, and segment.mode = 3d wants bodies "
+            "that go on from slice to slice; add --set segment.mode=2d, or choose a network that predicts boundaries "
+            "alone"
+        )
+    return Cells(method, tuple(names.index(name) for name in METHODS[method].classes))
 
 
 def _standardization(spec: ModelSpec, dtype: str) -> Standardization | None:

@@ -1,0 +1,63 @@
+"""Networks that predict foreground make cells, the same for any blocks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from tests.support import digest, small_config
+from vimvol.config import CellsConfig
+from vimvol.errors import InputError
+from vimvol.models import ModelSpec, build_model, save_checkpoint
+from vimvol.segment.cells import METHODS, cells_2d
+from vimvol.segment.relabel import consecutive
+from vimvol.stages.picture import draw_overview
+from vimvol.stages.segment import segment_volume
+from vimvol.train.targets import TARGETS
+
+OPTIONS = {"features": 4, "depth": 2}
+
+
+@pytest.fixture(params=["foreground-boundary", "distances"])
+def network(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    """The method of a random network, and its file; its channels are shifted so that there are cells."""
+    classes = TARGETS[request.param].classes
+    torch.manual_seed(1)
+    model = build_model("unet-nano", out_channels=len(classes), **OPTIONS)
+    with torch.no_grad():
+        model.out_conv.weight.mul_(8)
+    path = tmp_path / "cells.safetensors"
+    save_checkpoint(path, model, ModelSpec("unet-nano", OPTIONS, out_channels=len(classes), classes=classes))
+    return next(name for name, method in METHODS.items() if method.classes == classes), str(path)
+
+
+def test_blocks_and_workers_do_not_change_a_byte(network, sample, tmp_path):
+    _, model = network
+    shared = {"predict__model": model, "segment__mode": "2d", "segment__min_size": 0}
+    segment_volume(f"{sample}:raw", str(tmp_path / "a.zarr"), small_config(**shared))
+    for number, other in enumerate(({"run__block": [4, 64, 144]}, {"run__block": [2, 128, 48], "run__workers": 1})):
+        segment_volume(f"{sample}:raw", str(tmp_path / f"{number}.zarr"), small_config(**shared, **other))
+        assert digest(tmp_path / f"{number}.zarr") == digest(tmp_path / "a.zarr")
+
+
+def test_they_are_the_cells_of_the_whole_slices(network, sample, tmp_path):
+    method, model = network
+    tile = {"fragments__tile": None, "fragments__halo": None}
+    config = small_config(predict__model=model, segment__mode="2d", segment__min_size=0, input__missing=None, **tile)
+    segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), config)
+    predicted = zarr.open_array(str(tmp_path / "out.zarr" / "0"), mode="r")[:]
+    labels = zarr.open_array(str(tmp_path / "out.zarr" / "labels" / "segmentation" / "0"), mode="r")[:]
+    assert len(np.unique(labels)) > 10
+    for z, found in enumerate(labels):
+        expected = cells_2d(np.ascontiguousarray(predicted[:, z]), method, CellsConfig())
+        assert ((found > 0) == (expected > 0)).all()
+        np.testing.assert_array_equal(consecutive(found.ravel()), consecutive(expected.ravel().astype(np.uint64)))
+    assert draw_overview(f"{sample}:raw", str(tmp_path / "out.zarr"), config).is_file()
+
+
+def test_bodies_are_not_made_of_cells(network, sample, tmp_path):
+    with pytest.raises(InputError, match=r"make cells of slices.*segment\.mode=2d"):
+        segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(predict__model=network[1]))
+    assert not (tmp_path / "out.zarr").exists()
