@@ -1,6 +1,7 @@
 import itertools
 import logging
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from vimvol.engine import ledger as module
 from vimvol.engine.ledger import Ledger, block_name
 from vimvol.engine.segments import decode, encode, join_segments, make_segment
+from vimvol.errors import StorageError
 from vimvol.geometry import Block, Grid
-from vimvol.io.objects import open_objects
+from vimvol.io.objects import FolderObjects, open_objects
 
 BLOCKS = Grid((8, 8, 8), (2, 4, 4))
 UNIT = (2, 2, 4)
@@ -179,3 +181,44 @@ def test_segments_survive_joining_and_encoding() -> None:
     assert back.results() == [{"i": i} for i in range(16)]
     np.testing.assert_array_equal(back.failed, [state for _, state, _ in records])
     np.testing.assert_array_equal(back.boxes, [(b.begin, b.end) for b, _, _ in records])
+
+
+class Faulty(FolderObjects):
+    """Fails the first writes."""
+
+    left: ClassVar[int] = 0
+
+    def put(self, name: str, data: bytes) -> None:
+        if Faulty.left:
+            Faulty.left -= 1
+            raise StorageError("broken on purpose")
+        super().put(name, data)
+
+
+def test_a_passing_failure_of_the_storage_loses_no_record(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_SEGMENTS", 0)
+    monkeypatch.setattr(Faulty, "left", 3)
+    ledger = Ledger(Faulty(str(tmp_path)), "stage", "k")
+    with ledger.recorder() as recorder:
+        for block in blocks_of(BLOCKS):
+            recorder.done(block, {})
+    assert len(ledger.done()) == 16
+
+
+def test_storage_that_fails_for_good_ends_the_stage(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "SECONDS_BEFORE_RETRY", 0)
+    monkeypatch.setattr(Faulty, "left", 10**6)
+    with (
+        pytest.raises(StorageError, match="on purpose"),
+        Ledger(Faulty(str(tmp_path)), "s", "k").recorder() as recorder,
+    ):
+        recorder.done(BLOCKS.block((0, 0, 0)), {})
+
+
+def test_results_are_never_gathered_without_those_of_a_damaged_segment(tmp_path: Path) -> None:
+    ledger = make(tmp_path)
+    for block in blocks_of(BLOCKS)[:2]:
+        ledger.record(block, {})
+    files(tmp_path)[0].write_bytes(b"cut")
+    with pytest.raises(StorageError, match="is damaged; run the same command again"):
+        ledger.results()

@@ -1,3 +1,5 @@
+import errno
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import pytest
 
 from vimvol.engine import lock as module
 from vimvol.engine.lock import NAME, Holder, Lock, is_alive, read_holder
-from vimvol.errors import IncompleteRunError, OutputBusyError
+from vimvol.errors import DiskFullError, IncompleteRunError, OutputBusyError
 from vimvol.io.objects import FolderObjects, open_objects
 
 
@@ -23,7 +25,6 @@ def objects(tmp_path: Path) -> FolderObjects:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BEAT", 0.05)
     monkeypatch.setattr(module, "WATCH", 1.0)
-    monkeypatch.setattr(module, "SETTLE", 0.2)
 
 
 def write(objects: FolderObjects, holder: Holder) -> None:
@@ -127,3 +128,52 @@ def test_of_many_that_take_over_at_once_one_holds_the_lock(objects, quick) -> No
     for thread in threads:
         thread.join()
     assert most == [1]
+
+
+class Slow(FolderObjects):
+    """A folder on storage that takes long to write a name that stands for something else already."""
+
+    def move(self, name: str, to: str) -> bool:
+        time.sleep(threading.current_thread().name.endswith("0") and 1.5)
+        return super().move(name, to)
+
+
+def test_slow_storage_lets_no_two_take_over(objects, quick) -> None:
+    write(objects, replace(Holder.this_process(), born="1"))
+    held: list[str] = []
+
+    def run() -> None:
+        try:
+            with Lock(Slow(objects.folder), "out"):
+                held.append(threading.current_thread().name)
+                time.sleep(2)
+        except OutputBusyError:
+            pass
+
+    threads = [threading.Thread(target=run, name=f"run-{i}") for i in range(4)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    assert len(held) == 1
+    assert objects.names("") == []
+
+
+def test_a_claim_that_a_killed_process_left_is_taken_over_too(objects, quick) -> None:
+    dead = replace(Holder.this_process(), born="1")
+    write(objects, dead)
+    claim = f"{NAME}.{hashlib.sha256(objects.get(NAME)).hexdigest()[:20]}"
+    objects.put(claim, json.dumps(asdict(replace(dead, token="other"))).encode())
+    with Lock(objects, "out"):
+        assert objects.names("") == [NAME]
+
+
+def test_a_full_disk_leaves_no_lock(objects, monkeypatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("vimvol.io.objects.os.fsync", full)
+    with pytest.raises(DiskFullError), Lock(objects, "out"):
+        pass
+    assert objects.names("") == []

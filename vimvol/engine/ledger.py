@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from vimvol.engine.objects import Objects
 from vimvol.engine.segments import Segment, decode, encode, join_segments, make_segment
+from vimvol.errors import DiskFullError, StorageError
 from vimvol.geometry import Block, Grid, Index
 
 LOG = logging.getLogger(__name__)
@@ -36,8 +37,11 @@ LOG = logging.getLogger(__name__)
 SECONDS_BETWEEN_SEGMENTS = 1.0
 RECORDS_OF_SEGMENT = 4096
 """A segment is written after this time or with this many records, whichever comes first."""
+SECONDS_BEFORE_RETRY = 0.25
 SEGMENTS_TO_FOLD = 16
 """Segments of one size that are folded into one of the next."""
+TRIES = 8
+"""Failed writes in a row after which the storage has failed for good."""
 SUFFIX = ".records"
 PLAN = "plan.json"
 
@@ -221,18 +225,29 @@ class Ledger:
                     found.append((path, None))
             else:
                 return found
-        return found
+        raise StorageError(f"the ledger {self.folder} changes whenever it is read; run again, finished blocks are kept")
 
     def done(self) -> set[str]:
         """Return the names (see `block_name`) of all finished blocks."""
-        return {block_name(block) for block, _ in self.entries()}
+        return {
+            block_name(Block(tuple(begin), tuple(end)))
+            for segment in self.segments()
+            for begin, end in segment.boxes[~segment.failed].tolist()
+        }
 
     def entries(self) -> Iterator[tuple[Block, dict[str, Any]]]:
         """Yield every finished block and the small result that it recorded, one segment in memory at a time.
 
         A block comes twice where a crash made it run twice.
+
+        Raises
+        ------
+        StorageError
+            If a segment is damaged: what is made of all results would be wrong without its blocks.
         """
-        for segment in self.segments():
+        for name, segment in self._stored():
+            if segment is None:
+                raise StorageError(f"{name} is damaged; run the same command again, its blocks are computed again")
             for box, failed, result in zip(segment.boxes.tolist(), segment.failed, segment.results(), strict=True):
                 if not failed:
                     yield Block(tuple(box[0]), tuple(box[1])), result
@@ -284,6 +299,7 @@ class Recorder:
         self._records: list[tuple[Block, bool, dict[str, Any]]] = []
         self._sizes: list[list[str]] = [[], [], []]
         self._last = -math.inf
+        self._failed = 0
 
     def done(self, block: Block, result: dict[str, Any]) -> None:
         """Take down a finished block, whose data are flushed."""
@@ -298,17 +314,39 @@ class Recorder:
     def write(self, *, now: bool = False) -> None:
         """Write what was taken down, if it is time.
 
+        Where that fails the records stay and are tried again a little later, ``now`` or `TRIES` times in a row.
+
         Raises
         ------
+        DiskFullError
+            If no space is left.
         StorageError
-            If it cannot be written; the records stay and are tried again with the next.
+            If it cannot be written for good.
         """
         time_is_up = time.monotonic() - self._last >= SECONDS_BETWEEN_SEGMENTS
         if not self._records or not (now or time_is_up or len(self._records) >= RECORDS_OF_SEGMENT):
             return
-        self._sizes[0].append(self._ledger.write(make_segment(self._records)))
-        self._records.clear()
-        self._last = time.monotonic()
+        while self._records:
+            self._last = time.monotonic()
+            try:
+                self._sizes[0].append(self._ledger.write(make_segment(self._records)))
+                self._records.clear()
+                self._fold()
+            except DiskFullError:
+                raise
+            except StorageError as error:
+                self._failed += 1
+                if self._failed >= TRIES:
+                    raise
+                LOG.info("%s; tried again", error)
+                if not now:
+                    return
+                time.sleep(SECONDS_BEFORE_RETRY)
+            else:
+                self._failed = 0
+
+    def _fold(self) -> None:
+        """Fold segments of one size into one of the next where there are enough."""
         for small, large in zip(self._sizes, self._sizes[1:], strict=False):
             if len(small) < SEGMENTS_TO_FOLD:
                 break

@@ -8,6 +8,7 @@ watches the number for a while instead of comparing times, so it does not matter
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import logging
 import os
@@ -28,8 +29,6 @@ NAME = "lock"
 BEAT = 10.0
 WATCH = 60.0
 """Seconds without a beat after which a run on another machine counts as dead."""
-SETTLE = 1.0
-"""Seconds after which, of several that take over a lock at once, the last one to have written it holds it."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,7 @@ class Holder:
 def read_holder(objects: Objects) -> Holder | None:
     """Return who holds the lock; none if nobody does or it cannot be made out."""
     data = objects.get(NAME)
-    try:
-        return None if data is None else Holder(**json.loads(data))
-    except (ValueError, TypeError):
-        return None
+    return None if data is None else _decode(data)
 
 
 def is_alive(holder: Holder) -> bool | None:
@@ -139,25 +135,39 @@ class Lock:
 
     def __enter__(self) -> Lock:
         """Take the lock."""
-        while not self._objects.create(NAME, self._bytes()):
-            before = self._objects.get(NAME)
-            holder = read_holder(self._objects)
-            if before is None:
-                continue
-            alive = is_alive(holder) if holder is not None else None
-            if alive or (alive is None and self._beats(before)):
-                raise self._busy(holder)
-            if self._objects.get(NAME) != before:
-                continue
-            LOG.warning("%s: a run that ended without a word held it (%s); going on", self._output, holder or "unknown")
-            self._objects.put(NAME, self._bytes())
-            time.sleep(SETTLE)
-            now = read_holder(self._objects)
-            if now is None or now.token != self._me.token:
-                raise self._busy(now)
-            break
+        self._take(NAME)
+        now = read_holder(self._objects)
+        if now is None or now.token != self._me.token:
+            raise self._busy(now)
         self._thread.start()
         return self
+
+    def _take(self, name: str) -> None:
+        """Become who wrote the object of this name; what a run left that ended without a word is replaced.
+
+        Who replaces it first creates a claim named after the content to be replaced, which one alone can do, and then
+        gives the claim the name of what it replaces. However slow the storage is between these steps, nobody else may
+        replace the same content, and other content has another claim. A claim that was left behind is taken likewise.
+        """
+        while not self._objects.create(name, self._bytes()):
+            before = self._objects.get(name)
+            if before is None:  # given back a moment ago
+                time.sleep(0.05)
+                continue
+            holder = _decode(before)
+            if holder is not None and holder.token == self._me.token:
+                return
+            alive = is_alive(holder) if holder is not None else None
+            if alive or (alive is None and self._beats(name, before)):
+                raise self._busy(holder)
+            claim = f"{NAME}.{hashlib.sha256(before).hexdigest()[:20]}"
+            self._take(claim)
+            if self._objects.get(name) != before:
+                self._objects.remove(claim)
+                continue
+            LOG.warning("%s: a run that ended without a word held it (%s); going on", self._output, holder or "unknown")
+            if self._objects.move(claim, name):
+                return
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -169,13 +179,13 @@ class Lock:
         if holder is not None and holder.token == self._me.token:
             self._objects.remove(NAME)
 
-    def _beats(self, before: bytes) -> bool:
+    def _beats(self, name: str, before: bytes) -> bool:
         """Watch whether a lock changes, for as long as a run elsewhere may take for a beat."""
         LOG.warning("%s: looking for %.0f s whether the run that holds it elsewhere is alive", self._output, WATCH)
         end = time.monotonic() + WATCH
         while time.monotonic() < end:
             time.sleep(min(1.0, WATCH / 10))
-            if self._objects.get(NAME) != before:
+            if self._objects.get(name) != before:
                 return True
         return False
 
@@ -199,6 +209,14 @@ class Lock:
             f"{self._output} is being written by another run ({holder or 'unknown'}), so two would mix; wait for it, "
             "stop it, or choose another output"
         )
+
+
+def _decode(data: bytes) -> Holder | None:
+    """Return the holder that an object names; none if it cannot be made out."""
+    try:
+        return Holder(**json.loads(data))
+    except (ValueError, TypeError):
+        return None
 
 
 def _user() -> str:

@@ -28,6 +28,10 @@ class Objects(Protocol):
         """Write an object unless there is one of this name; tell whether it was written."""
         ...
 
+    def move(self, name: str, to: str) -> bool:
+        """Give an object the name of another, in place of it; tell whether there was one to move."""
+        ...
+
     def remove(self, name: str) -> None:
         """Remove an object, or a folder and all that is in it; nothing where there is none."""
         ...

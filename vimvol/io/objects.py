@@ -55,11 +55,26 @@ class FolderObjects:
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
             except FileExistsError:
                 return False
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except BaseException:  # an empty object would say that somebody has it
+                path.unlink(missing_ok=True)
+                raise
             _flush_folder(path.parent)
+        return True
+
+    def move(self, name: str, to: str) -> bool:
+        """Give an object the name of another, in place of it, in one step; tell whether there was one to move."""
+        path, target = self._path(name), self._path(to)
+        with storage_errors(f"writing {target}"):
+            try:
+                path.replace(target)
+            except FileNotFoundError:
+                return False
+            _flush_folder(target.parent)
         return True
 
     def remove(self, name: str) -> None:
@@ -120,6 +135,15 @@ class StoreObjects:
             return False
         self.put(name, data)
         return self.get(name) == data
+
+    def move(self, name: str, to: str) -> bool:
+        """Give an object the name of another, in place of it; for a moment it has both names."""
+        data = self.get(name)
+        if data is None:
+            return False
+        self.put(to, data)
+        self.remove(name)
+        return True
 
     def remove(self, name: str) -> None:
         """Remove an object, or a folder and all that is in it."""

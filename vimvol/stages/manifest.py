@@ -6,12 +6,12 @@ import importlib.metadata
 import json
 import platform
 import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vimvol.errors import OutputExistsError, StorageError
+from vimvol.errors import OutputExistsError
+from vimvol.io.objects import open_objects
 from vimvol.stages.ownership import holds_nothing_but_a_lock
 
 PACKAGES = ("vimvol", "torch", "zarr", "distributed", "bioimage-cpp", "numpy")
@@ -43,7 +43,7 @@ def read_manifest(out: str) -> dict[str, Any] | None:
 
 
 def write_manifest(out: str, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest in one step.
+    """Write the manifest in one step; an output whose manifest a loss of power emptied would be unknown to us.
 
     Raises
     ------
@@ -51,13 +51,7 @@ def write_manifest(out: str, manifest: Mapping[str, Any]) -> None:
         If it cannot be written.
     """
     path = manifest_path(out)
-    draft = path.with_name(f".run.{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(manifest, indent=2, default=str), encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise StorageError(f"{out} cannot be written ({error.strerror or error}); choose a path that can") from None
+    open_objects(str(path.parent)).put(path.name, json.dumps(manifest, indent=2, default=str).encode())
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -42,5 +42,6 @@ def holds_nothing_but_a_lock(out: str) -> bool:
         return False
     own = root / "vimvol"
     return not own.exists() or (
-        own.is_dir() and all(path.name == NAME or path.name.startswith(f".{NAME}.") for path in own.iterdir())
+        own.is_dir()
+        and all(path.name == NAME or path.name.startswith((f"{NAME}.", f".{NAME}.")) for path in own.iterdir())
     )
