@@ -79,10 +79,31 @@ class Block:
         """Return the part that lies inside a volume of this shape."""
         return self.intersect(Block.whole(shape))
 
+    def hull(self, other: Block) -> Block:
+        """Return the smallest box that holds this one and ``other``."""
+        return Block(
+            tuple(min(a, b) for a, b in zip(self.begin, other.begin, strict=True)),
+            tuple(max(a, b) for a, b in zip(self.end, other.end, strict=True)),
+        )
+
+    def coarser(self, factor: Sequence[int]) -> Block:
+        """Return the box on a grid whose cells are ``factor`` voxels wide: all cells that this box meets."""
+        return Block(
+            tuple(b // f for b, f in zip(self.begin, factor, strict=True)),
+            tuple(-(-e // f) for e, f in zip(self.end, factor, strict=True)),
+        )
+
     def contains(self, other: Block) -> bool:
         """Tell whether ``other`` lies inside this box."""
         return all(a <= b for a, b in zip(self.begin, other.begin, strict=True)) and all(
             a >= b for a, b in zip(self.end, other.end, strict=True)
+        )
+
+    def moved(self, by: Sequence[int]) -> Block:
+        """Return the box that lies so many voxels further along every axis."""
+        return Block(
+            tuple(b + m for b, m in zip(self.begin, by, strict=True)),
+            tuple(e + m for e, m in zip(self.end, by, strict=True)),
         )
 
     def within(self, outer: Block) -> Block:
@@ -166,9 +187,8 @@ class Grid:
         inside = block.clip(self.shape)
         if inside.size == 0:
             return
-        yield from itertools.product(
-            *(range(b // c, -(-e // c)) for b, e, c in zip(inside.begin, inside.end, self.cell, strict=True))
-        )
+        cells = inside.coarser(self.cell)
+        yield from itertools.product(*(range(b, e) for b, e in zip(cells.begin, cells.end, strict=True)))
 
 
 def round_up(value: int, multiple: int) -> int:

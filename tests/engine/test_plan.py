@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from vimvol.engine.plan import FEWEST_SHARDS, default_shard, plan_stage
 from vimvol.errors import ConfigError
-from vimvol.geometry import Grid
+from vimvol.geometry import Block, Grid
 
 sizes = st.tuples(*[st.integers(1, 40)] * 3)
 units = st.tuples(*[st.integers(1, 9)] * 3)
@@ -53,3 +53,19 @@ def test_default_shards_are_enough_for_some_workers_or_as_small_as_is_sensible(s
 )
 def test_default_shards(shape, shard) -> None:
     assert default_shard(shape, (16, 128, 128), (256, 256)) == shard
+
+
+@given(shape=sizes, unit=units, factor=factors, corners=st.tuples(sizes, sizes), others=st.tuples(sizes, sizes))
+def test_a_region_has_the_blocks_that_meet_it_and_no_others(shape, unit, factor, corners, others) -> None:
+    block = tuple(u * f for u, f in zip(unit, factor, strict=True))
+    region, box = (
+        Block(tuple(map(min, zip(*pair, strict=True))), tuple(map(max, zip(*pair, strict=True))))
+        for pair in (corners, others)
+    )
+    whole, plan = plan_stage("a", shape, unit, block), plan_stage("a", shape, unit, block, region)
+    found = list(plan)
+    assert found == [b for b in whole if b.intersect(region).size]
+    assert len(plan) == len(found)
+    assert list(plan.meeting(box)) == [b for b in found if b.intersect(box).size]
+    inside = region.clip(shape)
+    assert sum(b.intersect(region).size for b in found) == inside.size

@@ -12,6 +12,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Shape2 = tuple[Positive, Positive]
 Shape3 = tuple[Positive, Positive, Positive]
 Halo2 = tuple[NonNegative, NonNegative]
+Point3 = tuple[NonNegative, NonNegative, NonNegative]
 Halo3 = tuple[NonNegative, NonNegative, NonNegative]
 
 

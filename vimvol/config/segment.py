@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vimvol.config.base import Fraction, Halo2, Halo3, NonNegative, Positive, Section, Shape2, Shape3
+from vimvol.config.base import Fraction, Halo2, Halo3, NonNegative, Point3, Positive, Section, Shape2, Shape3
 
 
 class InputConfig(Section):
@@ -16,6 +16,15 @@ class InputConfig(Section):
     voxel_size: tuple[float, float, float] | None = Field(None, description="nm along z, y, x")
     missing: float | None = Field(
         0, description="intensity of lost sections and padding; squares of 15 x 15 such voxels become background"
+    )
+    roi: tuple[Point3, Shape3] | None = Field(
+        None,
+        description="region of interest: first voxel and voxel after the last, (z, y, x); the output keeps the "
+        "geometry of the input and is 0 outside",
+    )
+    mask: str | None = Field(
+        None,
+        description="PATH[:DATASET] of a volume of the same extent at any scale that is not 0 where voxels are wanted",
     )
 
 

@@ -6,6 +6,7 @@ write the same file or object.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,17 +26,38 @@ class StagePlan:
         The output, cut into the boxes that one task each writes.
     unit
         Voxels (z, y, x) of one write unit (shard) of the output.
+    region
+        Where something is wanted: the stage has those blocks that share a voxel with it. None: everywhere.
     """
 
     name: str
     blocks: Grid
     unit: Index
+    region: Block | None = None
 
     def __len__(self) -> int:
-        return len(self.blocks)
+        return self._cells().size
 
     def __iter__(self) -> Iterator[Block]:
-        return (self.blocks.block(index) for index in self.blocks)
+        return self.meeting(Block.whole(self.blocks.shape))
+
+    def meeting(self, box: Block) -> Iterator[Block]:
+        """Yield, in C order, the blocks of the stage that share a voxel with a box."""
+        # Ranges of cells meet: what lies outside is not even visited.
+        cells = self._cells(box)
+        for index in itertools.product(*(range(b, e) for b, e in zip(cells.begin, cells.end, strict=True))):
+            yield self.blocks.block(index)
+
+    def _cells(self, box: Block | None = None) -> Block:
+        """Return the numbers of the stage's blocks along every axis, those that meet a box, as a box."""
+        cells = Block.whole(self.blocks.counts)
+        for part in (self.region, box):
+            if part is not None:
+                inside = part.clip(self.blocks.shape)
+                cells = cells.intersect(
+                    inside.coarser(self.blocks.cell) if inside.size else Block(cells.begin, cells.begin)
+                )
+        return cells
 
 
 LARGE_SHARD = (32, 512, 512)
@@ -74,7 +96,13 @@ def default_shard(shape: Sequence[int], chunk: Sequence[int], tile: Sequence[int
     return tuple(shard)
 
 
-def plan_stage(name: str, shape: Sequence[int], unit: Sequence[int], block: Sequence[int] | None = None) -> StagePlan:
+def plan_stage(
+    name: str,
+    shape: Sequence[int],
+    unit: Sequence[int],
+    block: Sequence[int] | None = None,
+    region: Block | None = None,
+) -> StagePlan:
     """Cut the output of a stage into blocks that own whole write units.
 
     Parameters
@@ -87,6 +115,8 @@ def plan_stage(name: str, shape: Sequence[int], unit: Sequence[int], block: Sequ
         Voxels (z, y, x) of one shard of the output, or of one chunk where it has no shards.
     block
         Voxels (z, y, x) of one task; none: one write unit.
+    region
+        Where something is wanted; see `StagePlan.region`.
 
     Raises
     ------
@@ -105,4 +135,4 @@ def plan_stage(name: str, shape: Sequence[int], unit: Sequence[int], block: Sequ
             )
         else:
             cell.append(b)
-    return StagePlan(name, Grid(tuple(shape), tuple(cell)), tuple(unit))
+    return StagePlan(name, Grid(tuple(shape), tuple(cell)), tuple(unit), region)

@@ -138,7 +138,7 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
         finished += not parts
         count, voxels = count + 1, voxels + block.size
     ledger.describe(plan.blocks, count, voxels)
-    execution.progress.stage(plan.name, finished + left, finished, plan.blocks.voxels)
+    execution.progress.stage(plan.name, finished + left, finished, voxels)
     todo = (part for block in plan for part in missing(block))
     try:
         with ledger.recorder() as recorder:

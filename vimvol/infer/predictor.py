@@ -119,6 +119,7 @@ class Predictor:
         standardization: Standardization,
         channels: int,
         fallbacks: Fallbacks | None = None,
+        wanted: npt.NDArray[np.bool_] | None = None,
     ) -> npt.NDArray[np.uint8]:
         """Predict the boundaries of a block.
 
@@ -138,6 +139,9 @@ class Predictor:
             Output channels of the network.
         fallbacks
             Counts what it took.
+        wanted
+            (z, y, x) of the block: voxels that matter; tiles without any are not computed, and all others are 0. None:
+            all matter.
 
         Raises
         ------
@@ -153,7 +157,10 @@ class Predictor:
         """
         result = np.zeros((channels, *block.shape), np.uint8)
         call = _Call(fallbacks or Fallbacks(), self._batch)
-        for indices in _batched(tiling.grid.overlapping(block), self._batch):
+        tiles = (
+            index for index in tiling.grid.overlapping(block) if wanted is None or _any(wanted, block, tiling, index)
+        )
+        for indices in _batched(tiles, self._batch):
             inputs = np.zeros((self._batch, 1, *tiling.window), np.float32)
             for i, index in enumerate(indices):
                 window = tiling.window_of(index)
@@ -164,6 +171,8 @@ class Predictor:
             outputs = self._forward(inputs, len(indices), call)
             for i, index in enumerate(indices):
                 _paste(result, block, outputs[i], tiling, index)
+        if wanted is not None:
+            result *= wanted
         return result
 
     def _forward(self, inputs: npt.NDArray[np.float32], used: int, call: _Call) -> npt.NDArray[np.uint8]:
@@ -250,6 +259,11 @@ def _paste(
     target = tiling.grid.block(index).intersect(block)
     source = target.within(tiling.window_of(index)).slices[1:]
     result[(slice(None), *target.within(block).slices)] = output[(slice(None), *source)][:, None]
+
+
+def _any(wanted: npt.NDArray[np.bool_], block: Block, tiling: Tiling, index: Sequence[int]) -> bool:
+    """Tell whether a tile holds a voxel of the block that is wanted."""
+    return bool(wanted[tiling.grid.block(index).intersect(block).within(block).slices].any())
 
 
 def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:

@@ -65,7 +65,7 @@ def open_volume(
     prefer
         ``"image"`` wants uint8, uint16 or float32. ``"labels"`` wants integers, and without DATASET takes of an
         OME-Zarr image its only labels or those named ``segmentation``, of CREMI's layout
-        ``volumes/labels/neuron_ids``.
+        ``volumes/labels/neuron_ids``. ``"mask"`` takes booleans and all numbers.
 
     Raises
     ------

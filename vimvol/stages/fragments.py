@@ -19,9 +19,9 @@ from vimvol.geometry import Block, Index
 from vimvol.io.arrays import create_array, read_box, write_box
 from vimvol.io.tables import read_table, write_table
 from vimvol.segment.cells import cells_tile
-from vimvol.segment.missing import MARGIN, missing_voxels
 from vimvol.segment.watershed import crop_and_relabel, fragments_tile
 from vimvol.stages.job import Cells, Job
+from vimvol.stages.region import read_tissue, wanted_voxels
 
 LARGEST_TILE = {"2d": (1, 512, 512), "3d": (32, 512, 512)}
 HALOS = {"2d": (0, 64, 64), "3d": (8, 32, 32)}
@@ -77,25 +77,29 @@ class FragmentsBlock:
     job: Job
 
     def __call__(self, block: Block) -> dict[str, Any]:
-        """Return the number of fragments in every tile that the block touches."""
+        """Return the number of fragments in every tile that the block touches; no entry where there are none."""
         job = self.job
         config = job.fragments_config
         dimension: Literal["2d", "3d"] = "2d" if config.dimension == "2d" else "3d"
         grid, halo, voxel_size = job.fragment_tiles, halo_of(job), job.source.voxel_size
         result = np.zeros(block.shape, np.uint32)
-        counts = {}
+        counts: dict[str, int] = {}
         reach = self._reach(block)
-        missing = read_missing(job, reach)
         if job.network.cells is not None:
-            return self._cells(job.network.cells, block, reach, missing)
-        boundaries = read_boundaries(job, reach)
+            return self._cells(job.network.cells, block, reach)
+        if not wanted_voxels(job.roi, job.mask, block).any():
+            write_box(job.fragments, block, result)
+            return {"counts": counts}
+        boundaries, tissue = read_walls(job, reach)
         for index in grid.overlapping(block):
             tile = grid.block(index)
             window = tile.grow(halo).clip(job.shape)
+            hole = ~tissue[tile.within(reach).slices]
+            if hole.all():
+                continue
             labels, count = fragments_tile(
                 boundaries[window.within(reach).slices], tile.within(window), config, dimension, voxel_size
             )
-            hole = missing[tile.within(reach).slices]
             if hole.any():
                 labels, count = crop_and_relabel(np.where(hole, np.uint32(0), labels), Block.whole(tile.shape))
             counts[str(grid.flat(index))] = count
@@ -104,15 +108,18 @@ class FragmentsBlock:
         write_box(job.fragments, block, result)
         return {"counts": counts}
 
-    def _cells(self, cells: Cells, block: Block, reach: Block, missing: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    def _cells(self, cells: Cells, block: Block, reach: Block) -> dict[str, Any]:
         job, grid = self.job, self.job.fragment_tiles
         prediction = read_box(job.boundaries, Block((0, *reach.begin), (job.network.channels, *reach.end)))
         prediction = prediction[list(cells.channels)]
-        prediction[0][missing] = 0
+        prediction[0][~read_tissue(job, reach)] = 0
         result = np.zeros(block.shape, np.uint32)
         counts = {}
         for index in grid.overlapping(block):
             tile = grid.block(index)
+            wanted = _wanted_part(job, tile)
+            if not wanted.size:
+                continue
             window = tile.grow(halo_of(job)).clip(job.shape)
             cut = prediction[(slice(None), *window.within(reach).slices)]
             labels, count, links = cells_tile(cut, tile.within(window), cells.method, job.config.cells)
@@ -120,7 +127,8 @@ class FragmentsBlock:
             counts[flat] = count
             shared = tile.intersect(block)
             result[shared.within(block).slices] = labels[shared.within(tile).slices]
-            if shared.begin == tile.begin:  # of the blocks that see the tile, one tells how it goes on
+            # of the blocks of the stage that see the tile, the first tells how it goes on
+            if all(b <= first < e for b, first, e in zip(block.begin, wanted.begin, block.end, strict=True)):
                 write_table(links_of(job), flat, {"voxels": links + np.array(window.begin)})
         write_box(job.fragments, block, result)
         return {"counts": counts}
@@ -162,20 +170,34 @@ def read_boundaries(job: Job, box: Block) -> npt.NDArray[np.uint8]:
     return boundaries
 
 
-def read_missing(job: Job, box: Block) -> npt.NDArray[np.bool_]:
-    """Tell which voxels (z, y, x) of a box hold no data, from the intensities."""
-    value = job.config.input.missing
-    if value is None:
-        return np.zeros(box.shape, bool)
-    window = box.grow(MARGIN).clip(job.shape)
-    return missing_voxels(job.source.read(window), value)[box.within(window).slices]
+def read_walls(job: Job, box: Block) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Read what the watershed of a box works on.
+
+    Returns
+    -------
+    boundaries : numpy.ndarray
+        (z, y, x) uint8, the boundary channel, 255 wherever nothing is segmented: so no seed lies there, and the widest
+        distance to a boundary is one inside tissue.
+    tissue : numpy.ndarray
+        (z, y, x) bool, where something is segmented.
+    """
+    tissue = read_tissue(job, box)
+    boundaries = read_boundaries(job, box)
+    boundaries[~tissue] = 255
+    return boundaries, tissue
 
 
 def read_links(job: Job, box: Block) -> npt.NDArray[np.int64]:
     """Read the links of cells (N, 2, 3), voxels (z, y, x), of the watershed tiles in a box."""
     grid = job.fragment_tiles
-    found = [read_table(links_of(job), str(grid.flat(index)))["voxels"] for index in grid.overlapping(box)]
-    return np.concatenate(found)
+    there = (index for index in grid.overlapping(box) if _wanted_part(job, grid.block(index)).size)
+    found = [read_table(links_of(job), str(grid.flat(index)))["voxels"] for index in there]
+    return np.concatenate([np.zeros((0, 2, 3), np.int64), *found])
+
+
+def _wanted_part(job: Job, tile: Block) -> Block:
+    """Return the part of a tile in the region of interest."""
+    return tile if job.roi is None else tile.intersect(job.roi)
 
 
 def links_of(job: Job) -> str:

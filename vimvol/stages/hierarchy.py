@@ -172,7 +172,7 @@ class Collect:
         cell = _flat(cells, block)
         places = hierarchy.places(0, block)
         found = []
-        for name in _touching(hierarchy.blocks.blocks, block):
+        for name in _touching(hierarchy.blocks, block):
             edges = CostTable.from_columns(read_table(hierarchy.source, block_name(name)))
             found.append(edges.where((places.cells_of(edges.u) == cell) | (places.cells_of(edges.v) == cell)))
         return hierarchy.store(0, cell, merge_costs(found), places)
@@ -342,10 +342,10 @@ def _only(cells: npt.NDArray[np.int64], wanted: list[int]) -> npt.NDArray[np.int
     return np.where(np.isin(cells, wanted), cells, np.int64(-1))
 
 
-def _touching(blocks: Grid, box: Block) -> list[Block]:
+def _touching(blocks: StagePlan, box: Block) -> list[Block]:
     """Return the blocks that own edges of fragments in a box: those in it, and those before a face of it."""
     axes = len(box.shape)
     steps = [tuple(int(a == axis) for a in range(axes)) for axis in range(axes)]
-    found = set(blocks.overlapping(box))
-    found |= set(itertools.chain.from_iterable(blocks.overlapping(box.grow(step, (0,) * axes)) for step in steps))
-    return [blocks.block(index) for index in sorted(found)]
+    found = set(blocks.meeting(box))
+    found |= set(itertools.chain.from_iterable(blocks.meeting(box.grow(step, (0,) * axes)) for step in steps))
+    return sorted(found)

@@ -11,10 +11,11 @@ from functools import cached_property
 from vimvol.config import FragmentsConfig, SegmentConfig
 from vimvol.engine.ledger import Ledger, content_key
 from vimvol.engine.plan import StagePlan, plan_stage
-from vimvol.geometry import Grid, Index, round_up
+from vimvol.geometry import Block, Grid, Index, round_up
 from vimvol.infer.predictor import Standardization
 from vimvol.infer.tiles import Tiling
 from vimvol.io import Level, Volume
+from vimvol.io.mask import Mask
 from vimvol.io.objects import open_objects
 
 FORMAT = 2
@@ -100,6 +101,10 @@ class Job:
         Voxels (z, y, x) of the output's chunks and shards at full resolution.
     levels
         Levels of the pyramid, full resolution first.
+    roi
+        The region of interest; none: the volume. Nothing outside is computed, and all of it stays 0.
+    mask
+        Which voxels are wanted; none: all.
     name
         Name of the segmentation among the labels of the output.
     """
@@ -115,6 +120,8 @@ class Job:
     chunk: Index
     shard: Index
     levels: tuple[Level, ...]
+    roi: Block | None = None
+    mask: Mask | None = None
     name: str = SEGMENTATION
 
     @property
@@ -157,18 +164,20 @@ class Job:
         """Group of what belongs to this one segmentation: costs, levels, lookup table; the rest serves several."""
         return self.work if self.name == SEGMENTATION else f"{self.work}/agglomerated/{self.name}"
 
-    def plan(self, stage: str, shape: Index | None = None, shard: Index | None = None) -> StagePlan:
-        """Return the blocks of a stage, over the full resolution unless a level's shape and shard are given."""
-        if shape is None or shard is None:
+    def plan(self, stage: str, level: Level | None = None, shard: Index | None = None) -> StagePlan:
+        """Return the blocks of a stage, over the full resolution unless a level and its shard are given."""
+        if level is None or shard is None:
             if stage == "graph":
                 return self._whole_tiles(stage)
-            return plan_stage(stage, self.shape, self.shard, self.config.run.block)
-        return plan_stage(stage, shape, shard)
+            return plan_stage(stage, self.shape, self.shard, self.config.run.block, self.roi)
+        return plan_stage(
+            stage, level.shape, shard, region=None if self.roi is None else self.roi.coarser(level.factor)
+        )
 
     def _whole_tiles(self, stage: str) -> StagePlan:
         """Return blocks of whole watershed tiles, as few more than a block of the other stages as possible."""
         tile, block = self.fragment_tiles.cell, self.config.run.block or self.shard
-        return plan_stage(stage, self.shape, tile, [round_up(b, t) for b, t in zip(block, tile, strict=True)])
+        return plan_stage(stage, self.shape, tile, [round_up(b, t) for b, t in zip(block, tile, strict=True)], self.roi)
 
     def ledger(self, stage: str, unit: Index | None = None) -> Ledger:
         """Return the ledger of a stage; ``unit`` is the shard of an output that nothing but its blocks' data depend on.
@@ -186,18 +195,24 @@ class Job:
         config = self.config
         storage = (FORMAT, self.shape, self.chunk, self.shard)
         source = (self.source.identity(), self.source.axes, self.source.voxel_size)
+        wanted = (None if self.roi is None else str(self.roi), None if self.mask is None else self.mask.identity())
         settings = config.predict.model_dump(include={"precision", "batch", "device"})
         predict = content_key(
-            "predict", storage, source, self.network.digest, repr(self.tiling), repr(self.standardization), settings
-        )
-        fragments = content_key(
-            "fragments", predict, self.network.boundary, self.fragments_config.model_dump(), config.input.missing
+            "predict",
+            storage,
+            source,
+            wanted,
+            config.input.missing,
+            self.network.digest,
+            repr(self.tiling),
+            repr(self.standardization),
+            settings,
         )
         if (cells := self.network.cells) is not None:
             grid = (self.fragment_tiles.cell, self.fragments_config.halo)
-            fragments = content_key(
-                "cells", predict, repr(cells), grid, config.cells.model_dump(), config.input.missing
-            )
+            fragments = content_key("cells", predict, repr(cells), grid, config.cells.model_dump())
+        else:
+            fragments = content_key("fragments", predict, self.network.boundary, self.fragments_config.model_dump())
         weighing = config.agglomerate.model_dump(include={"beta", "size_weighting"})
         solving = config.agglomerate.model_dump(exclude={"beta", "size_weighting"})
         graph = content_key("graph", GRAPH_FORMAT, fragments, config.segment.mode)

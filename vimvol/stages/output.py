@@ -96,6 +96,8 @@ def _layout(job: Job) -> dict[str, Any]:
         "voxel_size": list(job.source.voxel_size),
         "offset": list(job.source.offset),
         "levels": levels,
+        # Blocks outside are never written again, so nothing may be there.
+        "roi": None if job.roi is None else [list(job.roi.begin), list(job.roi.end)],
     }
 
 

@@ -12,6 +12,7 @@ from vimvol.geometry import Block, Index
 from vimvol.io import Volume, open_volume
 from vimvol.report.picture import overview
 from vimvol.stages.manifest import read_manifest
+from vimvol.stages.region import region_of
 
 LARGEST = 768
 """Voxels (y, x) of the cut-out at most: more would not be seen."""
@@ -32,7 +33,8 @@ def draw_overview(source: str, out: str, config: SegmentConfig, truth: str | Non
         ``PATH[:DATASET]`` of a ground truth to show beside it.
     """
     raw = open_volume(source, axes=config.input.axes, voxel_size=config.input.voxel_size)
-    box = _middle(raw.shape)
+    region = region_of(config, raw) or Block.whole(raw.shape)
+    box = _middle(region.shape).moved(region.begin)
     boundaries = open_volume(f"{out}:0")
     labels = open_volume(f"{out}:labels/segmentation/0", prefer="labels")
     manifest = read_manifest(out) or {}

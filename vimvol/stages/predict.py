@@ -6,12 +6,15 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.infer.predictor import Fallbacks, Predictor, region_for, resolve_device
 from vimvol.io.arrays import write_box
 from vimvol.models import load_checkpoint
 from vimvol.stages.job import Job
+from vimvol.stages.region import context_of_missing, read_tissue, wanted_voxels
 
 
 @functools.lru_cache(maxsize=2)
@@ -30,15 +33,20 @@ class PredictBlock:
     job: Job
 
     def __call__(self, block: Block) -> dict[str, Any]:
-        """Read the block with its context, predict, write."""
+        """Read the block with its context, predict, write; a block without tissue costs no inference."""
         job, settings = self.job, self.job.config.predict
         network = job.network
+        target = Block((0, *block.begin), (network.channels, *block.end))
+        if not wanted_voxels(job.roi, job.mask, block).any():
+            write_box(job.boundaries, target, np.zeros(target.shape, np.uint8))
+            return {}
         predictor = _predictor(network.checkpoint, network.digest, settings.device, settings.precision, settings.batch)
-        origin = region_for(block, job.tiling)
+        origin = region_for(block, job.tiling).hull(context_of_missing(job, block))
         raw = job.source.read(origin)
+        tissue = read_tissue(job, block, raw, origin)
         fallbacks = Fallbacks()
         boundaries = predictor.predict_block(
-            raw, origin, block, job.tiling, job.standardization, network.channels, fallbacks
+            raw, origin, block, job.tiling, job.standardization, network.channels, fallbacks, tissue
         )
-        write_box(job.boundaries, Block((0, *block.begin), (network.channels, *block.end)), boundaries)
+        write_box(job.boundaries, target, boundaries)
         return {**fallbacks.nonzero()}

@@ -61,5 +61,5 @@ def run_pyramid(job: Job, execution: Execution, *, labels: bool) -> None:
     for number, level in enumerate(job.levels[1:], start=1):
         _, shard = storage_shapes(level.shape, job.chunk, job.shard)
         stage = f"{name} {number}"
-        plan, ledger = job.plan(stage, level.shape, shard), job.ledger(stage, shard)
+        plan, ledger = job.plan(stage, level, shard), job.ledger(stage, shard)
         run_stage(plan, PyramidBlock(job, number, labels), ledger, execution)

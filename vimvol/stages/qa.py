@@ -31,8 +31,9 @@ from vimvol.segment.multicut import solve
 from vimvol.segment.watershed import crop_and_relabel, fragments_tile
 from vimvol.stages.agglomerate import finished_run, settings_of
 from vimvol.stages.costs import costs_of_edges
-from vimvol.stages.fragments import halo_of, read_boundaries, read_missing
+from vimvol.stages.fragments import halo_of, read_boundaries, read_walls
 from vimvol.stages.job import SEGMENTATION, Job
+from vimvol.stages.region import wanted_voxels
 from vimvol.stages.segment import prepare
 from vimvol.stages.solve import hierarchy_of
 
@@ -111,7 +112,7 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
         families = list(families_of(job, divided=len(manifest.get("levels", ())) > 1))
         planes, places = [], []
         for family in families:
-            found = list(_places(family, families, job.shape, labels))
+            found = list(_places(family, families, job, labels))
             places += found
             count = max((place.planes for place in found), default=0)
             verdict = judge([p.seam for p in found], [p.interior for p in found], count, len(families))
@@ -188,8 +189,8 @@ def compare_shifted(job: Job, labels: str) -> dict[str, Any] | None:
     return {"region": str(box), **found, "passed": found["shifted"] - found["same"] <= EXCESS}
 
 
-def _places(family: Family, families: list[Family], shape: Index, labels: str) -> Iterator[Place]:
-    axis = family.axis
+def _places(family: Family, families: list[Family], job: Job, labels: str) -> Iterator[Place]:
+    axis, shape = family.axis, job.shape
     steps = [other.step for other in families if other.axis == axis]
     planes = range(family.step, shape[axis], family.step)
     sizes = [min(w, s) for w, s in zip(WINDOW, shape, strict=True)]
@@ -207,8 +208,13 @@ def _places(family: Family, families: list[Family], shape: Index, labels: str) -
             tuple(max(near) + 1 if a == axis else e for a, e in enumerate(whole.end)),
         )
         slices = np.moveaxis(read_box(labels, box), axis, 0)
+        # A segment that ends with the region of interest or the mask ends at no seam.
+        wanted = np.moveaxis(wanted_voxels(job.roi, job.mask, box), axis, 0)
         first = box.begin[axis]
-        counted = [endings(slices[p - 1 - first], slices[p - first]) for p in near]
+        counted = []
+        for p in (p - first for p in near):
+            both = wanted[p - 1] & wanted[p]
+            counted.append(endings(np.where(both, slices[p - 1], 0), np.where(both, slices[p], 0)))
         yield Place(box, axis, plane, counted[0], sum(counted[1:], Endings(0, 0)), len(controls))
 
 
@@ -283,7 +289,7 @@ def _made_again(job: Job, box: Block, shift: Index) -> npt.NDArray[np.uint64]:
     halo, config = halo_of(job), job.fragments_config
     dimension: Literal["2d", "3d"] = "2d" if config.dimension == "2d" else "3d"
     reach = box.grow(halo).clip(job.shape)
-    boundaries, missing = read_boundaries(job, reach), read_missing(job, reach)
+    boundaries, tissue = read_walls(job, reach)
     fragments = np.zeros(box.shape, np.int64)
     count = 0
     for tile in _shifted_tiles(job.fragment_tiles.cell, box, shift):
@@ -291,7 +297,7 @@ def _made_again(job: Job, box: Block, shift: Index) -> npt.NDArray[np.uint64]:
         labels, found = fragments_tile(
             boundaries[window.within(reach).slices], tile.within(window), config, dimension, job.source.voxel_size
         )
-        hole = missing[tile.within(reach).slices]
+        hole = ~tissue[tile.within(reach).slices]
         fragments[tile.within(box).slices] = np.where(hole, 0, labels + np.int64(count))
         count += found
     inside = boundaries[box.within(reach).slices]

@@ -19,6 +19,7 @@ from vimvol.geometry import Grid
 from vimvol.infer.predictor import Standardization, resolve_device
 from vimvol.infer.tiles import make_tiling
 from vimvol.io import Volume, open_volume, pyramid, storage_shapes
+from vimvol.io.mask import open_mask
 from vimvol.io.storage import absolute, is_url
 from vimvol.io.volume import forget_open
 from vimvol.models import load_checkpoint
@@ -34,6 +35,7 @@ from vimvol.stages.output import check_output, claim_output, new_manifest
 from vimvol.stages.ownership import lock_of, owned
 from vimvol.stages.predict import PredictBlock
 from vimvol.stages.pyramid import run_pyramid
+from vimvol.stages.region import region_of
 from vimvol.stages.solve import run_solve
 from vimvol.stages.survey import survey
 from vimvol.stages.write import WriteBlock
@@ -94,6 +96,12 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
     tile, divisor = _tile(loaded.model, config), _integer(loaded.model, "divisor")
     wanted = config.output.shard or default_shard(volume.shape, config.output.chunk, tile)
     chunk, shard = storage_shapes(volume.shape, config.output.chunk, wanted)
+    roi, mask = region_of(config, volume), None
+    if config.input.mask is not None:
+        mask = open_mask(config.input.mask, volume)
+        # The mask is found again from another working directory.
+        absolutely = config.input.model_copy(update={"mask": mask.volume.address})
+        config = config.model_copy(update={"input": absolutely})
     cells = cells_of(spec, config.segment.mode)
     if cells is None:
         fragments = resolve_fragments(config.fragments, config.segment.mode, volume.voxel_size, shard)
@@ -105,13 +113,15 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
         out=out,
         config=config,
         network=Network(config.predict.model, loaded.sha256, spec.out_channels, boundary_channel(spec), cells),
-        standardization=_standardization(spec, volume.dtype) or survey(volume, config.predict.normalize),
+        standardization=_standardization(spec, volume.dtype) or survey(volume, config.predict.normalize, roi, mask),
         tiling=make_tiling(volume.shape, tile, config.predict.halo, divisor),
         fragments_config=fragments,
         fragment_tiles=Grid(volume.shape, fragments.tile or volume.shape),
         chunk=chunk,
         shard=shard,
         levels=tuple(pyramid(volume.shape, volume.voxel_size, config.output.levels)),
+        roi=roi,
+        mask=mask,
     )
     job.plan("predict")
     return job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -11,56 +12,69 @@ from vimvol.errors import InputError
 from vimvol.geometry import Block, Grid
 from vimvol.infer.predictor import Standardization
 from vimvol.io import Volume
+from vimvol.io.mask import Mask
+from vimvol.stages.region import wanted_voxels
 
 WINDOW = (1, 256, 256)
 WINDOWS_OF_VOLUME = 128
 WINDOWS_OF_SLICE = 8
+LOOKS = 64
+"""Windows whose mask is looked at for every one that is wanted."""
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
-def survey(volume: Volume, scope: str) -> Standardization:
+def survey(volume: Volume, scope: str, roi: Block | None = None, mask: Mask | None = None) -> Standardization:
     """Measure mean and standard deviation of a volume from a fixed sample of windows.
 
-    The windows depend on the shape of the volume only, so every run on the same data decides the same. Voxels
-    that are exactly 0 count as padding and are left out, unless there is nothing else.
+    The windows depend on the shape of the volume, region and mask only, so every run on the same data decides the
+    same. Voxels that are exactly 0 count as padding and are left out, unless there is nothing else.
 
     Parameters
     ----------
     volume
         The intensities.
     scope
-        ``volume``: one pair of numbers; ``slice``: one a slice.
+        ``volume``: one pair of numbers; ``slice``: one a slice of the volume; (0, 1) for slices outside the region.
+    roi, mask
+        Voxels outside do not count and, as far as whole windows lie outside, are not read; none: all count.
 
     Raises
     ------
     InputError
         If the sample holds values that are not finite.
     """
-    grid = Grid(volume.shape, WINDOW)
+    region = Block.whole(volume.shape) if roi is None else roi
+    grid = Grid(region.shape, WINDOW)
+
+    def windows(first: int, count: int, wanted: int) -> list[Block]:
+        draws = wanted if mask is None else wanted * LOOKS
+        places = range(count) if count <= wanted else _spread(count, draws)
+        found = (grid.block(grid.index(first + i)).moved(region.begin) for i in places)
+        seen = (w for w in found if mask is None or wanted_voxels(None, mask, w).any())
+        return sorted(itertools.islice(seen, wanted))
+
     if scope == "volume":
-        moments = _moments(volume, [grid.block(grid.index(i)) for i in _spread(len(grid), WINDOWS_OF_VOLUME)])
+        moments = _moments(volume, windows(0, len(grid), WINDOWS_OF_VOLUME), mask)
         return Standardization((moments[0],), (moments[1],))
     per_slice = len(grid) // grid.counts[0]
-    pairs = []
-    for z in range(volume.shape[0]):
-        windows = [grid.block(grid.index(z * per_slice + i)) for i in _spread(per_slice, WINDOWS_OF_SLICE)]
-        pairs.append(_moments(volume, windows))
+    pairs = [(0.0, 1.0)] * volume.shape[0]
+    for z in range(region.shape[0]):
+        pairs[region.begin[0] + z] = _moments(volume, windows(z * per_slice, per_slice, WINDOWS_OF_SLICE), mask)
     return Standardization(tuple(m for m, _ in pairs), tuple(s for _, s in pairs))
 
 
-def _spread(count: int, wanted: int) -> Iterator[int]:
-    """Yield at most ``wanted`` different numbers below ``count``, evenly spread but in step with no row or column."""
-    if count <= wanted:
-        return iter(range(count))
-    return iter(sorted({int(count * ((i * GOLDEN_RATIO) % 1.0)) for i in range(wanted)}))
+def _spread(count: int, draws: int) -> Iterator[int]:
+    """Yield different numbers below ``count``, at any time evenly spread but in step with no row or column."""
+    return iter(dict.fromkeys(int(count * ((i * GOLDEN_RATIO) % 1.0)) for i in range(draws)))
 
 
-def _moments(volume: Volume, windows: list[Block]) -> tuple[float, float]:
-    """Return mean and standard deviation over windows; (0, 1) stands in for a constant."""
+def _moments(volume: Volume, windows: list[Block], mask: Mask | None) -> tuple[float, float]:
+    """Return mean and standard deviation over windows; (0, 1) stands in for a constant, and where there is none."""
     count, total, squares = 0, 0.0, 0.0
     fallback = 0.0
     for window in windows:
-        values = volume.read(window).ravel()
+        values = volume.read(window)
+        values = values.ravel() if mask is None else values[wanted_voxels(None, mask, window)]
         fallback = float(values[0])
         values = values[values != 0].astype(np.float64)
         count, total, squares = (

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from vimvol.errors import InputError
 
-Kind = Literal["image", "labels"]
-"""What the caller wants: intensities, or integer ids."""
+Kind = Literal["image", "labels", "mask"]
+"""What the caller wants: intensities, integer ids, or numbers of any kind that are not 0 where something is."""
 
 AXES = "tczyx"
 """Names of axes: time, channel, and space."""
 
 _GUESSES = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
-_PREFERRED: dict[Kind, str] = {"image": "volumes/raw", "labels": "volumes/labels/neuron_ids"}
+_PREFERRED: dict[Kind, str] = {"image": "volumes/raw", "labels": "volumes/labels/neuron_ids", "mask": "volumes/mask"}
 
 
 class Backend(Protocol):

@@ -1,0 +1,151 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from tests.support import digest, small_config
+from vimvol.errors import InputError
+from vimvol.geometry import Block
+from vimvol.infer.predictor import Predictor
+from vimvol.io.volume import Volume
+from vimvol.stages.qa import check_seams
+from vimvol.stages.segment import prepare, segment_volume
+from vimvol.stages.survey import survey
+
+ROI = [[1, 20, 30], [3, 90, 110]]
+BLOCKS = [None, [2, 128, 48], [4, 64, 96], [4, 128, 144]]
+
+
+def level(out: Path, name: str, number: int = 0) -> np.ndarray:
+    return zarr.open_array(str(out / name / str(number)), mode="r")[:]
+
+
+@pytest.fixture(scope="module")
+def mask(tmp_path_factory) -> str:
+    """A mask of the sample at half its resolution in y and x, uneven, empty in some blocks."""
+    y, x = np.mgrid[:64, :60]
+    data = np.zeros((4, 64, 60), bool)
+    data[:] = (y - 30) ** 2 + (x - 20) ** 2 < 24**2
+    data[3, :, 24:] = False
+    path = tmp_path_factory.mktemp("mask") / "mask.zarr"
+    zarr.create_array(str(path), data=data)
+    return str(path)
+
+
+def wanted(mask: str) -> np.ndarray:
+    found = np.zeros((4, 128, 120), bool)
+    box = Block(*map(tuple, ROI)).slices
+    found[box] = zarr.open_array(mask, mode="r")[:].repeat(2, 1).repeat(2, 2)[box]
+    return found
+
+
+def test_region_and_mask_give_the_same_bytes_for_any_blocks_and_0_outside(
+    sample: Path, tmp_path: Path, mask: str
+) -> None:
+    outs = [tmp_path / f"{i}.zarr" for i in range(len(BLOCKS))]
+    for out, block in zip(outs, BLOCKS, strict=True):
+        segment_volume(f"{sample}:raw", str(out), small_config(input__roi=ROI, input__mask=mask, run__block=block))
+        assert digest(out) == digest(outs[0])
+    outside = ~wanted(mask)
+    boundaries, labels = level(outs[0], "")[0], level(outs[0], "labels/segmentation")
+    assert not boundaries[outside].any()
+    assert not labels[outside].any()
+    assert (labels[~outside] > 0).mean() > 0.9
+    assert labels.max() > 3
+    assert check_seams(str(outs[0]))["passed"]
+
+
+def test_boundaries_inside_are_those_of_the_whole_volume(
+    sample: Path, reference: Path, tmp_path: Path, mask: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Context is read from outside; only the statistics are those of what is wanted."""
+    everything = prepare(f"{sample}:raw", str(tmp_path / "x"), small_config()).standardization
+    monkeypatch.setattr("vimvol.stages.segment.survey", lambda *_: everything)
+    segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(input__roi=ROI, input__mask=mask))
+    inside = wanted(mask)
+    np.testing.assert_array_equal(level(tmp_path / "out.zarr", "")[0], np.where(inside, level(reference, "")[0], 0))
+
+
+def test_blocks_outside_cost_no_reading_and_no_inference(
+    sample: Path, tmp_path: Path, mask: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Block] = []
+    predicted: list[Block] = []
+    read_box, predict = Volume.read, Predictor.predict_block
+
+    def reading(self, block):
+        if self.dtype == "uint8":
+            read.append(block)
+        return read_box(self, block)
+
+    def predicting(self, raw, origin, block, *rest):
+        predicted.append(block)
+        return predict(self, raw, origin, block, *rest)
+
+    monkeypatch.setattr(Volume, "read", reading)
+    monkeypatch.setattr(Predictor, "predict_block", predicting)
+    segment_volume(f"{sample}:raw", str(tmp_path / "a.zarr"), small_config(input__roi=[[0, 0, 0], [2, 50, 40]]))
+    assert predicted == [Block((0, 0, 0), (2, 64, 48))]
+    assert all(block.end[0] <= 2 for block in read)  # slices are predicted by themselves
+    read.clear()
+    predicted.clear()
+    segment_volume(f"{sample}:raw", str(tmp_path / "b.zarr"), small_config(input__mask=mask))
+    assert len(predicted) == 8  # of 12: there is nothing at the end of x
+    assert not any(block.begin[2] >= 96 for block in predicted)
+
+
+def test_a_block_without_data_costs_no_inference(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = zarr.open_array(str(sample / "raw"), mode="r")[:]
+    raw[2:, :, 30:] = 0
+    zarr.create_array(str(tmp_path / "raw"), data=raw).attrs["resolution"] = [50.0, 4.6, 4.6]
+    passes = 0
+    forward = Predictor._forward
+
+    def count(self, *args):
+        nonlocal passes
+        passes += 1
+        return forward(self, *args)
+
+    monkeypatch.setattr(Predictor, "_forward", count)
+    segment_volume(str(tmp_path / "raw"), str(tmp_path / "out.zarr"), small_config())
+    with_data = sum(raw[z, y : y + 64, x : x + 48].any() for z in range(4) for y in (0, 64) for x in (0, 48, 96))
+    assert passes <= with_data * 2  # a block of 48 meets two tiles of 64
+    assert not level(tmp_path / "out.zarr", "")[0, 2:, :, 30:].any()
+
+
+def test_another_region_leaves_nothing_of_the_one_before(sample: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "out.zarr", [[0, 0, 0], [2, 64, 60]]
+    segment_volume(f"{sample}:raw", str(out), small_config(input__roi=ROI))
+    segment_volume(f"{sample}:raw", str(out), small_config(input__roi=other), overwrite=True)
+    segment_volume(f"{sample}:raw", str(tmp_path / "fresh.zarr"), small_config(input__roi=other))
+    assert digest(out) == digest(tmp_path / "fresh.zarr")
+
+
+def test_the_mask_is_part_of_the_keys_and_found_from_elsewhere(
+    sample: Path, tmp_path: Path, mask: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copytree(mask, tmp_path / "mask.zarr")
+    monkeypatch.chdir(tmp_path)
+    job = prepare(f"{sample}:raw", "out.zarr", small_config(input__mask="mask.zarr"))
+    assert job.config.input.mask == str(own)
+    zarr.open_array(str(own), mode="r+")[0] = True
+    changed = prepare(f"{sample}:raw", "out.zarr", small_config(input__mask="mask.zarr"))
+    assert all(job.keys[stage] != changed.keys[stage] for stage in job.keys)
+
+
+def test_statistics_are_those_of_the_region_and_mask(sample: Path, mask: str) -> None:
+    job = prepare(f"{sample}:raw", "out.zarr", small_config(input__roi=ROI, input__mask=mask))
+    raw = zarr.open_array(str(sample / "raw"), mode="r")[:]
+    for scope, values in (("volume", [raw[wanted(mask)]]), ("slice", [raw[z][wanted(mask)[z]] for z in range(4)])):
+        found = survey(job.source, scope, job.roi, job.mask)
+        expected = [float(v[v > 0].mean()) if v.size else 0.0 for v in values]
+        assert found.mean == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("roi", [[[0, 0, 0], [5, 64, 64]], [[2, 0, 0], [2, 64, 64]]])
+def test_a_region_that_is_no_box_of_the_volume_is_refused(sample: Path, tmp_path: Path, roi) -> None:
+    with pytest.raises(InputError, match="is no box inside"):
+        segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(input__roi=roi))
+    assert not list(tmp_path.iterdir())

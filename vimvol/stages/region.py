@@ -1,0 +1,78 @@
+"""Which voxels of a volume a job is to segment: those in its region of interest and mask that hold data.
+
+All others are 0 in boundaries, fragments and segmentation. The answer depends on the voxel and not on the box that is
+asked for, so it is the same for any blocks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vimvol.config import SegmentConfig
+from vimvol.errors import InputError
+from vimvol.geometry import Block
+from vimvol.io import Volume
+from vimvol.io.mask import Mask
+from vimvol.segment.missing import MARGIN, missing_voxels
+from vimvol.stages.job import Job
+
+
+def region_of(config: SegmentConfig, volume: Volume) -> Block | None:
+    """Return the region of interest of a volume; none for the whole of it.
+
+    Raises
+    ------
+    InputError
+        If it is empty or does not lie inside the volume.
+    """
+    if config.input.roi is None:
+        return None
+    begin, end = config.input.roi
+    inside = all(b < e <= s for b, e, s in zip(begin, end, volume.shape, strict=True))
+    if not inside:
+        raise InputError(
+            f"input.roi = {[list(begin), list(end)]} is no box inside {volume.address} of shape {volume.shape} in "
+            "z, y, x; give its first voxel and the voxel after its last"
+        )
+    return None if begin == (0, 0, 0) and end == volume.shape else Block(begin, end)
+
+
+def wanted_voxels(roi: Block | None, mask: Mask | None, box: Block) -> npt.NDArray[np.bool_]:
+    """Tell which voxels (z, y, x) of a box lie in the region of interest and in the mask; no intensity is read."""
+    wanted = np.zeros(box.shape, bool)
+    part = box if roi is None else box.intersect(roi)
+    if part.size:
+        wanted[part.within(box).slices] = True if mask is None else mask.read(part)
+    return wanted
+
+
+def context_of_missing(job: Job, box: Block) -> Block:
+    """Return the box of intensities that tell which voxels of a box hold no data."""
+    return box.grow(MARGIN).clip(job.shape)
+
+
+def read_tissue(
+    job: Job, box: Block, raw: npt.NDArray[Any] | None = None, origin: Block | None = None
+) -> npt.NDArray[np.bool_]:
+    """Tell which voxels (z, y, x) of a box are wanted and hold data.
+
+    Parameters
+    ----------
+    job
+        The job.
+    box
+        The box.
+    raw, origin
+        Intensities, and the box of the volume that they fill, at least `context_of_missing`; none: they are read,
+        unless nothing in the box is wanted.
+    """
+    wanted = wanted_voxels(job.roi, job.mask, box)
+    value = job.config.input.missing
+    if value is None or not wanted.any():
+        return wanted
+    window = context_of_missing(job, box)
+    known = job.source.read(window) if raw is None or origin is None else raw[window.within(origin).slices]
+    return wanted & ~missing_voxels(known, value)[box.within(window).slices]
