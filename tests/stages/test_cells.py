@@ -61,3 +61,16 @@ def test_bodies_are_not_made_of_cells(network, sample, tmp_path):
     with pytest.raises(InputError, match=r"make cells of slices.*segment\.mode=2d"):
         segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(predict__model=network[1]))
     assert not (tmp_path / "out.zarr").exists()
+
+
+def test_a_region_of_interest_keeps_cells_and_ignores_blocks(network, sample, tmp_path):
+    _, path = network
+    outs = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
+    for out, block in zip(outs, ([2, 64, 48], [4, 128, 144]), strict=True):
+        settings = {"predict__model": str(path), "segment__mode": "2d", "run__block": block}
+        segment_volume(f"{sample}:raw", str(out), small_config(input__roi=[[0, 70, 50], [2, 120, 118]], **settings))
+    assert digest(outs[0]) == digest(outs[1])
+    labels = zarr.open_array(str(outs[0] / "labels/segmentation/0"), mode="r")[:]
+    assert labels[:2, 70:120, 50:118].any()
+    labels[:2, 70:120, 50:118] = 0
+    assert not labels.any()
