@@ -13,6 +13,7 @@ from vimvol.models.checkpoint import load_checkpoint
 from vimvol.models.registry import MODELS
 from vimvol.models.unet import UNet
 from vimvol.models.vimunet import ViMUNet
+from vimvol.train.export import exported
 from vimvol.train.fit import fit
 from vimvol.train.sources import load_data, load_test_data
 from vimvol.train.targets import TARGETS
@@ -29,6 +30,7 @@ def small(path: Path, tmp_path: Path, **more: object) -> TrainConfig:
     """The configuration with two steps of a small network on small crops; all else is as it stands."""
     changes = {
         "options": SMALL[MODELS[load_config(TrainConfig, str(path)).model].build],
+        "init": None,
         "root": str(tmp_path / "data"),
         "out": str(tmp_path / "out"),
         "patch": [32, 32],
@@ -61,6 +63,15 @@ def test_it_names_data_licence_and_parts_that_do_not_meet(path):
     assert config.card["data"]
     assert all(v.validate_ is not None and v.train[1] <= v.validate_[0] for v in config.volumes)
     assert all(len({i.train, i.validate_, i.test}) == 3 for i in config.images)
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if load_config(TrainConfig, str(p)).init], ids=lambda p: p.stem)
+def test_a_training_that_goes_on_starts_from_what_its_start_leaves(path):
+    config = load_config(TrainConfig, str(path))
+    start = load_config(TrainConfig, str(path.with_name(f"{path.stem}_start.yaml")))
+    assert Path(config.init) == exported(start)
+    assert config.model == start.model
+    assert [(v.train, v.validate_) for v in config.volumes] == [(v.train, v.validate_) for v in start.volumes]
 
 
 def test_the_papers_experiments_are_there():

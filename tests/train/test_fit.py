@@ -265,9 +265,13 @@ def test_missing_data_are_told_before_anything_is_written(config):
 def test_training_starts_from_given_weights(config, tmp_path):
     first = fit(config)
     further = config.model_copy(update={"out": str(tmp_path / "further"), "init": str(first), "learning_rate": 1e-9})
-    for key, value in weights_of(fit(further)).items():
+    weights = fit(further)
+    for key, value in weights_of(weights).items():
         if not key.startswith("out_conv"):  # its bias is calibrated in the export
             torch.testing.assert_close(value, weights_of(first)[key], rtol=0, atol=1e-4)
+    cards = [load_checkpoint(path).spec.card for path in (first, weights)]
+    assert "history" not in cards[0]
+    assert cards[1]["history"] == f"{cards[0]['trained']}; then as trained"
 
 
 def test_weights_of_another_network_are_no_start(config):

@@ -42,12 +42,18 @@ class AugmentConfig(Section):
     """Random changes of a training crop; each a probability or a strength, 0 is off."""
 
     flip: bool = Field(True, description="flips and quarter turns")
-    scale: float = Field(0.35, ge=0, lt=1, description="half of the crops are zoomed by 1 / (1 + scale) to 1 + scale")
+    scale: float = Field(0.8, ge=0, le=3, description="half of the crops are zoomed by 1 / (1 + scale) to 1 + scale")
+    stretch: float = Field(0.2, ge=0, le=1, description="their axes are zoomed apart by 1 + stretch at most")
     elastic: Fraction = Field(0.3, description="probability of an elastic deformation")
+    jump: Fraction = Field(0.1, description="probability that one part of a crop is shifted along a line")
     contrast: Fraction = Field(0.6, description="probability of each change of gamma, contrast and brightness")
-    noise: Fraction = Field(0.3, description="probability of additive Gaussian noise")
-    blur: Fraction = Field(0.25, description="probability of a Gaussian blur, up to 2 voxels")
     illumination: Fraction = Field(0.3, description="probability of slow changes of brightness and contrast in a crop")
+    equalise: Fraction = Field(0.2, description="probability of contrast that is evened out locally")
+    stains: Fraction = Field(0.15, description="probability of folds, dirt and lost lines")
+    coarsen: Fraction = Field(0.15, description="probability of detail as of voxels up to 3 times as wide")
+    blur: Fraction = Field(0.25, description="probability of a Gaussian blur, up to 2 voxels")
+    noise: Fraction = Field(0.4, description="probability of additive noise, fine or in grains")
+    sharpen: Fraction = Field(0.15, description="probability of an unsharp mask")
 
 
 class TrainConfig(Section):

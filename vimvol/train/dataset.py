@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from vimvol.config import TrainConfig
 from vimvol.errors import InputError
-from vimvol.train.augment import crop_positions, intensity_changes, resample
+from vimvol.train.augment import crop_positions, resample
+from vimvol.train.intensity import intensity_changes
 from vimvol.train.sources import Source, TrainingData
 from vimvol.train.targets import TARGETS, grow_instances
 
