@@ -7,11 +7,11 @@ from types import FrameType
 
 import typer
 
-from vimvol.cli import segmenting, standing, agglomerating, scoring, training, looking  # isort: skip - the order in which help lists them
+from vimvol.cli import segmenting, standing, agglomerating, scoring, tuning, training, looking  # isort: skip - the order in which help lists them
 from vimvol.cli.app import app
 from vimvol.errors import VimvolError
 
-__all__ = ["agglomerating", "app", "looking", "main", "scoring", "segmenting", "standing", "training"]
+__all__ = ["agglomerating", "app", "looking", "main", "scoring", "segmenting", "standing", "training", "tuning"]
 
 INTERRUPTED = 130
 

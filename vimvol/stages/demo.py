@@ -10,11 +10,9 @@ from typing import Any
 
 from vimvol.config import SegmentConfig, load_config
 from vimvol.engine.run import Progress
-from vimvol.geometry import Block
-from vimvol.io.arrays import write_box
 from vimvol.io.errors import storage_errors
-from vimvol.io.omezarr import create_image, create_labels
 from vimvol.sample import SampleSpec, generate
+from vimvol.stages.annotated import write_annotated
 from vimvol.stages.picture import draw_overview
 from vimvol.stages.score import score
 from vimvol.stages.segment import segment_volume
@@ -85,10 +83,6 @@ def write_sample(path: Path, spec: SampleSpec) -> None:
     done = path / "labels" / "neurites" / "complete"
     if done.is_file():
         return
-    create_image(str(path), shape=spec.shape, dtype="uint8", voxel_size=spec.voxel_size, levels=1, name="synthetic EM")
-    create_labels(str(path), "neurites")
     intensities, labels = generate(spec)
-    whole = Block.whole(spec.shape)
-    write_box(str(path / "0"), whole, intensities)
-    write_box(str(path / "labels" / "neurites" / "0"), whole, labels)
+    write_annotated(path, intensities, labels, spec.voxel_size, "neurites", name="synthetic EM")
     done.touch()

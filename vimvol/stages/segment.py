@@ -87,7 +87,7 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
             f"{volume.address} has {volume.channels} channels, and EM has 1, so it is unclear what to segment; "
             "store the wanted channel by itself"
         )
-    _check_voxel_size(volume, config)
+    check_voxel_size(volume, config)
     resolve_device(config.predict.device)
     loaded = load_checkpoint(config.predict.model)
     spec = loaded.spec
@@ -127,7 +127,7 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
     return job
 
 
-def _check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
+def check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
     """Refuse to guess from an unknown voxel size whether z is sampled as finely as x."""
     needed = config.segment.mode == "3d" and config.fragments.dimension == "auto" and volume.shape[0] > 1
     if needed and not volume.voxel_size_known:

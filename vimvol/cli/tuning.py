@@ -1,0 +1,71 @@
+"""Commands that choose settings: ``tune``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vimvol.cli.app import Overrides, app
+from vimvol.config import SegmentConfig, load_config
+from vimvol.errors import InputError
+
+
+@app.command()
+def tune(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where trials and the best settings are written.")],
+    volumes: Annotated[
+        list[str],
+        typer.Argument(metavar="RAW TRUTH [RAW TRUTH ...]", help="PATH[:DATASET] of volumes and their ground truth."),
+    ],
+    config: Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML to start from.")] = None,
+    overrides: Overrides = None,
+    slices: Annotated[
+        str | None, typer.Option(metavar="BEGIN:END", help="Only these slices, e.g. those not trained on.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try.")] = 40,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Begin no trial after this time.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
+) -> None:
+    """Search for the post-processing that scores best on volumes with ground truth. Called again, it goes on."""
+    from vimvol.report.progress import clock_text
+    from vimvol.stages.tune import Trial, tune
+
+    if len(volumes) % 2:
+        raise InputError(
+            f"{volumes[-1]} has no ground truth beside it, so it cannot be scored; give RAW and TRUTH in turn"
+        )
+
+    def tell(trial: Trial, best: Trial, left: float) -> None:
+        mark = "  best" if trial.number == best.number else ""
+        typer.echo(
+            f"trial {trial.number}: {trial.score:.4f} in {trial.seconds:.1f} s, ETA {clock_text(left)}{mark}", err=True
+        )
+
+    found = tune(
+        list(zip(volumes[::2], volumes[1::2], strict=True)),
+        folder,
+        load_config(SegmentConfig, config, overrides or ()),
+        slices=_range(slices),
+        trials=trials,
+        seconds=None if minutes is None else 60 * minutes,
+        seed=seed,
+        workers=workers,
+        told=tell,
+    )
+    first, best = found.first.score, found.best.score
+    better = "higher" if found.objective.more_is_better else "lower"
+    typer.echo(f"{found.objective.metric}: {first:.4f} at first, {best:.4f} at best ({better} is better)")
+    typer.echo(f"trials        {found.table}")
+    typer.echo(f"picture       {found.picture}")
+    typer.echo(f"use it        vimvol segment --config {found.config} PATH OUT.zarr")
+
+
+def _range(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    begin, _, end = text.partition(":")
+    if not (begin.isdecimal() and end.isdecimal()):
+        raise InputError(f"--slices {text!r} is no range; give BEGIN:END, the first slice and the one after the last")
+    return int(begin), int(end)

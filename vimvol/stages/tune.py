@@ -1,0 +1,434 @@
+"""Tuning: the settings of the post-processing that score best on volumes with ground truth.
+
+Every trial is a run of the real stages on one output a volume, so what does not depend on the parameters, the
+prediction above all, is computed once and kept. Parameters are drawn by the tree-structured Parzen estimator (Bergstra
+et al. 2011, "Algorithms for hyper-parameter optimization", NeurIPS) of Optuna. The draws follow from the seed and the
+scores before them, and the table of trials is kept, so the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from vimvol.config import SegmentConfig, load_config
+from vimvol.errors import InputError, MissingExtraError
+from vimvol.geometry import Block
+from vimvol.io import open_volume
+from vimvol.io.errors import storage_errors
+from vimvol.report.progress import silent
+from vimvol.report.trials import draw_trials
+from vimvol.stages.annotated import write_annotated
+from vimvol.stages.score import score
+from vimvol.stages.segment import check_voxel_size, prepare, segment_volume
+
+TRUTH = "truth"
+"""Name of the ground truth among the labels of copied slices."""
+
+WARM_UP = 10
+"""Trials that are drawn at random, before scores guide them."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What is varied: a key of `SegmentConfig`, and the grid of its values.
+
+    Attributes
+    ----------
+    key
+        ``section.key``.
+    low, high, step
+        Smallest and largest value, and the distance between two; integers for an integer setting.
+    """
+
+    key: str
+    low: float
+    high: float
+    step: float
+
+
+BOUNDARIES = (
+    Parameter("fragments.threshold", 0.1, 0.9, 0.05),
+    Parameter("fragments.sigma_seeds", 0.0, 4.0, 0.5),
+    Parameter("fragments.sigma_weights", 0.0, 3.0, 0.5),
+    Parameter("fragments.alpha", 0.5, 1.0, 0.05),
+    Parameter("fragments.min_size", 0, 100, 25),
+    Parameter("agglomerate.beta", 0.05, 0.95, 0.05),
+    Parameter("segment.min_size", 0, 200, 25),
+)
+"""Fragments from boundaries, joined by multicut."""
+CONNECTED = (
+    Parameter("fragments.threshold", 0.1, 0.9, 0.05),
+    Parameter("fragments.sigma_weights", 0.0, 3.0, 0.5),
+    Parameter("segment.min_size", 0, 200, 25),
+)
+"""Connected components below a threshold."""
+CELLS = (
+    Parameter("cells.foreground", 0.2, 0.8, 0.05),
+    Parameter("cells.seed", 0.2, 0.8, 0.05),
+    Parameter("segment.min_size", 0, 200, 25),
+)
+DISTANCES = (
+    Parameter("cells.foreground", 0.2, 0.8, 0.05),
+    Parameter("cells.center", 0.2, 0.8, 0.05),
+    Parameter("cells.boundary", 0.2, 0.8, 0.05),
+    Parameter("cells.smoothing", 0.0, 3.2, 0.4),
+    Parameter("segment.min_size", 0, 200, 25),
+)
+SPACES: dict[str, tuple[Parameter, ...]] = {
+    "distance": BOUNDARIES,
+    "components": CONNECTED,
+    "cells: components": CELLS,
+    "cells: distances": DISTANCES,
+}
+"""What is varied, by how segments come about."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is to be as good as possible.
+
+    Attributes
+    ----------
+    protocol, metric
+        Of the scores of `vimvol.stages.score.score`.
+    more_is_better
+        Whether the larger value wins.
+    """
+
+    protocol: str
+    metric: str
+    more_is_better: bool
+
+
+OBJECTIVES = {
+    "2d": Objective("slices", "mean_segmentation_accuracy", True),
+    "3d": Objective("volume, band 2", "cremi", False),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings that were tried, and how good they are.
+
+    Attributes
+    ----------
+    number
+        0 are the settings that the tuning started from.
+    values
+        Value of every parameter by its key.
+    score
+        Mean of the objective over the volumes.
+    seconds
+        Wall time.
+    """
+
+    number: int
+    values: Mapping[str, float]
+    score: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was found.
+
+    Attributes
+    ----------
+    config, table, picture
+        YAML of the best settings, for ``vimvol segment --config``; CSV of all trials; PNG of them.
+    objective
+        What was optimised.
+    first, best
+        The settings that it started from, and the best ones; the first if none were better.
+    trials
+        Number of trials.
+    """
+
+    config: Path
+    table: Path
+    picture: Path
+    objective: Objective
+    first: Trial
+    best: Trial
+    trials: int
+
+
+class Told(Protocol):
+    """Who is told of every trial."""
+
+    def __call__(self, trial: Trial, best: Trial, left: float) -> None:
+        """Take a trial, the best one so far, and the seconds that the rest will take at this pace."""
+
+
+def tune(
+    pairs: Sequence[tuple[str, str]],
+    folder: str,
+    config: SegmentConfig | None = None,
+    *,
+    slices: tuple[int, int] | None = None,
+    trials: int = 40,
+    seconds: float | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    told: Told | None = None,
+) -> Tuned:
+    """Search for the post-processing that scores best.
+
+    In 2d mode that is the largest mean segmentation accuracy, in 3d mode the smallest CREMI score of voxels at least 2
+    from a boundary of the ground truth; the mean of all volumes.
+
+    Parameters
+    ----------
+    pairs
+        ``PATH[:DATASET]`` of intensities and of ground truth, (z, y, x), for every volume; none that the network was
+        trained on, or the result suits only those.
+    folder
+        Where everything is written.
+    config
+        Settings to start from; what is not varied stays.
+    slices
+        First slice, and the one after the last, to segment and score; they are copied. None: all.
+    trials
+        Settings to try beside those.
+    seconds
+        Time after which no other trial begins; none: any.
+    seed
+        Of the draws.
+    workers
+        Worker processes of a trial; none: those of ``config``.
+    told
+        Who is told of every trial.
+
+    Raises
+    ------
+    InputError
+        If there is no volume, something given cannot be used, or the folder holds trials of another tuning.
+    MissingExtraError
+        If Optuna is not installed.
+    StorageError, IncompleteRunError
+        If writing or computing fails; finished trials are kept.
+    """
+    if not pairs:
+        raise InputError("no volume is given, so nothing can be scored; give intensities and ground truth")
+    config = config or SegmentConfig()
+    if workers is not None:
+        config = config.model_copy(update={"run": config.run.model_copy(update={"workers": workers})})
+    target = Path(folder)
+    outputs = [str(target / f"volume-{i}.zarr") for i in range(len(pairs))]
+    space = space_of(pairs[0][0], outputs[0], config)
+    objective = OBJECTIVES[config.segment.mode]
+    drawn = _Draws(space, objective, seed)  # refuses to begin without Optuna
+    table = target / "trials.csv"
+    with storage_errors(f"creating {target}"):
+        target.mkdir(parents=True, exist_ok=True)
+    if slices is not None:
+        pairs = [_copied(pair, slices, target / f"slices-{i}.zarr", config) for i, pair in enumerate(pairs)]
+
+    keys = [prepare(source, out, config).keys["predict"] for (source, _), out in zip(pairs, outputs, strict=True)]
+    _check_same(target / "tuning.json", [t for _, t in pairs], keys, config, seed)
+    before = _read(table, space)
+    start, done = time.monotonic(), []
+    best = None
+    for number in range(trials + 1):
+        if seconds is not None and number and time.monotonic() - start >= seconds:
+            break
+        values = _values(config, space) if number == 0 else drawn.draw()
+        trial = before.get(number)
+        if trial is None:
+            trial = _tried(number, values, pairs, outputs, config, objective)
+        elif trial.values != values:
+            raise InputError(
+                f"{table} holds other trials than this version of Optuna draws, so the tuning cannot go on; give "
+                "another folder"
+            )
+        else:
+            trial = replace(trial, values=values)  # of which the table does not tell integers
+        if number:
+            drawn.learn(trial.score)
+        if best is None or (trial.score > best.score if objective.more_is_better else trial.score < best.score):
+            best = trial
+        done.append(trial)
+        _write(table, done, space)
+        if told is not None:
+            told(trial, best, sum(t.seconds for t in done) / len(done) * (trials - number))
+    assert best is not None  # trial 0 always runs
+    path = target / "best.yaml"
+    _write_config(path, _with(config, best.values))
+    picture = draw_trials(
+        target / "trials.png", [t.score for t in done], [t.values for t in done], objective.metric, best.number
+    )
+    return Tuned(path, table, picture, objective, done[0], best, len(done) - 1)
+
+
+def _copied(pair: tuple[str, str], slices: tuple[int, int], path: Path, config: SegmentConfig) -> tuple[str, str]:
+    """Copy slices of a volume and its ground truth into an OME-Zarr; return their addresses in it."""
+    raw = open_volume(pair[0], axes=config.input.axes, voxel_size=config.input.voxel_size)
+    truth = open_volume(pair[1], prefer="labels")
+    if raw.shape != truth.shape:
+        raise InputError(
+            f"{raw.address} has shape {raw.shape} and ground truth {truth.address} {truth.shape} (z, y, x), so voxels "
+            "do not correspond; crop one to the other"
+        )
+    begin, end = slices
+    if not 0 <= begin < end <= raw.shape[0]:
+        raise InputError(f"slices {begin}:{end} are not all in {raw.address}, which has {raw.shape[0]}; give others")
+    check_voxel_size(raw, config)
+    part = Block((begin, 0, 0), (end, *raw.shape[1:]))
+    write_annotated(path, raw.read(part), truth.read(part), raw.voxel_size, TRUTH)
+    return str(path), f"{path}:labels/{TRUTH}/0"
+
+
+def _check_same(path: Path, truths: Sequence[str], keys: Sequence[str], config: SegmentConfig, seed: int) -> None:
+    """Note in a file what the trials depend on, or compare with what an earlier call noted.
+
+    Raises
+    ------
+    InputError
+        If something has changed.
+    """
+    settings = config.model_dump(mode="json", exclude={"run"})
+    now = {"ground truth": list(truths), "predictions": list(keys), "settings": settings, "seed": seed}
+    with storage_errors(f"writing {path}"):
+        if not path.exists():
+            path.write_text(json.dumps(now, indent=2), encoding="utf-8")
+        before = json.loads(path.read_text(encoding="utf-8"))
+    changed = next((name for name in now if before.get(name) != now[name]), None)
+    if changed is not None:
+        raise InputError(
+            f"{path.parent} holds trials with other {changed}, whose scores do not compare; give another folder, or "
+            "the same arguments to go on"
+        )
+
+
+def space_of(source: str, out: str, config: SegmentConfig) -> tuple[Parameter, ...]:
+    """Return what is varied of a volume's segmentation.
+
+    Raises
+    ------
+    InputError
+        If input, network and configuration do not fit each other.
+    """
+    job = prepare(source, out, config)
+    if job.network.cells is not None:
+        return SPACES[f"cells: {job.network.cells.method}"]
+    return SPACES[config.fragments.seeds]
+
+
+class _Draws:
+    """Draws values, and learns from the scores they get."""
+
+    def __init__(self, space: Sequence[Parameter], objective: Objective, seed: int) -> None:
+        try:
+            import optuna
+        except ImportError:
+            raise MissingExtraError(
+                "tuning needs Optuna, which is not installed, so nothing is tried; pip install 'vimvol[tune]'"
+            ) from None
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._study = optuna.create_study(
+            direction="maximize" if objective.more_is_better else "minimize",
+            sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=WARM_UP),
+        )
+        # places on the grid of a parameter: integers are the same in every table and file
+        self._grid: dict[str, Any] = {
+            p.key: optuna.distributions.IntDistribution(0, round((p.high - p.low) / p.step)) for p in space
+        }
+        self._space = space
+        self._trial: Any = None
+
+    def draw(self) -> dict[str, float]:
+        """Return the next values."""
+        self._trial = self._study.ask(self._grid)
+        return {p.key: _value(p, self._trial.params[p.key]) for p in self._space}
+
+    def learn(self, score: float) -> None:
+        """Take the score of the values that were drawn last."""
+        self._study.tell(self._trial, score)
+
+
+def _value(parameter: Parameter, place: int) -> float:
+    """Return the value at a place on the grid; an integer if the grid is one of integers."""
+    value = parameter.low + place * parameter.step
+    return value if isinstance(value, int) else round(value, 6)
+
+
+def _tried(
+    number: int,
+    values: Mapping[str, float],
+    pairs: Sequence[tuple[str, str]],
+    outputs: Sequence[str],
+    config: SegmentConfig,
+    objective: Objective,
+) -> Trial:
+    start = time.perf_counter()
+    found = []
+    for (source, truth), out in zip(pairs, outputs, strict=True):
+        settings = _with(config, values)
+        segment_volume(source, out, settings, overwrite=True, progress=silent(), command="vimvol tune")
+        scores = score(out, truth, config.segment.mode)["scores"]
+        found.append(scores[objective.protocol][objective.metric])
+    return Trial(number, values, sum(found) / len(found), round(time.perf_counter() - start, 3))
+
+
+def _with(config: SegmentConfig, values: Mapping[str, float]) -> SegmentConfig:
+    """Return the configuration with other values of the parameters."""
+    flat = {
+        f"{section}.{key}": v for section, part in config.model_dump(mode="json").items() for key, v in part.items()
+    }
+    return load_config(SegmentConfig, None, flat | dict(values))
+
+
+def _values(config: SegmentConfig, space: Sequence[Parameter]) -> dict[str, float]:
+    """Return the values that a configuration has."""
+    data = config.model_dump(mode="json")
+    return {p.key: data[p.key.split(".")[0]][p.key.split(".")[1]] for p in space}
+
+
+def _write_config(path: Path, config: SegmentConfig) -> None:
+    """Write what differs from the defaults, but for how the work is scheduled."""
+    data = config.model_dump(mode="json", exclude_defaults=True, exclude={"run"})
+    with storage_errors(f"writing {path}"):
+        path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+
+
+def _write(path: Path, trials: Sequence[Trial], space: Sequence[Parameter]) -> None:
+    draft = path.with_name(f".{path.name}")
+    with storage_errors(f"writing {path}"):
+        with draft.open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(["trial", "score", "seconds", *(p.key for p in space)])
+            rows.writerows([t.number, t.score, t.seconds, *(t.values[p.key] for p in space)] for t in trials)
+        draft.replace(path)
+
+
+def _read(path: Path, space: Sequence[Parameter]) -> dict[int, Trial]:
+    """Return the trials of an earlier call by number; none if there was none.
+
+    Raises
+    ------
+    InputError
+        If it is no such table, or one of other parameters.
+    """
+    if not path.exists():
+        return {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {trial.number: trial for trial in _rows(csv.DictReader(file), space)}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{path} holds no trials of these parameters, so the tuning cannot go on from it; give another folder"
+        ) from None
+
+
+def _rows(rows: csv.DictReader[str], space: Sequence[Parameter]) -> Iterator[Trial]:
+    for row in rows:
+        values = {p.key: float(row[p.key]) for p in space}
+        yield Trial(int(row["trial"]), values, float(row["score"]), float(row["seconds"]))
