@@ -222,3 +222,32 @@ def test_results_are_never_gathered_without_those_of_a_damaged_segment(tmp_path:
     files(tmp_path)[0].write_bytes(b"cut")
     with pytest.raises(StorageError, match="is damaged; run the same command again"):
         ledger.results()
+
+
+def test_a_segment_that_was_damaged_is_no_reason_for_a_traceback(tmp_path: Path) -> None:
+    ledger = make(tmp_path)
+    names = [ledger.write(make_segment([(block, False, {})])) for block in blocks_of(BLOCKS)[:3]]
+    (tmp_path / names[1]).write_bytes(b"cut")
+    with pytest.raises(StorageError, match="is damaged; run the same command again"):
+        ledger.fold(names)
+    assert len(ledger.done()) == 2
+
+
+@pytest.mark.parametrize("harm", ["damage", "storage"])
+def test_folding_that_fails_costs_no_record_and_ends_no_stage(tmp_path: Path, monkeypatch, harm: str) -> None:
+    """Every record is written at once, and folding fails each time that it is due."""
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_SEGMENTS", 0)
+    monkeypatch.setattr(module, "SEGMENTS_TO_FOLD", 2)
+    monkeypatch.setattr(module, "TRIES", 1)
+
+    class Harmed(Ledger):
+        def fold(self, names):
+            if harm == "storage":
+                raise StorageError("broken on purpose")
+            (tmp_path / names[0]).write_bytes(b"cut")
+            return super().fold(names)
+
+    with Harmed(open_objects(str(tmp_path)), "stage", "k").recorder() as recorder:
+        for block in blocks_of(BLOCKS):
+            recorder.done(block, {})
+    assert len(make(tmp_path).done()) == (16 if harm == "storage" else 8)

@@ -173,8 +173,20 @@ class Ledger:
         return StageProgress(total["blocks"], total["voxels"], voxels, dict(sorted(failures.items())), written)
 
     def fold(self, names: Sequence[str]) -> str:
-        """Replace segments by one with all their records; return its name. A crash leaves doubles, no gap."""
-        parts = [decode(data) for name in names if (data := self.objects.get(name)) is not None]
+        """Replace segments by one with all their records; return its name. A crash leaves doubles, no gap.
+
+        Raises
+        ------
+        StorageError
+            If one of them is damaged, or the storage fails.
+        """
+        parts = []
+        for name in names:
+            data = self.objects.get(name)
+            try:
+                parts.append(decode(data or b""))
+            except ValueError:
+                raise StorageError(_damaged(name)) from None
         merged = self.write(join_segments(parts))
         for name in names:
             self.objects.remove(name)
@@ -247,7 +259,7 @@ class Ledger:
         """
         for name, segment in self._stored():
             if segment is None:
-                raise StorageError(f"{name} is damaged; run the same command again, its blocks are computed again")
+                raise StorageError(_damaged(name))
             for box, failed, result in zip(segment.boxes.tolist(), segment.failed, segment.results(), strict=True):
                 if not failed:
                     yield Block(tuple(box[0]), tuple(box[1])), result
@@ -346,12 +358,19 @@ class Recorder:
                 self._failed = 0
 
     def _fold(self) -> None:
-        """Fold segments of one size into one of the next where there are enough."""
+        """Fold segments of one size into one of the next where there are enough.
+
+        Where that fails they stay as they are: they hold the records just as well.
+        """
         for small, large in zip(self._sizes, self._sizes[1:], strict=False):
             if len(small) < SEGMENTS_TO_FOLD:
                 break
-            large.append(self._ledger.fold(small))
+            names = small[:]
             small.clear()
+            try:
+                large.append(self._ledger.fold(names))
+            except StorageError as error:
+                LOG.info("%s; these records are left in %d segments", error, len(names))
 
     def __enter__(self) -> Recorder:
         """Return itself."""
@@ -362,6 +381,10 @@ class Recorder:
     ) -> None:
         """Write what is left, whatever ended the stage."""
         self.write(now=True)
+
+
+def _damaged(name: str) -> str:
+    return f"{name} is damaged; run the same command again, its blocks are computed again"
 
 
 def _covered(grid: Grid, boxes: npt.NDArray[np.int64], *, exactly: bool) -> npt.NDArray[np.bool_]:
