@@ -49,3 +49,7 @@ class DiskFullError(StorageError):
 
 class IncompleteRunError(VimvolError):
     """Blocks failed for good, or the run was interrupted; finished blocks are kept and a second run goes on."""
+
+
+class OutputLostError(IncompleteRunError):
+    """The run does not hold its output any more: another took it over, or the run has ended."""

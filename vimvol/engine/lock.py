@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from vimvol.engine.objects import Objects
-from vimvol.errors import IncompleteRunError, OutputBusyError, StorageError
+from vimvol.errors import OutputBusyError, OutputLostError, StorageError
 
 LOG = logging.getLogger(__name__)
 
@@ -84,6 +84,40 @@ def is_alive(holder: Holder) -> bool | None:
     return _born(holder.pid) == holder.born
 
 
+@dataclass(frozen=True)
+class Permit:
+    """Tells on any machine whether a run still holds its output; goes to the workers with every task.
+
+    Attributes
+    ----------
+    objects
+        Where the lock is kept.
+    output
+        Name of the output, for messages.
+    token
+        Of the run.
+    """
+
+    objects: Objects
+    output: str
+    token: str
+
+    def check(self) -> None:
+        """Make sure, by one look at the storage, that the run holds the output.
+
+        Raises
+        ------
+        OutputLostError
+            If not: what a worker still computes for a run that was killed must not replace what another run wrote.
+        """
+        holder = read_holder(self.objects)
+        if holder is None or holder.token != self.token:
+            raise OutputLostError(
+                f"the run that this belongs to does not hold {self.output} any more, so nothing is written; what is "
+                "finished is kept, run the same command again to go on"
+            )
+
+
 class Lock:
     """The lock of one output: a context manager that holds it.
 
@@ -107,6 +141,11 @@ class Lock:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
 
+    @property
+    def permit(self) -> Permit:
+        """What lets a worker find out whether this lock is still held."""
+        return Permit(self._objects, self._output, self._me.token)
+
     def refuse_if_held(self) -> None:
         """Refuse at once where a run on this machine holds the lock.
 
@@ -124,11 +163,11 @@ class Lock:
 
         Raises
         ------
-        IncompleteRunError
+        OutputLostError
             If another run took it over, because this one was stopped for so long that it seemed dead.
         """
         if self._lost:
-            raise IncompleteRunError(
+            raise OutputLostError(
                 f"another run took over {self._output} while this one stood still, so this one ends; what is finished "
                 "is kept, and the other run goes on from there"
             )

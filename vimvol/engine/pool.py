@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import queue
 import time
+import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from typing import Any, Literal, Protocol
 
@@ -26,6 +28,12 @@ SHARE: Mapping[Resource, float] = {"GPU": 0.5, "CPU": 1}
 
 SECONDS_BETWEEN_LOOKS = 2.0
 """Time between two looks at which worker computes what, from which a hung call is told."""
+
+
+SCHEDULER_GONE = (
+    "the scheduler of the Dask cluster is gone, so nothing more can be computed; finished blocks are kept, run the "
+    "same command again to go on"
+)
 
 
 class Pool(Protocol):
@@ -56,7 +64,7 @@ class Pool(Protocol):
         ...
 
     def end_overdue(self, allowed: Callable[[int], float]) -> None:
-        """End calls that run for longer than ``allowed`` seconds for their ticket; their outcome is `OverdueError`."""
+        """End calls that ran for longer than ``allowed`` seconds for their ticket; their outcome is `OverdueError`."""
         ...
 
     def cancel(self) -> None:
@@ -144,6 +152,9 @@ class DaskPool:
         self._count = 0
         self._last_look = -math.inf
         self._seen: dict[tuple[str, str], float] = {}
+        self._begun: dict[Any, tuple[str, float]] = {}
+        self._topic = f"vimvol-{uuid.uuid4().hex}"
+        client.subscribe_topic(self._topic, self._begins)
 
     def slots_for(self, resource: Resource | None) -> int:
         """Return how many calls that want this resource can run at the same time."""
@@ -155,14 +166,39 @@ class DaskPool:
         *args: Any,  # noqa: ANN401
         resource: Resource | None = None,
     ) -> int:
-        """Send a call to the cluster."""
+        """Send a call to the cluster.
+
+        Raises
+        ------
+        IncompleteRunError
+            If the cluster went away.
+        """
         self._count += 1
         wanted = {resource: SHARE[resource]} if resource is not None and resource in self._resources else None
         # Earlier submissions first: blocks are read and written in the order of the storage.
-        future = self._client.submit(function, *args, pure=False, priority=-self._count, resources=wanted)
+        with self._scheduler():
+            future = self._client.submit(
+                _announced, self._topic, function, *args, pure=False, priority=-self._count, resources=wanted
+            )
         self._futures[self._count] = future
         self._loop.add_callback(self._fetch, self._count, future)
         return self._count
+
+    def _begins(self, event: tuple[float, tuple[str, str]]) -> None:
+        """Note that a worker began a call; the clock is that of this machine."""
+        worker, key = event[1]
+        self._begun[key] = (worker, time.monotonic())
+
+    @contextlib.contextmanager
+    def _scheduler(self) -> Iterator[None]:
+        """Ask something of the scheduler; the many ways in which that fails once it is gone become one error."""
+        try:
+            yield
+        except (Exception, CancelledError, asyncio.CancelledError) as error:
+            lost = isinstance(error, OSError | CancelledError | asyncio.CancelledError)
+            if not lost and self._client.status == "running":
+                raise
+            raise IncompleteRunError(SCHEDULER_GONE) from error
 
     async def _fetch(self, ticket: int, future: distributed.Future[Any]) -> None:
         """Wait for a call in the client's event loop, and hand over its outcome."""
@@ -199,27 +235,36 @@ class DaskPool:
                 return None
             if ticket in self._futures:
                 break
-        del self._futures[ticket]
+        self._begun.pop(self._futures.pop(ticket).key, None)
         if ticket in self._ended:
             return ticket, self._ended.pop(ticket)
         if isinstance(outcome, distributed.KilledWorker):
             return ticket, WorkerLostError(_explain(outcome))
         if isinstance(outcome, CancelledError | asyncio.CancelledError | OSError):
-            raise IncompleteRunError(
-                "the Dask cluster went away; finished blocks are kept, run the same command again to go on"
-            )
+            raise IncompleteRunError(SCHEDULER_GONE)
         return ticket, outcome
 
     def end_overdue(self, allowed: Callable[[int], float]) -> None:
-        """End overdue calls and restart the worker processes that have them."""
+        """End overdue calls and restart the worker processes that have them.
+
+        Raises
+        ------
+        IncompleteRunError
+            If the cluster went away.
+        """
         now = time.monotonic()
         if now - self._last_look < SECONDS_BETWEEN_LOOKS:
             return
         self._last_look = now
         tickets = {future.key: ticket for ticket, future in self._futures.items()}
-        threads = self._client.nthreads()
+        with self._scheduler():
+            self._restart(self._end_overdue(allowed, tickets, now))
+
+    def _end_overdue(self, allowed: Callable[[int], float], tickets: Mapping[Any, int], now: float) -> list[str]:
+        """End overdue calls, given by the tickets of their keys; return the workers that have them."""
+        # A call that did not say that it runs waits until those before it ended, or hung before it could say so.
         held = {
-            (worker, key): math.ceil(len(keys) / max(1, threads.get(worker, 1)))
+            (worker, key): len(keys)
             for worker, keys in self._client.processing().items()
             for key in keys
             if key in tickets
@@ -229,16 +274,16 @@ class DaskPool:
         if pending:
             held |= {(worker, key): 1 for key, workers in self._client.who_has(pending).items() for worker in workers}
         self._seen = {pair: self._seen.get(pair, now) for pair in held}
-        overdue = [
-            (worker, key)
-            for (worker, key), rounds in held.items()
-            if tickets[key] not in self._ended and now - self._seen[worker, key] > rounds * allowed(tickets[key])
-        ]
-        for worker, key in overdue:
-            seconds = now - self._seen[worker, key]
-            error = OverdueError(f"not finished after {seconds:.0f} s on {worker}, where others take far less")
-            self._end(tickets[key], error)
-        self._restart(sorted({worker for worker, _ in overdue}))
+        hung = set()
+        for (worker, key), rounds in held.items():
+            where, since = self._begun.get(key, ("", 0.0))
+            began = where == worker
+            seconds = now - (since if began else self._seen[worker, key])
+            if tickets[key] not in self._ended and seconds > (1 if began else rounds) * allowed(tickets[key]):
+                error = OverdueError(f"not finished after {seconds:.0f} s on {worker}, where others take far less")
+                self._end(tickets[key], error)
+                hung.add(worker)
+        return sorted(hung)
 
     def _end(self, ticket: int, error: Exception) -> None:
         self._ended[ticket] = error
@@ -258,8 +303,18 @@ class DaskPool:
     def cancel(self) -> None:
         """Take back all calls; one that runs already is not waited for."""
         futures, self._futures, self._ended = list(self._futures.values()), {}, {}
-        if futures:
-            self._client.cancel(futures, force=True)
+        self._begun.clear()
+        # A scheduler that is gone has forgotten them, and what ends the stage then is to be told, not this.
+        with contextlib.suppress(IncompleteRunError), self._scheduler():
+            if futures:
+                self._client.cancel(futures, force=True)
+
+
+def _announced(topic: str, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
+    """Compute a call on a worker, which first tells the client that it begins."""
+    worker = distributed.get_worker()
+    worker.log_event(topic, (worker.address, worker.get_current_task()))
+    return function(*args)
 
 
 def _explain(error: distributed.KilledWorker) -> str:

@@ -8,6 +8,7 @@ import logging
 import pickle
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from vimvol.engine.ledger import Ledger, Recorder
 from vimvol.engine.pace import Pace
 from vimvol.engine.plan import StagePlan
 from vimvol.engine.pool import Pool, Resource, WorkerLostError
-from vimvol.errors import DiskFullError, IncompleteRunError, InputError
+from vimvol.errors import DiskFullError, IncompleteRunError, InputError, OutputLostError
 from vimvol.geometry import Block
 
 LOG = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ LOG = logging.getLogger(__name__)
 BlockTask = Callable[[Block], dict[str, Any]]
 """Computes and writes one block; picklable; returns a small JSON-serialisable result for the ledger."""
 
+FATAL = (InputError, DiskFullError, OutputLostError)
+"""Errors that no other block would escape."""
 CALLS_PER_SLOT = 4
 """Calls in flight for every call that can run: enough that no worker waits, few enough to keep the scheduler small."""
 SECONDS_BEFORE_RETRY = 0.25
@@ -71,6 +74,8 @@ class Execution:
         Seconds after which a block counts as hung; none: learned from the others, see `Pace.allowed`.
     check
         Asked now and then whether the run may go on; raises if not.
+    guard
+        Makes of a task one that writes only while the run may; picklable like the task.
     """
 
     pool: Pool
@@ -80,6 +85,7 @@ class Execution:
     resource: Resource | None = None
     deadline: float | None = None
     check: Callable[[], None] = lambda: None
+    guard: Callable[[BlockTask], BlockTask] = lambda task: task
 
     def on(self, resource: Resource | None) -> Execution:
         """Return the same for blocks that want this resource."""
@@ -110,7 +116,7 @@ def compute_blocks(task: BlockTask, blocks: Sequence[Block]) -> list[Outcome]:
         except Exception as raised:
             result, error, trace = None, _portable(raised), traceback.format_exc(limit=-6)
         outcomes.append(Outcome(time.perf_counter() - start, result, error, trace))
-        if isinstance(error, InputError | DiskFullError):
+        if isinstance(error, FATAL):
             break
     return outcomes
 
@@ -120,11 +126,13 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
 
     A constant number of calls is in flight; where blocks are many and short, a call computes several. A block that
     fails is tried again, and set aside after ``execution.retries`` more failures while the others go on. A block
-    that takes far longer than the others is ended together with its worker process, and counts as failed.
+    that takes far longer than the others is ended together with its worker process, and counts as failed. Blocks whose
+    workers died are tried again in the end, one at a time with nothing else in flight: each of them may only have been
+    on the same worker as the one that is to blame, which is set aside.
 
     Raises
     ------
-    InputError, DiskFullError
+    InputError, DiskFullError, OutputLostError
         At once, if a block raises it: no other block would fare better.
     IncompleteRunError
         At the end, if blocks failed for good; the message names the first, and the ledger has all.
@@ -142,7 +150,7 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
     todo = (part for block in plan for part in missing(block))
     try:
         with ledger.recorder() as recorder:
-            stage = _Stage(task, recorder, execution, todo, left)
+            stage = _Stage(execution.guard(task), recorder, execution, todo, left)
             stage.run()
     finally:
         execution.pool.cancel()
@@ -153,10 +161,11 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """Blocks that one call computes; of a call that failed before, there is one."""
+    """Blocks that one call computes; of a call that failed before, there is one, and it may run ``alone``."""
 
     blocks: tuple[Block, ...]
     failures: int = 0
+    alone: bool = False
 
 
 class _Stage:
@@ -171,6 +180,7 @@ class _Stage:
         self._in_flight: dict[int, _Call] = {}
         self._again: list[tuple[float, int, _Call]] = []
         self._order = itertools.count()
+        self._suspects: deque[_Call] = deque()
         self.finished = 0
         self.failures = 0
         self.named: list[tuple[Block, str]] = []
@@ -188,19 +198,25 @@ class _Stage:
             self._pool.end_overdue(lambda ticket: self._pace.allowed(len(self._in_flight[ticket].blocks)))
 
     def _fill(self) -> None:
-        """Submit calls until the window is full: first those to be tried again, then new ones."""
+        """Submit calls until the window is full."""
         window = self._execution.window or CALLS_PER_SLOT * self._pool.slots_for(self._execution.resource)
-        while len(self._in_flight) < window:
-            if self._again and self._again[0][0] <= time.monotonic():
-                call = heapq.heappop(self._again)[2]
-            else:
-                size = self._pace.blocks_of_call(self._left, window)
-                call = _Call(tuple(itertools.islice(self._todo, size)))
-                self._left -= len(call.blocks)
-            if not call.blocks:
-                return
+        while len(self._in_flight) < window and (call := self._next_call(window)) is not None:
             ticket = self._pool.submit(compute_blocks, self._task, call.blocks, resource=self._execution.resource)
             self._in_flight[ticket] = call
+
+    def _next_call(self, window: int) -> _Call | None:
+        """Return the next call: one to be tried again, else new blocks, else one that has to be alone."""
+        if any(call.alone for call in self._in_flight.values()):
+            return None
+        if self._again and self._again[0][0] <= time.monotonic():
+            return heapq.heappop(self._again)[2]
+        # Where nothing but lost calls came back, these are looked into first.
+        if self.finished or len(self._suspects) + self.failures < HOPELESS:
+            blocks = tuple(itertools.islice(self._todo, self._pace.blocks_of_call(self._left, window)))
+            self._left -= len(blocks)
+            if blocks:
+                return _Call(blocks)
+        return self._suspects.popleft() if self._suspects and not self._in_flight and not self._again else None
 
     def _patience(self) -> float:
         """Return for how many seconds to wait for the next call to end."""
@@ -227,16 +243,20 @@ class _Stage:
 
     def _lost(self, call: _Call, error: Exception) -> None:
         """Deal with a call of which nothing came back: by single blocks it shows which one is to blame."""
-        if len(call.blocks) > 1:
+        if isinstance(error, WorkerLostError) and call.alone:
+            self._set_aside(call.blocks[0], call.failures + 1, error, "")
+        elif isinstance(error, WorkerLostError):  # of this call or of another that the worker had
+            for block in call.blocks:
+                self._execution.progress.retry()
+                self._suspects.append(_Call((block,), call.failures, alone=True))
+        elif len(call.blocks) > 1:
             for block in call.blocks:
                 self._try_again(_Call((block,), call.failures))
-        elif isinstance(error, WorkerLostError):  # several workers died of it already
-            self._set_aside(call.blocks[0], call.failures + 1, error, "")
         else:
             self._failed(call.blocks[0], call.failures, error, "")
 
     def _failed(self, block: Block, failures: int, error: Exception, trace: str) -> None:
-        if isinstance(error, InputError | DiskFullError):
+        if isinstance(error, FATAL):
             raise error
         if failures < self._execution.retries:
             LOG.info("block %s: %s; tried again", block, _reason(error))
@@ -258,6 +278,7 @@ class _Stage:
         if self.failures == HOPELESS and not self.finished:
             self._todo = iter(())
             self._again.clear()
+            self._suspects.clear()
 
 
 def _portable(error: Exception) -> Exception:

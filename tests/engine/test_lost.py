@@ -1,0 +1,144 @@
+"""What becomes of blocks whose worker is lost or hangs, and of a run whose scheduler is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dask
+import distributed
+import pytest
+
+from vimvol.engine import pool as module
+from vimvol.engine.cluster import open_cluster
+from vimvol.engine.ledger import Ledger, block_name
+from vimvol.engine.plan import plan_stage
+from vimvol.engine.pool import DaskPool
+from vimvol.engine.run import Execution, run_stage
+from vimvol.errors import IncompleteRunError
+from vimvol.geometry import Block
+from vimvol.io.objects import open_objects
+from vimvol.report.progress import silent
+
+PLAN = plan_stage("lost", (4, 4, 4), (2, 2, 2))
+BLOCKS = list(PLAN)
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """A task of which some blocks end their worker process."""
+
+    deadly: frozenset[Block]
+
+    def __call__(self, block: Block) -> dict:
+        if block in self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A task that takes a while, and very long the first time for one block."""
+
+    folder: str
+    seconds: float
+    hanging: Block | None = None
+
+    def __call__(self, block: Block) -> dict:
+        calls = Path(self.folder) / block_name(block)
+        before = calls.read_text() if calls.exists() else ""
+        calls.write_text(before + "x")
+        time.sleep(60 if block == self.hanging and not before else self.seconds)
+        return {}
+
+
+def ledger_in(folder: Path) -> Ledger:
+    return Ledger(open_objects(str(folder / "ledger")), "lost", "k")
+
+
+def queueing(workers: int, failures: int) -> tuple[object, distributed.LocalCluster]:
+    """Return a cluster whose workers hold more calls than they can run, since these want a resource."""
+    settings = dask.config.set({"distributed.scheduler.allowed-failures": failures})
+    cluster = distributed.LocalCluster(
+        n_workers=workers,
+        threads_per_worker=4,
+        resources={"CPU": 1},
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=50,
+    )
+    return settings, cluster
+
+
+def test_blocks_that_shared_a_worker_with_a_deadly_one_are_not_blamed(tmp_path: Path) -> None:
+    settings, cluster = queueing(1, failures=0)
+    with settings, cluster, distributed.Client(cluster, set_as_default=False) as client:
+        execution = Execution(DaskPool(client, 1, {"CPU": 1}), silent(), resource="CPU")
+        with pytest.raises(IncompleteRunError, match="1 of 8 blocks failed for good"):
+            run_stage(PLAN, Deadly(frozenset(BLOCKS[1:2])), ledger_in(tmp_path), execution)
+    assert ledger_in(tmp_path).done() == {block_name(block) for block in BLOCKS} - {block_name(BLOCKS[1])}
+
+
+def test_a_stage_all_of_whose_blocks_are_deadly_ends_early(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("vimvol.engine.run.HOPELESS", 2)
+    settings, cluster = queueing(1, failures=0)
+    with settings, cluster, distributed.Client(cluster, set_as_default=False) as client:
+        execution = Execution(DaskPool(client, 1, {"CPU": 1}), silent(), window=2, resource="CPU")
+        with pytest.raises(IncompleteRunError, match="2 of 8 blocks failed for good"):
+            run_stage(PLAN, Deadly(frozenset(BLOCKS)), ledger_in(tmp_path), execution)
+
+
+def test_a_deadline_counts_from_when_a_call_runs_and_not_while_it_waits(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_LOOKS", 0.1)
+    settings, cluster = queueing(1, failures=3)
+    with settings, cluster, distributed.Client(cluster, set_as_default=False) as client:
+        execution = Execution(DaskPool(client, 1, {"CPU": 1}), silent(), window=8, deadline=1.5, resource="CPU")
+        (tmp_path / "calls").mkdir()
+        task = Slow(str(tmp_path / "calls"), 0.5, hanging=BLOCKS[3])
+        run_stage(PLAN, task, ledger_in(tmp_path), execution)
+    calls = {path.name: len(path.read_text()) for path in (tmp_path / "calls").iterdir()}
+    assert calls == {block_name(block): 1 + (block == BLOCKS[3]) for block in BLOCKS}
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """Address and process of the scheduler of a cluster of one worker, none of them of this process."""
+    file = tmp_path / "scheduler.json"
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    processes = [subprocess.Popen([*command, *options], **quiet)]
+    try:
+        command = [sys.executable, "-m", "distributed.cli.dask_worker"]
+        options = ["--scheduler-file", str(file), "--no-nanny", "--nthreads", "1", "--no-dashboard"]
+        processes.append(subprocess.Popen([*command, *options, "--local-directory", str(tmp_path / "w")], **quiet))
+        with distributed.Client(scheduler_file=str(file), set_as_default=False, timeout=30) as client:
+            client.wait_for_workers(1, timeout=30)
+            address = client.scheduler.address
+        yield address, processes[0].pid
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("looks", [0.0, 1000.0])
+def test_a_scheduler_that_is_gone_ends_the_run_in_one_line(tmp_path: Path, monkeypatch, remote, looks: float) -> None:
+    """Noticed by a look at who computes what, or by a call that is waited for."""
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_LOOKS", looks)
+    address, scheduler = remote
+    (tmp_path / "calls").mkdir()
+    progress = silent()
+    monkeypatch.setattr(progress, "advance", lambda *_: os.kill(scheduler, signal.SIGKILL))
+    task = Slow(str(tmp_path / "calls"), 0.2)
+    begin = time.monotonic()
+    expected = pytest.raises(IncompleteRunError, match="scheduler of the Dask cluster is gone")
+    with expected as gone, open_cluster(address) as pool:
+        run_stage(PLAN, task, ledger_in(tmp_path), Execution(pool, progress))
+    assert time.monotonic() - begin < 30
+    assert (gone.value.exit_code, str(gone.value).count("\n")) == (1, 0)
+    assert ledger_in(tmp_path).done()
