@@ -14,7 +14,8 @@ from zarr.codecs import ZstdCodec
 
 from vimvol.geometry import Block, Grid
 from vimvol.io.errors import storage_errors
-from vimvol.io.storage import make_durable
+from vimvol.io.fence import may_write
+from vimvol.io.storage import make_durable, make_node_durable
 
 
 def create_array(
@@ -50,6 +51,7 @@ def create_array(
     with storage_errors(f"array {url}"):
         if has_layout(url, shape, dtype, chunk, shard):
             return
+        may_write()
         if Path(url).exists():
             shutil.rmtree(url)
         zarr.create_array(
@@ -64,6 +66,7 @@ def create_array(
             fill_value=0,
             zarr_format=3,
         )
+        make_node_durable(url)
 
 
 def has_layout(url: str, shape: Sequence[int], dtype: str, chunk: Sequence[int], shard: Sequence[int] | None) -> bool:
@@ -85,6 +88,7 @@ def create_group(url: str) -> None:
     """
     with storage_errors(f"creating group {url}"):
         zarr.open_group(url, mode="a", zarr_format=3)
+        make_node_durable(url)
 
 
 def read_box(url: str, box: Block) -> npt.NDArray[Any]:
@@ -106,9 +110,12 @@ def write_box(url: str, box: Block, data: npt.NDArray[Any]) -> None:
     ------
     StorageError
         If it cannot be written; `DiskFullError` where no space is left.
+    OutputLostError
+        If the run that this belongs to may not write any more, see `vimvol.io.fence`.
     """
     with storage_errors(f"array {url}"):
         array = zarr.open_array(url, mode="r+")
+        may_write()
         array[box.slices] = data
         for index in Grid(array.shape, array.shards or array.chunks).overlapping(box):
             make_durable(Path(url) / array.metadata.encode_chunk_key(index))

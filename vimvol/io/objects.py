@@ -13,7 +13,7 @@ from pathlib import Path
 from zarr.core.sync import sync
 
 from vimvol.io.errors import storage_errors
-from vimvol.io.storage import get_object, is_url, join, list_names, open_store, put_object
+from vimvol.io.storage import flush_folder, get_object, is_url, join, list_names, open_store, put_object
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class FolderObjects:
         with storage_errors(f"writing {path}"):
             with self._draft(path, data) as draft:
                 draft.replace(path)
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object unless there is one; of several that try at once, one succeeds, on NFS too."""
@@ -63,7 +63,7 @@ class FolderObjects:
             except BaseException:  # an empty object would say that somebody has it
                 path.unlink(missing_ok=True)
                 raise
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
         return True
 
     def move(self, name: str, to: str) -> bool:
@@ -74,7 +74,7 @@ class FolderObjects:
                 path.replace(target)
             except FileNotFoundError:
                 return False
-            _flush_folder(target.parent)
+            flush_folder(target.parent)
         return True
 
     def remove(self, name: str) -> None:
@@ -87,7 +87,7 @@ class FolderObjects:
                 path.unlink(missing_ok=True)
             else:
                 return
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
 
     def _path(self, name: str) -> Path:
         return Path(self.folder) / name
@@ -163,14 +163,3 @@ def open_objects(url: str) -> FolderObjects | StoreObjects:
     """
     url = url.removeprefix("file://")
     return StoreObjects(url) if is_url(url) else FolderObjects(url)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Wait until the names in a folder would survive a loss of power."""
-    if os.name != "posix":  # elsewhere a folder cannot be opened
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

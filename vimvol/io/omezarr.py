@@ -25,7 +25,7 @@ from vimvol.geometry import Index
 from vimvol.io.errors import storage_errors
 from vimvol.io.formats import ngff
 from vimvol.io.levels import Level, pyramid, storage_shapes
-from vimvol.io.storage import join, open_store
+from vimvol.io.storage import join, make_node_durable, open_store
 
 VERSION = "0.5"
 """Version of OME-Zarr that is written."""
@@ -108,6 +108,7 @@ def create_image(
                 zarr_format=3,
                 overwrite=True,
             )
+            make_node_durable(join(url, str(number)))
         _finish(url, attributes)
 
 
@@ -233,13 +234,14 @@ def _group(url: str, *, read_only: bool = True) -> zarr.Group | None:
 
 
 def _finish(url: str, attributes: Mapping[str, Any]) -> None:
-    """Write the metadata of a group in one step; attributes of others stay."""
+    """Write the metadata of a group in one step, and flush them; attributes of others stay."""
     group = _group(url, read_only=False)
     if group is None:
         zarr.create_group(open_store(url, read_only=False), zarr_format=3, attributes=dict(attributes))
     else:
         kept = {k: v for k, v in group.attrs.asdict().items() if k != ngff.INCOMPLETE}
         group.attrs.put({**kept, **attributes})
+    make_node_durable(url)
 
 
 def _levels_of(root: str) -> tuple[tuple[Level, ...], tuple[float, ...]]:

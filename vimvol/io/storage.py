@@ -17,6 +17,9 @@ from vimvol.io.errors import one_line
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
+_DRAFT = re.compile(r"\.[0-9a-f]{32}\.partial$|^\.(?!lock\.).+\.[0-9a-f]{32}$")
+"""Names of drafts: those of zarr, and those of `vimvol.io.objects` but for the lock, which is written at any time."""
+
 
 def is_url(path: str) -> bool:
     """Tell whether ``path`` is a URL (``scheme://...``) and no path of the file system."""
@@ -85,15 +88,44 @@ def put_object(store: Store, key: str, data: bytes) -> None:
 
 def make_durable(path: Path) -> None:
     """Wait until a local file and its name in the folder would survive a loss of power; nothing where there is none."""
-    if not path.is_file():
-        return
-    # Only POSIX opens a folder.
-    for place in (path, path.parent) if os.name == "posix" else (path,):
-        descriptor = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    if path.is_file():
+        _flush(path)
+        flush_folder(path.parent)
+
+
+def make_node_durable(url: str) -> None:
+    """Wait until the metadata of a zarr array or group and its name would survive a loss of power.
+
+    Nothing is done for a URL: an object store has what it took.
+    """
+    if not is_url(url):
+        make_durable(Path(url) / "zarr.json")
+        flush_folder(Path(url).parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Wait until the names in a folder would survive a loss of power."""
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what writers that were killed left below a folder: files that were to be renamed once they were whole.
+
+    Nobody may be writing there.
+    """
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if _DRAFT.search(name):
+                (Path(parent) / name).unlink(missing_ok=True)
 
 
 def list_names(store: Store, prefix: str) -> list[str]:

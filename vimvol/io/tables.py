@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vimvol.errors import StorageError
 from vimvol.io.errors import storage_errors
+from vimvol.io.fence import may_write
 from vimvol.io.storage import get_object, is_url, join, make_durable, open_store, put_object
 
 _MAGIC = b"vimtab01"
@@ -46,6 +47,8 @@ def write_table(url: str, path: str, columns: Mapping[str, NDArray[Any]]) -> Non
         If a column holds anything else.
     StorageError
         If it cannot be written.
+    OutputLostError
+        If the run that this belongs to may not write any more, see `vimvol.io.fence`.
     """
     codec = numcodecs.Blosc("lz4", clevel=1, shuffle=numcodecs.Blosc.BITSHUFFLE)
     header, payloads = [], []
@@ -58,6 +61,7 @@ def write_table(url: str, path: str, columns: Mapping[str, NDArray[Any]]) -> Non
     text = json.dumps(header).encode()
     data = b"".join([_MAGIC, struct.pack("<Q", len(text)), text, *payloads])
     with storage_errors(f"writing table {join(url, path)}"):
+        may_write()
         put_object(open_store(url, read_only=False), path + _SUFFIX, data + struct.pack("<I", zlib.crc32(data)))
         if not is_url(url):
             make_durable(Path(url) / (path + _SUFFIX))

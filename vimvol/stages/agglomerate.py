@@ -22,7 +22,8 @@ from vimvol.segment.multicut.division import BYTES_PER_EDGE, merge_costs, solve_
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import SEGMENTATION, Job
 from vimvol.stages.manifest import differences, provenance, read_manifest
-from vimvol.stages.ownership import lock_of, owned
+from vimvol.stages.output import tidy_output
+from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.segment import prepare, segment_volume
 from vimvol.stages.solve import all_costs, run_solve, solver_of
@@ -195,12 +196,14 @@ def _beside(job: Job, cluster: str, progress: Progress, command: str) -> dict[st
     with open_cluster(cluster, run.workers) as pool, owned(job.out) as lock:
         _note(path, {"state": "running", "name": job.name})
         create_labels(job.out, job.name, chunk=job.chunk, shard=job.shard)
-        execution = Execution(pool, progress, run.window, run.retries, deadline=run.deadline, check=lock.check)
+        execution = Execution(pool, progress, run.window, run.retries, deadline=run.deadline)
+        execution = replace(execution, check=lock.check, guard=guard_of(lock))
         # does nothing unless the blocks of the run were others
         run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution)
         result = run_solve(job, execution)
         run_stage(job.plan("write"), WriteBlock(job), job.ledger("write"), execution)
         run_pyramid(job, execution, labels=True)
+        tidy_output(job)
     result |= {"state": "complete", "name": job.name, "command": command, "keys": job.keys, **provenance()}
     _note(path, {"config": job.config.model_dump(mode="json", exclude={"run"}), **result})
     return result

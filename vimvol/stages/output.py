@@ -13,6 +13,7 @@ from vimvol.io import storage_shapes
 from vimvol.io.arrays import create_array, create_group, has_layout
 from vimvol.io.errors import storage_errors
 from vimvol.io.omezarr import create_image, create_labels
+from vimvol.io.storage import remove_drafts
 from vimvol.stages.job import Job
 from vimvol.stages.manifest import differences, manifest_path, provenance, read_manifest, write_manifest
 
@@ -83,6 +84,16 @@ def claim_output(job: Job, manifest: dict[str, Any]) -> None:
         _create(job)
         manifest["created"] = True
         write_manifest(job.out, manifest)
+
+
+def tidy_output(job: Job) -> None:
+    """Remove drafts that killed processes left in what vimvol made, from a finished output."""
+    with storage_errors(f"tidying {job.out}"):
+        for place in {job.labels, job.work, *(f"{job.out}/{number}" for number in range(len(job.levels)))}:
+            remove_drafts(Path(place))
+        for group in (job.out, f"{job.out}/labels"):  # others may be writing what else is in there
+            for draft in Path(group).glob("zarr.*.partial"):
+                draft.unlink(missing_ok=True)
 
 
 def _layout(job: Job) -> dict[str, Any]:

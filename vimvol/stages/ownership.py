@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from vimvol.engine.lock import NAME, Lock
+from vimvol.engine.lock import NAME, Lock, Permit
+from vimvol.engine.run import BlockTask
+from vimvol.geometry import Block
+from vimvol.io.fence import writing_only_if
 from vimvol.io.objects import open_objects
 from vimvol.io.storage import is_url
 
@@ -16,9 +22,29 @@ def lock_of(out: str) -> Lock:
     return Lock(open_objects(f"{out}/vimvol"), out)
 
 
+@dataclass(frozen=True)
+class Permitted:
+    """A task that writes only while its run holds the output, whatever has become of the run meanwhile."""
+
+    permit: Permit
+    task: BlockTask
+
+    def __call__(self, block: Block) -> dict[str, Any]:
+        """Compute one block."""
+        with writing_only_if(self.permit.check):
+            return self.task(block)
+
+
+def guard_of(lock: Lock) -> Callable[[BlockTask], BlockTask]:
+    """Return what makes of a task one that writes only while a lock is held."""
+    return functools.partial(Permitted, lock.permit)
+
+
 @contextlib.contextmanager
 def owned(out: str) -> Iterator[Lock]:
-    """Hold the lock of an output; what was made for nothing but the lock is removed again.
+    """Hold the lock of an output, without which this thread writes nothing.
+
+    What was made for nothing but the lock is removed again.
 
     Raises
     ------
@@ -26,7 +52,7 @@ def owned(out: str) -> Iterator[Lock]:
         If another run holds it.
     """
     try:
-        with lock_of(out) as lock:
+        with lock_of(out) as lock, writing_only_if(lock.permit.check):
             yield lock
     finally:
         if not is_url(out):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ from vimvol.stages.fragments import resolve_cells, resolve_fragments, run_fragme
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import Cells, Job, Network
 from vimvol.stages.manifest import write_manifest
-from vimvol.stages.output import check_output, claim_output, new_manifest
-from vimvol.stages.ownership import lock_of, owned
+from vimvol.stages.output import check_output, claim_output, new_manifest, tidy_output
+from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.predict import PredictBlock
 from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.region import region_of
@@ -266,9 +266,9 @@ def _finished(job: Job, cluster: str, overwrite: bool, progress: Progress, comma
         manifest = check_output(job, new_manifest(job, command), overwrite)
         claim_output(job, manifest)
         run = job.config.run
-        manifest |= _run(
-            job, Execution(pool, progress, run.window, run.retries, deadline=run.deadline, check=lock.check)
-        )
+        execution = Execution(pool, progress, run.window, run.retries, deadline=run.deadline)
+        manifest |= _run(job, replace(execution, check=lock.check, guard=guard_of(lock)))
+        tidy_output(job)
         manifest |= {"state": "complete", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         write_manifest(job.out, manifest)
     return manifest
