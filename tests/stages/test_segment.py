@@ -153,7 +153,7 @@ def test_other_settings_need_overwrite_and_recompute_only_what_depends_on_them(
     out = tmp_path / "out.zarr"
     shutil.copytree(reference, out)
     changed = small_config(agglomerate__beta=0.8)
-    with pytest.raises(OutputExistsError, match=r"agglomerate.beta: 0.15 -> 0.8.*--overwrite"):
+    with pytest.raises(OutputExistsError, match=r"agglomerate.beta: 0.25 -> 0.8.*--overwrite"):
         segment_volume(f"{sample}:raw", str(out), changed)
     assert digest(out) == digest(reference)
     predicted = {path: path.stat().st_mtime_ns for path in (out / "0" / "c").rglob("*") if path.is_file()}

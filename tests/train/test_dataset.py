@@ -2,6 +2,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from vimvol.config import TrainConfig
 from vimvol.errors import InputError
@@ -33,6 +34,18 @@ def test_no_plane_holds_a_voxel_to_validate_on(config, annotated):
     for before, after in zip(load_data(config).train, load_data(other).train, strict=True):
         np.testing.assert_array_equal(before.labels, after.labels)
         np.testing.assert_array_equal(before.raw, after.raw)
+
+
+def test_a_volume_may_validate_alone(config):
+    """A specimen that the training never sees tells what the network is worth on the next."""
+    seen, unseen = config.volumes[0], config.volumes[0].model_copy(update={"train": None, "validate_": (0, 8)})
+    data = load_data(config.model_copy(update={"volumes": (seen, unseen)}))
+    assert len(data.train) == len(data.shares) == len(seen.planes)
+    assert sum(data.shares) == pytest.approx(1)
+    assert len(data.validate) == 2
+    assert len(data.validate[1]) == 8
+    with pytest.raises(ValidationError, match="no volume says which slices to train on"):
+        TrainConfig(out="out", volumes=(unseen,))
 
 
 def test_intensities_have_mean_0_and_deviation_1_over_the_volume(config):

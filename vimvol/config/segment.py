@@ -96,7 +96,7 @@ class AgglomerateConfig(Section):
     """From fragments to segments by multicut."""
 
     solver: str = Field("kernighan-lin", description="an entry of vimvol.segment.multicut.SOLVERS")
-    beta: float = Field(0.15, gt=0, lt=1, description="prior probability of a cut; higher splits more, lower merges")
+    beta: float = Field(0.25, gt=0, lt=1, description="prior probability of a cut; higher splits more, lower merges")
     size_weighting: bool = Field(True, description="scale an edge's cost by its number of voxel pairs")
     memory: Positive = Field(
         2**31, description="bytes that the last solve may take; 400 an edge that the levels have left"

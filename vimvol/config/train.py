@@ -14,7 +14,9 @@ class TrainVolume(Section):
 
     raw: str = Field(description="PATH[:DATASET] of the intensities, (z, y, x)")
     labels: str = Field(description="PATH[:DATASET] of the instances, (z, y, x); 0: membrane or not annotated")
-    train: tuple[NonNegative, Positive] = Field(description="first slice, and the slice after the last, to train on")
+    train: tuple[NonNegative, Positive] | None = Field(
+        None, description="first slice, and the slice after the last, to train on; none: the volume only validates"
+    )
     validate_: tuple[NonNegative, Positive] | None = Field(
         None, alias="validate", description="the same to validate on; always whole slices along z"
     )
@@ -126,6 +128,8 @@ class TrainConfig(Section):
     def _fits(self) -> TrainConfig:
         if not self.volumes and not self.images:
             raise ValueError("there is nothing to train on; give volumes or images")
+        if not self.images and all(volume.train is None for volume in self.volumes):
+            raise ValueError("no volume says which slices to train on; give one of them train = [first, last + 1]")
         if self.batch % (self.devices * self.nodes):
             raise ValueError(
                 f"batch = {self.batch} cannot be divided among {self.devices * self.nodes} devices; give a multiple"

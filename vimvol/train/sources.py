@@ -177,8 +177,8 @@ def load_data(config: TrainConfig) -> TrainingData:
     validate: list[Source] = []
     for number, (volume, pair) in enumerate(zip(config.volumes, handles, strict=True)):
         whole = _read(volume, pair, number)
-        inside = slice(*volume.train)
-        for plane in volume.planes:
+        inside = slice(*(volume.train or (0, 0)))
+        for plane in volume.planes if volume.train else ():
             cut = np.ascontiguousarray(np.moveaxis(whole.raw[inside], AXES[plane], 0))
             ids = np.ascontiguousarray(np.moveaxis(whole.labels[inside], AXES[plane], 0))
             grown = grow_instances(ids, config.fill)

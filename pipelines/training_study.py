@@ -1,0 +1,137 @@
+"""What matters for small networks on a CPU budget: short trainings that differ in one thing each, and their table.
+
+Every arm trains from random weights on the same crops (same seed, 500 steps of 2) unless its name says otherwise, and
+is judged on slices that no arm trained on. An arm that is done is not run again; an interrupted one goes on.
+
+    python pipelines/training_study.py FOLDER run [ARM ...]     # trains the arms, all without names; minutes each
+    python pipelines/training_study.py FOLDER report            # prints the table, draws docs/training-study.png
+"""
+
+import csv
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from vimvol.config import TrainConfig, load_config
+from vimvol.errors import VimvolError
+from vimvol.train.fit import fit
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RUNS = Path("runs/study")
+START = REPOSITORY / "configs" / "train" / "vimunet_nano_start.yaml"
+SHORT: dict[str, Any] = {
+    "steps": 500,
+    "warmup": 60,
+    "ema": 0.98,
+    "learning_rate": 2e-3,
+    "precision": "bfloat16",
+    "validate_every": 250,
+    "validate_slices": 3,
+    "pictures": 0,
+    "workers": 0,
+    "augment": {},
+}
+LESS = {"scale": 0.35, "noise": 0.3, "stretch": 0, "jump": 0, "equalise": 0, "stains": 0, "coarsen": 0, "sharpen": 0}
+"""The augmentation of the first trainings of the shipped networks."""
+INTENSITY = ("contrast", "illumination", "equalise", "stains", "coarsen", "blur", "noise", "sharpen")
+ARMS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "other seed": {"seed": 1},
+    "U-Net": {"model": "unet-nano"},
+    "skips as in the paper": {"options": {"skips": "deconv"}},
+    "half as deep": {"options": {"depth": 4}},
+    "embedding 64": {"options": {"embedding": 64}},
+    "boundaries 4 thick": {"boundary_width": 4},
+    "boundaries 6 thick": {"boundary_width": 6},
+    "less augmentation": {"augment": LESS},
+    "geometry alone": {"augment": dict.fromkeys(INTENSITY, 0)},
+    "VNC alone": {"leave": 1},
+    "VNC alone, less augmentation": {"leave": 1, "augment": LESS},
+    "FIB-25 alone": {"leave": 0},
+    "FIB-25 alone, less augmentation": {"leave": 0, "augment": LESS},
+}
+"""By name: what differs from the base; ``leave`` is the number of a volume that only validates."""
+VNC, FIB = "0-vnc_stack1_z00-14", "1-fib25_sample2_z000-149"
+
+
+def configuration(name: str, root: str) -> TrainConfig:
+    """Return the configuration of an arm."""
+    changes = {**SHORT, **ARMS[name], "root": root, "out": str(folder(name))}
+    leave = changes.pop("leave", None)
+    config = load_config(TrainConfig, str(START)).model_dump(by_alias=True)
+    if leave is not None:
+        config["volumes"][leave]["train"] = None
+    return TrainConfig.model_validate({**config, **changes})
+
+
+def folder(name: str) -> Path:
+    """Return where an arm is trained."""
+    return RUNS / name.lower().replace(",", "").replace(" ", "-")
+
+
+def run(names: list[str], root: str) -> None:
+    """Train arms; the CPU time of each is left beside its weights."""
+    for name in names:
+        config = configuration(name, root)
+        weights = Path(config.out) / f"{config.model}.safetensors"
+        if weights.exists():
+            continue
+        print(f"{name}: {config.out}")
+        begin = time.process_time()
+        fit(config)
+        (Path(config.out) / "cpu-seconds.txt").write_text(f"{time.process_time() - begin:.0f}\n", encoding="utf-8")
+
+
+def curve(name: str) -> list[dict[str, float]]:
+    """Return the validations of an arm, in the order of their steps."""
+    rows = []
+    for path in sorted((folder(name) / "logs").glob("version_*/metrics.csv")):
+        with path.open(encoding="utf-8") as file:
+            rows += [row for row in csv.DictReader(file) if row.get("val/msa")]
+    return [{key: float(value) for key, value in row.items() if value} for row in rows]
+
+
+def report() -> None:
+    """Print the table of the arms that are done, and draw their learning curves."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    print("| arm | VNC mSA | VNC loss | FIB-25 mSA | FIB-25 loss | CPU s |\n|---|---|---|---|---|---|")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharex=True, layout="constrained")
+    for name in ARMS:
+        rows = curve(name)
+        spent = folder(name) / "cpu-seconds.txt"
+        if not rows or not spent.exists():
+            continue
+        last = rows[-1]
+        cells = [f"{last[f'val/{source}/{what}']:.3f}" for source in (VNC, FIB) for what in ("msa", "loss")]
+        print(f"| {name} | {' | '.join(cells)} | {spent.read_text(encoding='utf-8').strip()} |")
+        for axis, source in zip(axes, (VNC, FIB), strict=True):
+            steps = [row["step"] + 1 for row in rows]
+            axis.plot(steps, [row[f"val/{source}/loss"] for row in rows], marker="o", label=name)
+            axis.set(title=source[2:].split("_")[0].upper(), xlabel="steps", ylabel="validation loss")
+    figure.legend(loc="outside right", fontsize="small")
+    figure.savefig(REPOSITORY / "docs" / "training-study.png", dpi=90)
+
+
+def main(root: str, what: str, names: list[str]) -> None:
+    """Train, or report."""
+    unknown = [name for name in names if name not in ARMS]
+    if unknown or what not in ("run", "report"):
+        sys.exit(f"{', '.join(unknown) or what} is not known; run or report, and the arms {', '.join(ARMS)}")
+    if what == "run":
+        run(names or list(ARMS), root)
+    else:
+        report()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    try:
+        main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    except VimvolError as error:
+        sys.exit(f"error: {error}")
