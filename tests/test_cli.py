@@ -195,7 +195,7 @@ def test_the_demonstration(run, tmp_path: Path) -> None:
 def test_models_lists_names_parameters_and_terms(run) -> None:
     code, text, _ = run("models")
     assert code == 0
-    for name in ("vimunet-nano", "vimunet-tiny", "vimunet-small", "unet-nano", "unet"):
+    for name in ("vimunet-nano", "vimunet-tiny", "vimunet-small", "unet-nano", "unet", "unetr-huge"):
         assert name in text
     assert "18,499,625" in text
     assert "NC" in text

@@ -53,6 +53,12 @@ def fill(key: str, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.asarray(n)).float()
 
 
+def image(channels: int, height: int, width: int) -> Tensor:
+    """Return uniform values (1, channels, height, width) from the name of their shape."""
+    values = generator(f"input_{channels}x{height}x{width}").random((1, channels, height, width))
+    return torch.from_numpy(values).float()
+
+
 @dataclass
 class Golden:
     """The folder of reference data, and the rule."""
@@ -94,8 +100,7 @@ class Golden:
         return loaded
 
     def input(self, channels: int, height: int, width: int) -> Tensor:
-        values = generator(f"input_{channels}x{height}x{width}").random((1, channels, height, width))
-        return torch.from_numpy(values).float()
+        return image(channels, height, width)
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +118,12 @@ def normal() -> Callable[[str, tuple[int, ...]], Tensor]:
 def rule() -> Callable[[str, tuple[int, ...]], Tensor]:
     """Return the weights of an entry from its name."""
     return fill
+
+
+@pytest.fixture(scope="session")
+def golden_input() -> Callable[[int, int, int], Tensor]:
+    """Return an image from its channels, height and width."""
+    return image
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -4,6 +4,10 @@ import torch
 from vimvol.errors import InputError
 from vimvol.models import MODELS, ModelSpec, build_model, load_checkpoint, save_checkpoint
 from vimvol.models.registry import count_parameters
+from vimvol.models.unetr import UNETR
+
+SMALL = {UNETR: {"embedding": 32, "depth": 4, "heads": 2, "window": 2}}
+"""Options that make a network that is too large for a test small."""
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -12,7 +16,8 @@ def test_conformance(name, tmp_path):
     assert MODELS[name].name == name
     assert MODELS[name].purpose
     torch.manual_seed(0)
-    model = build_model(name, out_channels=2)
+    options = SMALL.get(MODELS[name].build, {})
+    model = build_model(name, out_channels=2, **options)
     size = (2 * model.divisor, 3 * model.divisor)
     x = torch.randn(2, 1, *size)
     logits = model(x)
@@ -21,10 +26,10 @@ def test_conformance(name, tmp_path):
     assert (logits < 0).any()  # logits, not probabilities
     logits.square().mean().backward()
     silent = [k for k, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
-    assert [k for k in silent if not k.startswith("encoder.head")] == []
+    assert [k for k in silent if not k.startswith(("encoder.head", "encoder.neck"))] == []
 
     model.eval()
-    spec = ModelSpec(name, out_channels=2, classes=("inside", "boundary"), card={"data": "none"})
+    spec = ModelSpec(name, options, out_channels=2, classes=("inside", "boundary"), card={"data": "none"})
     save_checkpoint(tmp_path / "weights.safetensors", model, spec)
     loaded = load_checkpoint(tmp_path / "weights.safetensors", architecture=name)
     assert loaded.spec.classes == spec.classes
@@ -50,7 +55,7 @@ def test_images_that_do_not_fit(name):
             assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["vimunet-nano", "unet-nano", "unet"])
+@pytest.mark.parametrize("name", ["vimunet-nano", "unet-nano", "unet", "unetr-base"])
 def test_more_channels(name):
     with torch.device("meta"):
         assert build_model(name, in_channels=3, out_channels=4)(torch.zeros(1, 3, 32, 32)).shape == (1, 4, 32, 32)
@@ -70,6 +75,8 @@ def test_parameters_of_the_reference(channels):
     for (name, up, skips), count in expected.items():
         found = count_parameters(name, out_channels=channels, upsampling=up, deconv_upsampling=skips)
         assert found == count + 65 * channels, (name, up, skips)
+    for name, count in (("base", 113_059_904), ("large", 334_419_776), ("huge", 665_920_064)):
+        assert count_parameters(f"unetr-{name}", out_channels=channels) == count + 65 * channels
     assert count_parameters("unet", out_channels=channels) == 28_941_568 + 65 * channels
     assert count_parameters("unet", out_channels=channels, upsampling="transpose") == 31_030_528 + 65 * channels
 

@@ -275,6 +275,28 @@ def test_training_starts_from_given_weights(config, tmp_path):
 
 
 def test_weights_of_another_network_are_no_start(config):
-    with pytest.raises(InputError, match="vimunet-nano holds another network than model = unet-nano"):
+    with pytest.raises(
+        InputError, match=r"vimunet-nano holds another network than model = unet-nano: \S+ has shape"
+    ) as error:
         fit(config.model_copy(update={"init": "vimunet-nano"}))
+    assert "\n" not in str(error.value)
     assert not Path(config.out).exists()
+
+
+def test_training_starts_from_an_encoder_alone(config, tmp_path):
+    """The layout of Segment Anything; what else it holds is not looked at, and the decoder is random."""
+    options = {"embedding": 768, "depth": 4, "window": 2, "canvas": 64, "widths": (8, 8, 8, 8, 8)}
+    update = {"model": "unetr-base", "options": options, "steps": 2, "learning_rate": 1e-9}
+    torch.manual_seed(5)
+    wanted = {k: v for k, v in build_model("unetr-base", **options).state_dict().items() if k.startswith("encoder.")}
+    entries = {"image_" + k: v for k, v in wanted.items()} | {"mask_decoder.iou_token.weight": torch.zeros(1, 256)}
+    torch.save(entries, tmp_path / "sam.pth")
+    found = weights_of(fit(config.model_copy(update=update | {"init": str(tmp_path / "sam.pth")})))
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
+    entries["image_encoder.blocks.3.attn.rel_pos_w"] = torch.zeros(3, 64)
+    torch.save(entries, tmp_path / "sam.pth")
+    other = update | {"init": str(tmp_path / "sam.pth"), "out": str(tmp_path / "other")}
+    with pytest.raises(InputError, match=r"blocks\.3\.attn\.rel_pos_w has shape \(3, 64\) and should have \(7, 64\)"):
+        fit(config.model_copy(update=other))
+    assert not (tmp_path / "other").exists()

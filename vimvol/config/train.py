@@ -64,7 +64,9 @@ class TrainConfig(Section):
     model: str = Field("vimunet-nano", description="an architecture that `vimvol models` lists")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the network that replace its own")
     init: str | None = Field(
-        None, description="weights to start from: a name that `vimvol models` lists, or a file; none: random ones"
+        None,
+        description="weights to start from: a name that `vimvol models` lists, or a file; one of Segment Anything "
+        "starts the encoder of a UNETR; none: random ones",
     )
     out: str = Field(description="folder for checkpoints, logs and the exported weights")
     root: str = Field(".", description="folder that relative paths of the data start from")

@@ -68,6 +68,34 @@ def upsampler(kind: Upsampling, inputs: int, outputs: int) -> nn.Module:
     return TransposeUp(inputs, outputs) if kind == "transpose" else BilinearUp(inputs, outputs)
 
 
+class Deconv(nn.Module):
+    """Double a map, then 3 x 3 convolution, batch norm, ReLU: (B, inputs, Y, X) to (B, outputs, 2Y, 2X)."""
+
+    def __init__(self, inputs: int, outputs: int, upsampling: Upsampling) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            upsampler(upsampling, inputs, outputs), Conv(outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, outputs, 2Y, 2X), not negative."""
+        out: Tensor = self.block(x)
+        return out
+
+
+class Conv(nn.Module):
+    """A 3 x 3 convolution that keeps the channels, under the name that checkpoints have it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, channels, Y, X)."""
+        out: Tensor = self.block(x)
+        return out
+
+
 class Decoder(nn.Module):
     """The way back up of a U-Net.
 

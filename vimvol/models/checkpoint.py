@@ -23,11 +23,11 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from vimvol.errors import CheckpointError, InputError, StorageError
-from vimvol.models.layouts import infer_spec, state_dict_in
+from vimvol.models.layouts import encoder_alone, infer_spec, state_dict_in
 from vimvol.models.registry import MODELS, build_model
 from vimvol.models.spec import ModelSpec
 
-__all__ = ["LoadedModel", "ModelSpec", "load_checkpoint", "read_spec", "save_checkpoint", "shipped"]
+__all__ = ["LoadedModel", "ModelSpec", "load_checkpoint", "read_spec", "read_weights", "save_checkpoint", "shipped"]
 
 METADATA_KEY = "vimvol"
 SUFFIX = ".safetensors"
@@ -102,7 +102,7 @@ def load_checkpoint(name_or_path: str | os.PathLike[str], architecture: str | No
     ----------
     name_or_path
         Name of shipped weights (`shipped`), or a file: safetensors as `save_checkpoint` writes them, or a checkpoint or
-        state_dict of torch-em (ViM-UNet tiny and small, UNet2d), whose network is told from its names and shapes.
+        state_dict of torch-em (ViM-UNet, UNETR, UNet2d), whose network is told from its names and shapes.
     architecture
         Registry name that it must belong to; none: any.
 
@@ -128,6 +128,19 @@ def read_spec(name_or_path: str | os.PathLike[str]) -> ModelSpec:
     """Return what a file says about itself, without its weights; arguments and errors as `load_checkpoint`."""
     path = _find(name_or_path)
     return _read(path, f"checkpoint {path}", weights=False)[0]
+
+
+def read_weights(name_or_path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Return the weights of a file, float32 on the CPU, of a network or of its encoder alone, to start a training from.
+
+    An encoder alone is what Segment Anything's checkpoints give. Arguments and errors as `load_checkpoint`; whether
+    they fit a network is not checked.
+    """
+    path = _find(name_or_path)
+    where = f"checkpoint {path}"
+    state = _read(path, where)[1]
+    _check_finite(state, where)
+    return _single(state)
 
 
 def _read(path: Path, where: str, weights: bool = True) -> tuple[ModelSpec, dict[str, Tensor]]:
@@ -201,15 +214,23 @@ def _skeleton(spec: ModelSpec) -> nn.Module:
 
 
 def _with_weights(spec: ModelSpec, state: Mapping[str, Tensor], where: str) -> nn.Module:
+    if encoder_alone(state):
+        raise CheckpointError(
+            f"{where} holds an encoder without a decoder and cannot predict; start a training of {spec.architecture} "
+            "from it, with init: the path of this file"
+        )
     try:
         model = _skeleton(spec)
     except (TypeError, ValueError, RuntimeError, InputError) as error:
         raise CheckpointError(f"{where} describes a network that cannot be built: {_line(error)}") from None
     _check_fit(model.state_dict(), state, where)
     _check_finite(state, where)
-    full = {k: v.to(torch.float32) if v.is_floating_point() else v for k, v in state.items()}
-    model.load_state_dict(full, assign=True)
+    model.load_state_dict(_single(state), assign=True)
     return model.eval()
+
+
+def _single(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.to(torch.float32) if v.is_floating_point() else v for k, v in state.items()}
 
 
 def _check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from vimvol.errors import InputError
 from vimvol.models.unet import UNet
-from vimvol.models.vim import VimOptions
+from vimvol.models.unetr import UNETR
 from vimvol.models.vimunet import ViMUNet
 
 
@@ -42,6 +42,10 @@ class Entry:
 
 
 PAPER: dict[str, Any] = {"depth": 24, "state": 16, "channels": 3, "canvas": 1024, "head": True}
+SAM: dict[str, Any] = {"window": 14, "channels": 3, "canvas": 1024, "neck": True}
+SAM_BASE = SAM | {"embedding": 768, "depth": 12, "heads": 12}
+SAM_LARGE = SAM | {"embedding": 1024, "depth": 24, "heads": 16}
+SAM_HUGE = SAM | {"embedding": 1280, "depth": 32, "heads": 16}
 NANO: dict[str, Any] = {
     "skips": "stem",
     "embedding": 96,
@@ -62,6 +66,9 @@ MODELS: dict[str, Entry] = {
         Entry("vimunet-nano", ViMUNet, "the default: small, for a CPU or a fast run", NANO),
         Entry("vimunet-tiny", ViMUNet, "the paper's ViM-UNet Tiny; its checkpoints load", PAPER | {"embedding": 192}),
         Entry("vimunet-small", ViMUNet, "the paper's ViM-UNet Small; its checkpoints load", PAPER | {"embedding": 384}),
+        Entry("unetr-base", UNETR, "the paper's UNETR Base; its and Segment Anything's checkpoints load", SAM_BASE),
+        Entry("unetr-large", UNETR, "the paper's UNETR Large; its and Segment Anything's checkpoints load", SAM_LARGE),
+        Entry("unetr-huge", UNETR, "the paper's UNETR Huge; its and Segment Anything's checkpoints load", SAM_HUGE),
         Entry("unet-nano", UNet, "a U-Net of the size of vimunet-nano, to compare with", {"features": 16}),
         Entry("unet", UNet, "the paper's U-Net baseline; torch-em's checkpoints load", {"features": 64}),
     )
@@ -108,6 +115,5 @@ def _options(build: Callable[..., nn.Module]) -> list[str]:
     """Return the keyword arguments of a network, with those that it hands on to its encoder."""
     parameters = inspect.signature(build).parameters.values()
     names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        names += [f.name for f in dataclasses.fields(VimOptions)]
-    return names
+    encoder = getattr(build, "encoder_options", None)
+    return names if encoder is None else names + [f.name for f in dataclasses.fields(encoder)]

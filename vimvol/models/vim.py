@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vimvol.errors import InputError
+from vimvol.models.patches import PatchEmbedding, PatchOptions
 from vimvol.models.scan import Direction, scan_directions
 
 ROPE_GRID = 14
@@ -25,19 +26,13 @@ ROPE_GRID = 14
 
 
 @dataclass(frozen=True)
-class VimOptions:
-    """What a `Vim` encoder is made of.
+class VimOptions(PatchOptions):
+    """What a `Vim` encoder is made of, beside what every encoder of patches is.
 
     Attributes
     ----------
-    embedding, depth, state, patch
-        Channels of a token, layers, states a channel, and the width of a patch in pixels.
-    channels
-        Channels of the patch convolution; an image of one channel is repeated for it.
-    canvas
-        Width in pixels of the square image that the position embedding is laid out for.
-    pad_to_canvas
-        Pad every image with zeros to the canvas, as the reference does, instead of interpolating the embedding.
+    state
+        States a channel.
     class_token
         Where a learned token that is no patch joins the sequence.
     drop
@@ -55,13 +50,7 @@ class VimOptions:
         Whether there is the unused classifier that the reference's checkpoints hold.
     """
 
-    embedding: int = 192
-    depth: int = 24
     state: int = 16
-    patch: int = 16
-    channels: int = 3
-    canvas: int = 1024
-    pad_to_canvas: bool = False
     class_token: Literal["first", "middle", "none"] = "middle"
     drop: Literal["class", "first"] = "class"
     divide: bool = True
@@ -71,10 +60,7 @@ class VimOptions:
     head: bool = True
 
     def __post_init__(self) -> None:
-        if self.canvas % self.patch:
-            raise InputError(
-                f"canvas={self.canvas} pixels holds no whole number of patches; make it a multiple of {self.patch}"
-            )
+        super().__post_init__()
         if self.drop == "first" and self.class_token == "none":
             raise InputError("drop='first' without a class token would lose a patch; use drop='class'")
         if self.rope and self.embedding % 4:
@@ -276,25 +262,6 @@ class Vim(nn.Module):
             at = self._class_index(grid)
             angle = torch.cat([angle[:at], torch.zeros_like(angle[:1]), angle[at:]])
         return angle.cos(), angle.sin()
-
-
-class PatchEmbedding(nn.Module):
-    """Project patches that do not overlap: (B, channels, Y, X) to (B, E, gy, gx)."""
-
-    def __init__(self, options: VimOptions) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(options.channels, options.embedding, options.patch, stride=options.patch)
-        fan_in = options.channels * options.patch**2
-        nn.init.trunc_normal_(self.proj.weight, std=math.sqrt(1 / fan_in) / 0.87962566103423978)
-        assert self.proj.bias is not None
-        nn.init.zeros_(self.proj.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, E, gy, gx)."""
-        if x.shape[1] == 1 and self.proj.in_channels > 1:
-            x = x.expand(-1, self.proj.in_channels, -1, -1)
-        out: Tensor = self.proj(x)
-        return out
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

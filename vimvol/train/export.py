@@ -13,7 +13,7 @@ from torch import nn
 from vimvol import __version__
 from vimvol.config import TrainConfig
 from vimvol.errors import InputError
-from vimvol.models.checkpoint import load_checkpoint, save_checkpoint
+from vimvol.models.checkpoint import read_spec, save_checkpoint
 from vimvol.models.registry import build_model
 from vimvol.models.spec import ModelSpec
 from vimvol.train.targets import TARGETS
@@ -112,7 +112,7 @@ def _spec(config: TrainConfig, state: dict[str, Any], *, calibrated: bool) -> Mo
         or "not validated",
     }
     if config.init is not None:
-        before = load_checkpoint(config.init).spec.card
+        before = read_spec(config.init).card
         parts = (before.get("history"), before.get("trained"), "then as trained")
         card["history"] = "; ".join(filter(None, parts))
     if calibrated:

@@ -18,7 +18,8 @@ from torch import nn
 
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError, MissingExtraError, OutputExistsError
-from vimvol.models import load_checkpoint
+from vimvol.models.checkpoint import read_weights
+from vimvol.models.layouts import encoder_alone
 
 if TYPE_CHECKING:
     import lightning
@@ -115,15 +116,17 @@ def _initialised(config: TrainConfig) -> nn.Module:
     model = new_network(config)
     if config.init is None:
         return model
-    given = load_checkpoint(config.init).model.state_dict()
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    different = [name for name, shape in wanted.items() if name not in given or tuple(given[name].shape) != shape]
-    if different or len(given) != len(wanted):
-        raise InputError(
-            f"init = {config.init} holds another network than model = {config.model}"
-            f"{f' ({different[0]} does not fit)' if different else ''}; give weights of {config.model}"
-        )
-    model.load_state_dict(given)
+    given, wanted = read_weights(config.init), model.state_dict()
+    if encoder_alone(given):  # the decoder stays random
+        wanted = {name: value for name, value in wanted.items() if name.startswith("encoder.")}
+    for name in {**wanted, **given}:
+        has, needs = (tuple(s[name].shape) if name in s else None for s in (given, wanted))
+        if has != needs:
+            raise InputError(
+                f"init = {config.init} holds another network than model = {config.model}: {name} has shape "
+                f"{has or 'none'} and should have {needs or 'none'}; give weights of {config.model}"
+            )
+    model.load_state_dict(given, strict=False)
     return model
 
 

@@ -1,0 +1,185 @@
+"""What networks share whose encoder sees an image as patches: options, embedding, and the U-Net decoder (torch-em)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vimvol.errors import InputError
+from vimvol.models.blocks import ConvBlock, Decoder, Upsampling, upsampler
+from vimvol.models.norm import arranged
+from vimvol.models.unet import check_image
+
+WIDTHS = (512, 256, 128, 64, 64)
+"""Channels of the paper's decoders at strides 16, 8, 4, 2, 1."""
+
+
+@dataclass(frozen=True)
+class PatchOptions:
+    """What every encoder of patches is made of.
+
+    Attributes
+    ----------
+    embedding, depth, patch
+        Channels of a token, layers, and the width of a patch in pixels.
+    channels
+        Channels of the patch convolution; an image of one channel is repeated for it.
+    canvas
+        Width in pixels of the square image that the position embedding is laid out for.
+    pad_to_canvas
+        Pad every image with zeros to the canvas, as the reference does, instead of interpolating the embedding.
+    """
+
+    embedding: int = 192
+    depth: int = 24
+    patch: int = 16
+    channels: int = 3
+    canvas: int = 1024
+    pad_to_canvas: bool = False
+
+    def __post_init__(self) -> None:
+        if self.canvas % self.patch:
+            raise InputError(
+                f"canvas={self.canvas} pixels holds no whole number of patches; make it a multiple of {self.patch}"
+            )
+
+
+class PatchEmbedding(nn.Module):
+    """Project patches that do not overlap: (B, channels, Y, X) to (B, E, gy, gx)."""
+
+    def __init__(self, options: PatchOptions) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(options.channels, options.embedding, options.patch, stride=options.patch)
+        fan_in = options.channels * options.patch**2
+        nn.init.trunc_normal_(self.proj.weight, std=math.sqrt(1 / fan_in) / 0.87962566103423978)
+        assert self.proj.bias is not None
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, E, gy, gx)."""
+        out: Tensor = self.proj(repeated(x, self.proj.in_channels))
+        return out
+
+
+def repeated(x: Tensor, channels: int) -> Tensor:
+    """Return an image of one channel as one of ``channels``, and any other as it is."""
+    return x.expand(-1, channels, -1, -1) if x.shape[1] == 1 else x
+
+
+def accepted_channels(in_channels: int, options: PatchOptions) -> tuple[int, ...]:
+    """Return the channels that an image may have: one, which is repeated, or those of the encoder.
+
+    Raises
+    ------
+    InputError
+        If the network is asked for with others.
+    """
+    if in_channels not in (1, options.channels):
+        raise InputError(
+            f"in_channels={in_channels} does not fit an encoder of {options.channels} channels; "
+            f"use 1 or {options.channels}, or set channels={in_channels}"
+        )
+    return tuple(sorted({1, options.channels}))
+
+
+class PatchUNet(nn.Module):
+    """A U-Net decoder on an encoder of patches: (B, C, Y, X) to logits (B, out_channels, Y, X).
+
+    Parameters
+    ----------
+    options
+        Of the encoder.
+    modules
+        The encoder, and what makes the skips, by the names that checkpoints have them.
+    accepted
+        Channels that an image may have.
+    out_channels
+        Channels of the prediction.
+    widths
+        Channels of the decoder at strides 16, 8, 4, 2, 1.
+    sides
+        Channels of the skips at strides 8, 4, 2, 1.
+    upsampling
+        How the decoder doubles maps.
+
+    Attributes
+    ----------
+    divisor
+        Multiple that Y and X must have; 1 where images are padded to the canvas.
+    canvas
+        Pixels along Y and X that every image is padded to, and must not exceed; none: it is not padded. A smaller
+        image costs as much as one of this size.
+    encoder_options
+        Class of ``options``, whose fields a network takes as keyword arguments.
+    """
+
+    encoder_options: ClassVar[type[PatchOptions]]
+
+    def __init__(
+        self,
+        options: PatchOptions,
+        modules: Mapping[str, nn.Module],
+        accepted: tuple[int, ...],
+        out_channels: int,
+        widths: tuple[int, int, int, int, int],
+        sides: tuple[int, int, int, int],
+        upsampling: Upsampling,
+    ) -> None:
+        super().__init__()
+        if options.patch != 16:
+            raise InputError(f"patch={options.patch} does not fit the decoder, which doubles four times; use 16")
+        self._accepted, self._sides = accepted, sides[:3]
+        self.divisor = 1 if options.pad_to_canvas else options.patch
+        self.canvas = options.canvas if options.pad_to_canvas else None
+        for name, module in modules.items():
+            self.add_module(name, module)
+        self.base = ConvBlock(options.embedding, widths[0])
+        self.decoder = Decoder(widths[:4], sides[:3], upsampling)
+        self.deconv_out = upsampler(upsampling, widths[3], widths[4])
+        self.decoder_head = ConvBlock(widths[4] + sides[3], widths[4])
+        self.out_conv = nn.Conv2d(widths[4], out_channels, 1)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the encoded patches (B, E, Y / 16, X / 16), and the skips at strides 8, 4, 2, 1."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, out_channels, Y, X).
+
+        Raises
+        ------
+        InputError
+            If the image has another number of channels, Y or X is no multiple of `divisor`, or an image that is padded
+            to the canvas exceeds it.
+        """
+        check_image(x, self._accepted, self.divisor)
+        size = x.shape[-2:]
+        tokens, (*coarse, fine) = self.encode(arranged(self._pad(x)))
+        # The reference cuts its skips to the shape of the decoder's map along every axis, channels included: of a skip
+        # with twice the channels the central half takes part.
+        coarse = [_central(m, channels) for m, channels in zip(coarse, self._sides, strict=True)]
+        decoded = self.deconv_out(self.decoder(self.base(tokens), coarse))
+        logits: Tensor = self.out_conv(self.decoder_head(decoded, fine))
+        return logits[..., : size[0], : size[1]]
+
+    def _pad(self, x: Tensor) -> Tensor:
+        if self.canvas is None:
+            return x
+        missing = [self.canvas - s for s in x.shape[-2:]]
+        if min(missing) < 0:
+            raise InputError(
+                f"image of {x.shape[-2]} x {x.shape[-1]} pixels exceeds the canvas of {self.canvas} that these "
+                "weights were trained for; predict it in tiles of at most that size"
+            )
+        return F.pad(x, (0, missing[1], 0, missing[0]))
+
+
+def _central(x: Tensor, channels: int) -> Tensor:
+    """Return the central ``channels`` of (B, C, Y, X)."""
+    begin = (x.shape[1] - channels) // 2
+    return x[:, begin : begin + channels]
