@@ -108,7 +108,7 @@ def _unetr(state: Mapping[str, Tensor], where: str) -> ModelSpec:
 
 def _segment_anything(encoder: dict[str, Tensor], where: str) -> tuple[ModelSpec, dict[str, Tensor]]:
     name, options = _vit(encoder, where)
-    return ModelSpec(name, options, card={"weights": "the encoder alone, to start a training from"}), encoder
+    return ModelSpec(name, options, card={"trained": "the encoder alone, by Segment Anything"}), encoder
 
 
 def _vit(state: Mapping[str, Tensor], where: str) -> tuple[str, dict[str, Any]]:
