@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from vimvol.errors import VimvolError
+from vimvol.infer.memory import kept_memory
 from vimvol.infer.predictor import Predictor
 from vimvol.infer.tiles import make_tiling
 from vimvol.models import MODELS, build_model
@@ -188,7 +189,8 @@ def measure_model(name: str, size: int, repeat: int, device: torch.device) -> di
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
                 model(x)
 
-        result[precision] = {"seconds": timed(run, repeat, device), "peak_mib": peak_memory(device)}
+        with kept_memory():  # as the predictor does for a block
+            result[precision] = {"seconds": timed(run, repeat, device), "peak_mib": peak_memory(device)}
     return result
 
 

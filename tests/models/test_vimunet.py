@@ -151,3 +151,34 @@ def test_other_patches_and_channels_are_refused():
         build_model("vimunet-nano", widths=(8, 8))
     with pytest.raises(InputError, match="in_channels=2"):
         build_model("vimunet-tiny", in_channels=2)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("vimunet-tiny", {"depth": 1}), ("vimunet-tiny", {"depth": 1, "upsampling": "bilinear"}), ("vimunet-nano", {})],
+)
+@torch.inference_mode()
+def test_channels_are_innermost_in_every_map(name, options, batch):
+    """A map that lost its layout is copied by every norm behind it, and all convolutions up to there are slower."""
+    model = build_model(name, canvas=64, **options).eval()
+    seen = {}
+
+    def look(module, inputs, output):
+        seen[module] = [tuple(m.stride()) == innermost(m.shape) for m in (*inputs, output)]
+
+    def innermost(shape):
+        return torch.empty(shape, memory_format=torch.channels_last).stride()
+
+    kinds = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
+    convolutions = [
+        module
+        for part, module in model.named_modules()
+        if isinstance(module, kinds) and not part.startswith("encoder.")
+    ]
+    for module in convolutions:
+        module.register_forward_hook(look)
+    model(torch.randn(batch, 1, 64, 64).contiguous())
+    assert len(seen) == len(convolutions) > 15
+    maps = {module for module in convolutions if module.out_channels > 1 and module.in_channels > 1}
+    assert all(all(seen[module]) for module in maps)

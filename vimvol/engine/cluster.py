@@ -21,6 +21,8 @@ THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "NUMBA_NUM_THREADS",
     "ZARR_THREADING__MAX_WORKERS",
+    # glibc's heaps, of which only the main one, here that of all threads, can keep large arrays.
+    "MALLOC_ARENA_MAX",
 )
 """What bounds the threads of each library; all of them take every core if nobody says otherwise."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +15,7 @@ from torch import nn
 
 from vimvol.errors import InputError
 from vimvol.geometry import Block, Index
+from vimvol.infer.memory import kept_memory
 from vimvol.infer.tiles import Tiling, cut_mirrored
 
 T = TypeVar("T")
@@ -160,17 +162,18 @@ class Predictor:
         tiles = (
             index for index in tiling.grid.overlapping(block) if wanted is None or _any(wanted, block, tiling, index)
         )
-        for indices in _batched(tiles, self._batch):
-            inputs = np.zeros((self._batch, 1, *tiling.window), np.float32)
-            for i, index in enumerate(indices):
-                window = tiling.window_of(index)
-                z = window.begin[0]
-                plane = Block((z, *origin.begin[1:]), (z + 1, *origin.end[1:]))
-                cut = cut_mirrored(raw[z - origin.begin[0]], plane, window)
-                inputs[i, 0] = standardization.apply(cut, z)
-            outputs = self._forward(inputs, len(indices), call)
-            for i, index in enumerate(indices):
-                _paste(result, block, outputs[i], tiling, index)
+        with kept_memory() if self._device.type == "cpu" else contextlib.nullcontext():
+            for indices in _batched(tiles, self._batch):
+                inputs = np.zeros((self._batch, 1, *tiling.window), np.float32)
+                for i, index in enumerate(indices):
+                    window = tiling.window_of(index)
+                    z = window.begin[0]
+                    plane = Block((z, *origin.begin[1:]), (z + 1, *origin.end[1:]))
+                    cut = cut_mirrored(raw[z - origin.begin[0]], plane, window)
+                    inputs[i, 0] = standardization.apply(cut, z)
+                outputs = self._forward(inputs, len(indices), call)
+                for i, index in enumerate(indices):
+                    _paste(result, block, outputs[i], tiling, index)
         if wanted is not None:
             result *= wanted
         return result

@@ -206,13 +206,14 @@ class Vim(nn.Module):
         if self.options.class_token != "none":
             at = 0 if self.options.drop == "first" else self._class_index(grid)
             tokens = torch.cat([tokens[:, :at], tokens[:, at + 1 :]], dim=1)
-        return tokens.transpose(1, 2).reshape(len(x), -1, *grid)
+        # Seen this way, even a single map has the strides by which convolutions know that its channels are innermost.
+        return tokens.reshape(len(x), *grid, -1).permute(0, 3, 1, 2)
 
     def tokens(self, x: Tensor) -> Tensor:
         """Return every token after the last norm (B, L, E), the class token at its place, patches in row order."""
         h = self.patch_embed(x)
         grid = (h.shape[-2], h.shape[-1])
-        h = h.flatten(2).transpose(1, 2)
+        h = h.flatten(2).transpose(1, 2).contiguous()
         at = self._class_index(grid)
         if self.options.class_token != "none":
             h = torch.cat([h[:, :at], self.cls_token.to(h.dtype).expand(len(h), -1, -1), h[:, at:]], dim=1)

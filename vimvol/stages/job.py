@@ -18,7 +18,7 @@ from vimvol.io import Level, Volume
 from vimvol.io.mask import Mask
 from vimvol.io.objects import open_objects
 
-FORMAT = 2
+FORMAT = 3
 """Version of what the stages write; part of every key, raised when a stage computes something else."""
 
 SOLVE_FORMAT = 2
