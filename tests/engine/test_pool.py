@@ -25,7 +25,7 @@ def test_a_call_runs_only_where_its_resource_is(resource: Resource, seen: set[st
         distributed.SpecCluster(workers, scheduler) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        pool = DaskPool(client, 4, {"GPU": 2, "CPU": 2})
+        pool = DaskPool(client)
         assert (pool.slots_for(resource), pool.slots_for(None)) == (2, 4)
         for _ in range(20):
             pool.submit(where, resource=resource)
@@ -40,6 +40,6 @@ def test_a_resource_that_no_worker_declares_is_no_condition() -> None:
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        pool = DaskPool(client, 1)
+        pool = DaskPool(client)
         pool.submit(where, resource="GPU")
         assert pool.next_done()[1] == 0

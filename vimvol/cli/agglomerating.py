@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vimvol.cli.app import Overrides, app, write_text
+from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster, write_text
 
 
 @app.command()
@@ -21,7 +21,8 @@ def agglomerate(
     compare: Annotated[
         bool, typer.Option("--compare", help="Solve the graph as a whole, too, and tell the gap in energy.")
     ] = False,
-    cluster: Annotated[str, typer.Option(help="local, or tcp://host:port of a Dask scheduler.")] = "local",
+    cluster: Cluster = "local",
+    scheduler_file: SchedulerFile = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
 ) -> None:
     """Partition the fragments of a finished run again: another threshold or solver, in seconds to minutes."""
@@ -35,7 +36,7 @@ def agglomerate(
             overrides or [],
             name=name,
             compare=compare,
-            cluster=cluster,
+            cluster=chosen_cluster(cluster, scheduler_file),
             workers=workers,
             progress=progress,
             command=" ".join(sys.argv),

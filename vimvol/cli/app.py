@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from vimvol import __version__
-from vimvol.errors import StorageError
+from vimvol.config.cluster import AddressCluster, ClusterConfig, read_cluster
+from vimvol.errors import InputError, StorageError
 
 app = typer.Typer(
     help="Segment electron-microscopy volumes that do not fit one machine, with ViM-UNet.",
@@ -22,6 +23,33 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one value of the configuration; may be repeated."),
 ]
+
+Cluster = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|ADDRESS|FILE",
+        help="local, cuda, tcp://host:port of a Dask scheduler, or a YAML file as in configs/cluster.",
+    ),
+]
+
+SchedulerFile = Annotated[
+    str | None, typer.Option("--scheduler-file", metavar="FILE", help="Use the Dask scheduler that wrote this file.")
+]
+
+
+def chosen_cluster(cluster: str, scheduler_file: str | None) -> ClusterConfig:
+    """Return the settings of the cluster that the options name.
+
+    Raises
+    ------
+    InputError
+        If there is none, or two are named.
+    """
+    if scheduler_file is None:
+        return read_cluster(cluster)
+    if cluster != "local":
+        raise InputError(f"--cluster {cluster} and --scheduler-file {scheduler_file} name two clusters; give one")
+    return AddressCluster(scheduler_file=scheduler_file)
 
 
 def _version(wanted: bool) -> None:

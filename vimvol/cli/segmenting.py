@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vimvol.cli.app import Overrides, app
+from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster
 from vimvol.config import SegmentConfig, load_config
 
 
@@ -21,7 +21,8 @@ def segment(
     model: Annotated[
         str | None, typer.Option("--model", help="Network: a name of `vimvol models` or a file. Sets predict.model.")
     ] = None,
-    cluster: Annotated[str, typer.Option(help="local, or tcp://host:port of a Dask scheduler.")] = "local",
+    cluster: Cluster = "local",
+    scheduler_file: SchedulerFile = None,
     workers: Annotated[
         int | None, typer.Option(help="Worker processes; by default one a core, 0 for none. Sets run.workers.")
     ] = None,
@@ -36,9 +37,16 @@ def segment(
     extra += [f"predict.model={json.dumps(model)}"] if model is not None else []
     extra += [f"run.workers={workers}"] if workers is not None else []
     settings = load_config(SegmentConfig, config, extra)
+    chosen = chosen_cluster(cluster, scheduler_file)
     with make_progress() as progress:
         result = segment_volume(
-            source, out, settings, cluster=cluster, overwrite=overwrite, progress=progress, command=" ".join(sys.argv)
+            source,
+            out,
+            settings,
+            cluster=chosen,
+            overwrite=overwrite,
+            progress=progress,
+            command=" ".join(sys.argv),
         )
     picture = draw_overview(source, result.out, settings)
     typer.echo(f"{result.segments} segments of {result.fragments} fragments in {result.seconds:.0f} s")

@@ -36,7 +36,7 @@ def load_config(
     ConfigError
         If the file is missing or no YAML, a key is unknown or a value does not fit.
     """
-    data = _read_with_base(path) if path is not None else {}
+    data = read_config(path) if path is not None else {}
     pairs = overrides.items() if isinstance(overrides, Mapping) else [_split(text) for text in overrides]
     for key, value in pairs:
         _put(data, key, value)
@@ -49,6 +49,17 @@ def parse_config(kind: type[ConfigT], data: Mapping[str, Any], source: str = "th
         return kind.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_explain(kind, error, source)) from None
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Read a YAML file on top of its ``base``, not yet validated.
+
+    Raises
+    ------
+    ConfigError
+        If a file is missing or no YAML.
+    """
+    return _read_with_base(path)
 
 
 def _read_with_base(path: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -134,16 +134,18 @@ class DaskPool:
     ----------
     client
         Of the cluster.
-    slots
-        Calls that can run at the same time.
-    resources
-        The same for every resource that workers of the cluster declare. A call that wants one of these runs only on
-        such workers, any other call anywhere.
+    keep
+        Called now and then while calls are waited for; sees to it that workers that were lost come back.
+
+    A call that wants a resource which some worker of the cluster declares runs only on such workers, any other call
+    anywhere. Workers may come and go: `slots` follows them.
     """
 
-    def __init__(self, client: distributed.Client, slots: int, resources: Mapping[Resource, int] | None = None) -> None:
-        self.slots = slots
-        self._resources = dict(resources or {})
+    def __init__(self, client: distributed.Client, keep: Callable[[], None] | None = None) -> None:
+        self.slots = 1
+        self._resources: dict[Resource, int] = {}
+        self._threads: dict[str, int] = {}
+        self._keep = keep
         assert client.loop is not None  # a client that was started has one
         self._client, self._loop = client, client.loop
         self._arrived: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
@@ -155,6 +157,20 @@ class DaskPool:
         self._begun: dict[Any, tuple[str, float]] = {}
         self._topic = f"vimvol-{uuid.uuid4().hex}"
         client.subscribe_topic(self._topic, self._begins)
+        self._count_workers()
+
+    def _count_workers(self) -> dict[str, int]:
+        """Take notice of which workers there are; return their threads."""
+        threads: dict[str, int] = self._client.nthreads()
+        if threads and threads != self._threads:
+            self._threads = threads
+            self.slots = max(1, sum(threads.values()))
+            has = [worker.get("resources", {}) for worker in self._client.scheduler_info()["workers"].values()]
+            for resource, share in SHARE.items():
+                if total := sum(of.get(resource, 0) for of in has):
+                    # Where all workers of a resource are away for a while, their calls wait for them.
+                    self._resources[resource] = max(1, int(total / share))
+        return threads
 
     def slots_for(self, resource: Resource | None) -> int:
         """Return how many calls that want this resource can run at the same time."""
@@ -256,8 +272,11 @@ class DaskPool:
         if now - self._last_look < SECONDS_BETWEEN_LOOKS:
             return
         self._last_look = now
+        if self._keep is not None:
+            self._keep()
         tickets = {future.key: ticket for ticket, future in self._futures.items()}
         with self._scheduler():
+            self._count_workers()
             self._restart(self._end_overdue(allowed, tickets, now))
 
     def _end_overdue(self, allowed: Callable[[int], float], tickets: Mapping[Any, int], now: float) -> list[str]:

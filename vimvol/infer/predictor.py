@@ -31,17 +31,29 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = named_device(name)
+    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise InputError(f"predict.device = {name!r} is not there on this machine; choose auto or cpu")
+    return device
+
+
+def named_device(name: str) -> torch.device:
+    """Return the device of a name, whether or not this machine has it; it may be meant for other machines.
+
+    Raises
+    ------
+    InputError
+        If no prediction can run on what is named.
+    """
     try:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"predict.device = {name!r} is no device of PyTorch; choose auto, cpu, cuda or mps") from None
     if device.type not in ("cpu", "cuda", "mps"):
         raise InputError(f"predict.device = {name!r} cannot run a prediction; choose auto, cpu, cuda or mps")
-    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
-        device.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise InputError(f"predict.device = {name!r} is not there on this machine; choose auto or cpu")
     return device
 
 

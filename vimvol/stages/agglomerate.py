@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vimvol.config import SegmentConfig, load_config, parse_config
+from vimvol.config.cluster import ClusterConfig
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.run import Execution, Progress, run_stage
 from vimvol.errors import ConfigError, InputError, OutputExistsError
@@ -74,7 +75,7 @@ def agglomerate(
     *,
     name: str = SEGMENTATION,
     compare: bool = False,
-    cluster: str = "local",
+    cluster: str | ClusterConfig = "local",
     workers: int | None = None,
     progress: Progress | None = None,
     command: str = "",
@@ -186,7 +187,7 @@ def _check_same(job: Job, manifest: dict[str, Any]) -> None:
         )
 
 
-def _beside(job: Job, cluster: str, progress: Progress, command: str) -> dict[str, Any]:
+def _beside(job: Job, cluster: str | ClusterConfig, progress: Progress, command: str) -> dict[str, Any]:
     """Make another segmentation beside that of the run; return what is known of it."""
     path = Path(job.results) / "run.json"
     if Path(job.labels).exists() and not path.is_file():

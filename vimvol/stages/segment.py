@@ -11,18 +11,19 @@ import numpy as np
 from torch import nn
 
 from vimvol.config import SegmentConfig
+from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.plan import default_shard
 from vimvol.engine.run import Execution, Progress, run_stage
 from vimvol.errors import InputError
 from vimvol.geometry import Grid
-from vimvol.infer.predictor import Standardization, resolve_device
+from vimvol.infer.predictor import Standardization, named_device, resolve_device
 from vimvol.infer.tiles import make_tiling
 from vimvol.io import Volume, open_volume, pyramid, storage_shapes
 from vimvol.io.mask import open_mask
 from vimvol.io.storage import absolute, is_url
 from vimvol.io.volume import forget_open
-from vimvol.models import load_checkpoint
+from vimvol.models import load_checkpoint, shipped
 from vimvol.models.checkpoint import ModelSpec
 from vimvol.report.progress import silent
 from vimvol.segment.cells import METHODS
@@ -88,7 +89,9 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
             "store the wanted channel by itself"
         )
     check_voxel_size(volume, config)
-    resolve_device(config.predict.device)
+    if config.predict.device != "auto":
+        named_device(config.predict.device)
+    config = _with_absolute_model(config)
     loaded = load_checkpoint(config.predict.model)
     spec = loaded.spec
     if spec.in_channels != 1:
@@ -125,6 +128,14 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
     )
     job.plan("predict")
     return job
+
+
+def _with_absolute_model(config: SegmentConfig) -> SegmentConfig:
+    """Return the configuration with a path of weights that also holds in the folder of a worker elsewhere."""
+    model = config.predict.model
+    if model in shipped() or not Path(model).is_file():
+        return config
+    return config.model_copy(update={"predict": config.predict.model_copy(update={"model": absolute(model)})})
 
 
 def check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
@@ -210,7 +221,7 @@ def segment_volume(
     out: str,
     config: SegmentConfig | None = None,
     *,
-    cluster: str = "local",
+    cluster: str | ClusterConfig = "local",
     overwrite: bool = False,
     progress: Progress | None = None,
     command: str = "",
@@ -229,7 +240,7 @@ def segment_volume(
     config
         What to do and how; none: the defaults.
     cluster
-        An entry of `vimvol.engine.cluster.CLUSTERS` or the address of a scheduler.
+        Its settings, or ``local``, ``cuda``, the address of a scheduler, or a YAML file as in ``configs/cluster``.
     overwrite
         Allow results of other settings in ``out`` to be replaced; stages that do not depend on what changed are kept.
     progress
@@ -246,7 +257,10 @@ def segment_volume(
     """
     start = time.perf_counter()
     try:
-        job = prepare(source, out, config or SegmentConfig())
+        config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
+        job = prepare(source, out, config)
+        if cluster.kind == "local":
+            resolve_device(config.predict.device)
         manifest = _finished(job, cluster, overwrite, progress or silent(), command)
     finally:
         # An HDF5 file that stays open could not be written by its owner.
@@ -255,7 +269,7 @@ def segment_volume(
     return Segmented(job.out, job.labels, manifest["segments"], manifest["fragments"], seconds)
 
 
-def _finished(job: Job, cluster: str, overwrite: bool, progress: Progress, command: str) -> dict[str, Any]:
+def _finished(job: Job, cluster: ClusterConfig, overwrite: bool, progress: Progress, command: str) -> dict[str, Any]:
     """Run what is not done yet; return the manifest of the complete output."""
     manifest = check_output(job, new_manifest(job, command), overwrite)
     if manifest["state"] == "complete":

@@ -1,0 +1,46 @@
+"""Clusters by kind: each is a context manager that yields a `Pool` and cleans up after itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from vimvol.config.cluster import ClusterConfig, read_cluster
+from vimvol.engine.cluster.address import address
+from vimvol.engine.cluster.cuda import cuda
+from vimvol.engine.cluster.jobs import jobs
+from vimvol.engine.cluster.kubernetes import kubernetes
+from vimvol.engine.cluster.local import local
+from vimvol.engine.pool import Pool
+
+CLUSTERS: dict[str, Callable[[Any, int | None], AbstractContextManager[Pool]]] = {
+    "local": local,
+    "cuda": cuda,
+    "slurm": jobs,
+    "pbs": jobs,
+    "lsf": jobs,
+    "sge": jobs,
+    "kubernetes": kubernetes,
+    "address": address,
+}
+"""By the ``kind`` of the settings, which are the first argument; the second is the number of local processes."""
+
+
+def open_cluster(cluster: str | ClusterConfig, workers: int | None = None) -> AbstractContextManager[Pool]:
+    """Return the context manager of a cluster.
+
+    Parameters
+    ----------
+    cluster
+        Its settings, or what `vimvol.config.cluster.read_cluster` takes: a name, an address or a file.
+    workers
+        Worker processes to start on this machine; none: as many as it has cores; 0: no processes, compute here.
+
+    Raises
+    ------
+    InputError
+        If there is no such cluster, or nothing answers at the address.
+    """
+    config = read_cluster(cluster) if isinstance(cluster, str) else cluster
+    return CLUSTERS[config.kind](config, workers)

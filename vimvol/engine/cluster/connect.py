@@ -1,0 +1,96 @@
+"""From a Dask cluster to the pool that a run computes on."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import distributed
+
+from vimvol.engine.cluster.threads import BoundThreads
+from vimvol.engine.pool import DaskPool, Pool
+from vimvol.errors import InputError, MissingExtraError
+
+LOG = logging.getLogger(__name__)
+
+SECONDS_OF_WAITING = 60.0
+"""Between two lines that say that no worker is there yet: jobs may be queued for hours."""
+
+
+@contextlib.contextmanager
+def connected(
+    cluster: distributed.Client | object, waiting_for: str, keep: Callable[[], None] | None = None
+) -> Iterator[Pool]:
+    """Yield the pool of a cluster that was started for this run, once its first worker is there.
+
+    Parameters
+    ----------
+    cluster
+        The cluster.
+    waiting_for
+        What to say that is waited for.
+    keep
+        Called now and then while blocks are computed: sees to it that workers that were lost come back.
+    """
+    with distributed.Client(cluster, set_as_default=False) as client:
+        register(client)
+        while True:
+            try:
+                client.wait_for_workers(1, timeout=SECONDS_OF_WAITING)
+                break
+            except TimeoutError:
+                LOG.warning("still waiting for the first of %s", waiting_for)
+                if keep is not None:
+                    keep()
+        yield DaskPool(client, keep=keep)
+
+
+def register(client: distributed.Client) -> None:
+    """Bound the threads of all workers, those that come later, too.
+
+    Raises
+    ------
+    InputError
+        If the workers cannot load vimvol.
+    """
+    try:
+        client.register_plugin(BoundThreads())
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"the workers of the Dask cluster cannot load vimvol ({error}), so nothing would run there; install the "
+            "same version where they run"
+        ) from None
+
+
+def security(wanted: bool) -> distributed.Security | None:
+    """Return certificates made for this run; none if not wanted.
+
+    Raises
+    ------
+    MissingExtraError
+        If what makes them is not installed.
+    """
+    if not wanted:
+        return None
+    optional("cryptography", "tls", "TLS")
+    made: distributed.Security = distributed.Security.temporary()
+    return made
+
+
+def optional(module: str, extra: str, what: str) -> ModuleType:
+    """Return a module of an extra.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{what} needs {module}, which cannot be loaded ({error}); pip install 'vimvol[{extra}]'"
+        ) from None

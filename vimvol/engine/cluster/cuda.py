@@ -1,0 +1,77 @@
+"""All GPUs of this machine through dask-cuda, and processes beside them for the work without a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import dask
+import distributed
+
+from vimvol.config.cluster import CudaCluster
+from vimvol.engine.cluster.connect import connected, optional, security
+from vimvol.engine.cluster.local import available_cores
+from vimvol.engine.cluster.threads import ENVIRONMENT, SETTINGS
+from vimvol.engine.pool import Pool
+from vimvol.errors import InputError
+
+THREADS_OF_GPU = 2
+"""Calls at a time on a GPU: one computes while the other reads or writes."""
+
+
+@contextlib.contextmanager
+def cuda(config: CudaCluster, workers: int | None) -> Iterator[Pool]:
+    """Start a worker process for every GPU, and ``workers`` processes (or as configured, or one a core) without."""
+    library = optional("dask_cuda", "gpus", "cluster cuda")
+    count = config.cpu_workers if config.cpu_workers is not None else workers
+    count = available_cores() if count is None else count
+    secured = security(config.tls)
+    with dask.config.set({**SETTINGS, "distributed.nanny.pre-spawn-environ": ENVIRONMENT}):
+        try:
+            started = library.LocalCUDACluster(
+                CUDA_VISIBLE_DEVICES=None if config.devices is None else list(config.devices),
+                threads_per_worker=THREADS_OF_GPU,
+                resources={"GPU": 1},
+                host="127.0.0.1",
+                dashboard_address=config.dashboard,
+                security=secured,
+                silence_logs=logging.CRITICAL,
+            )
+        except Exception as error:  # of NVML, which may be missing as a whole
+            raise InputError(
+                f"no GPU of this machine can be used ({type(error).__name__}: {error}); choose cluster local"
+            ) from error
+        with started as cluster, _beside(cluster, count, secured), connected(cluster, "the GPUs' processes") as pool:
+            yield pool
+
+
+@contextlib.contextmanager
+def _beside(cluster: distributed.LocalCluster, count: int, secured: distributed.Security | None) -> Iterator[None]:
+    """Add processes without a GPU to a cluster."""
+
+    async def start() -> list[distributed.Nanny]:
+        return [
+            await distributed.Nanny(
+                cluster.scheduler_address,
+                nthreads=1,
+                name=f"cpu-{number}",
+                resources={"CPU": 1},
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                security=secured,
+                memory_limit=None,
+                env={**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
+            )
+            for number in range(count)
+        ]
+
+    async def stop(nannies: list[distributed.Nanny]) -> None:
+        for nanny in nannies:
+            await nanny.close()
+
+    nannies = cluster.sync(start)
+    try:
+        yield
+    finally:
+        cluster.sync(stop, nannies)

@@ -1,0 +1,51 @@
+"""Worker processes of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import dask
+import distributed
+import threadpoolctl
+
+from vimvol.config.cluster import LocalCluster
+from vimvol.engine.cluster.connect import connected, security
+from vimvol.engine.cluster.threads import ENVIRONMENT, SETTINGS
+from vimvol.engine.pool import Pool, SerialPool
+
+
+def available_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def local(config: LocalCluster, workers: int | None) -> Iterator[Pool]:
+    """Start worker processes on this machine, one a core unless told otherwise; nothing listens beyond loopback.
+
+    Every worker computes with one thread: the cores are used once, and results do not depend on the number of
+    workers. With 0 workers the blocks run in this process.
+    """
+    if workers == 0:
+        with threadpoolctl.threadpool_limits(1):
+            yield SerialPool()
+        return
+    with (
+        dask.config.set({**SETTINGS, "distributed.nanny.pre-spawn-environ": ENVIRONMENT}),
+        distributed.LocalCluster(
+            n_workers=workers or available_cores(),
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=config.dashboard,
+            security=security(config.tls),
+            # What fails comes back to the run, which tells it in one line.
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        connected(cluster, "the processes of this machine") as pool,
+    ):
+        yield pool

@@ -1,0 +1,51 @@
+"""What bounds the threads of a worker, and lets it use the memory that it has; the same for every kind of cluster."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import distributed
+import threadpoolctl
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "ZARR_THREADING__MAX_WORKERS",
+    # glibc's heaps, of which only the main one, here that of all threads, can keep large arrays.
+    "MALLOC_ARENA_MAX",
+)
+"""What bounds the threads of each library; all of them take every core if nobody says otherwise."""
+
+ENVIRONMENT = dict.fromkeys(THREAD_VARIABLES, "1")
+"""Environment of every worker that is started."""
+
+SETTINGS = {
+    "distributed.worker.daemon": False,
+    # One block holds most of what a worker needs; pausing it at a fixed share would only dead-lock the window.
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+}
+"""Dask's configuration of every worker that is started."""
+
+
+def remote_environment() -> dict[str, str]:
+    """Return environment variables that give a worker elsewhere `ENVIRONMENT` and `SETTINGS`."""
+    settings = {f"DASK_{key.upper().replace('.', '__')}": str(value) for key, value in SETTINGS.items()}
+    return {**ENVIRONMENT, **settings}
+
+
+class BoundThreads(distributed.WorkerPlugin):
+    """Makes every worker compute a block with one thread, also one that somebody else has started."""
+
+    name = "vimvol-threads"
+
+    def setup(self, worker: distributed.Worker) -> None:  # noqa: ARG002 - the interface of Dask
+        """Bound the libraries that are loaded, and by the environment those that are not yet."""
+        os.environ.update(ENVIRONMENT)
+        threadpoolctl.threadpool_limits(1)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)
