@@ -56,7 +56,11 @@ def test_files_that_are_no_configuration(tmp_path: Path, text: str | None, messa
         load_config(SegmentConfig, str(file))
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize(
+    "path",
+    sorted([*CONFIGS.glob("train/*.yaml"), *CONFIGS.glob("segment/*.yaml")]),
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
 def test_every_shipped_configuration_is_valid_and_holds_only_differences(path: Path) -> None:
     kind = {"train": TrainConfig, "segment": SegmentConfig}[path.parent.name]
     config = load_config(kind, str(path))

@@ -1,4 +1,4 @@
-"""A run on a real SLURM: jobs are submitted, one is cancelled in the middle, and the bytes are those of a local run."""
+"""A run on a real SLURM: jobs are submitted, all are cancelled in the middle; the bytes are those of a local run."""
 
 import json
 import os
@@ -58,7 +58,9 @@ def wait_for(what, seconds: float, process: subprocess.Popen[str]) -> None:
         time.sleep(0.1)
 
 
-def test_a_cancelled_job_changes_nothing(slurm: None, sample: Path, reference: Path, tmp_path: Path) -> None:
+def test_cancelled_jobs_are_submitted_again_and_change_nothing(
+    slurm: None, sample: Path, reference: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out.zarr"
     # TLS, too: workers find their certificates in the folder that all nodes see.
     cluster = settings(tmp_path, tls=True, shared_folder=str(tmp_path))
@@ -66,7 +68,7 @@ def test_a_cancelled_job_changes_nothing(slurm: None, sample: Path, reference: P
     try:
         wait_for(lambda: len(running()) == 2, 60, process)
         wait_for(lambda: (out / "vimvol" / "ledger" / "predict").exists(), 60, process)
-        ask("scancel", running()[0])
+        ask("scancel", *running())  # all: only jobs that are submitted again can finish the run
         errors = process.communicate(timeout=240)[1]
     finally:
         process.kill()
@@ -101,7 +103,11 @@ def test_a_stop_ends_the_jobs_and_the_same_command_goes_on(
 def test_what_slurm_refuses_is_told(slurm: None, sample: Path, tmp_path: Path) -> None:
     pool = {"jobs": 1, "queue": "nowhere"}
     process = start(f"{sample}:raw", tmp_path / "out.zarr", settings(tmp_path, cpu=pool))
-    errors = process.communicate(timeout=90)[1]
+    try:
+        errors = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 2, errors
     assert "slurm refused a job" in errors
     assert "invalid partition" in errors

@@ -131,9 +131,7 @@ class RunConfig(Section):
     """How the work is scheduled; none of it changes the result."""
 
     workers: NonNegative | None = Field(
-        None,
-        description="worker processes of this machine; none: one a core; 0: this process; of clusters elsewhere the "
-        "cluster's own settings say",
+        None, description="worker processes of this machine; none: one a core; 0: this process"
     )
     block: Shape3 | None = Field(
         None, description="voxels (z, y, x) of one task; a multiple of the shard; none: the shard"

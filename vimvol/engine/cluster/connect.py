@@ -45,6 +45,8 @@ def connected(
                 LOG.warning("still waiting for the first of %s", waiting_for)
                 if keep is not None:
                     keep()
+        if keep is not None:
+            keep()
         yield DaskPool(client, keep=keep)
 
 

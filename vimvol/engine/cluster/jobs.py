@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import dask
+import distributed
 
 from vimvol.config.cluster import JobPool, JobsCluster
 from vimvol.engine.cluster.connect import connected, optional, security
 from vimvol.engine.cluster.threads import SETTINGS, remote_environment
 from vimvol.engine.pool import Pool
 from vimvol.errors import InputError
+
+LOG = logging.getLogger(__name__)
 
 CLASSES = {
     "slurm": ("SLURMCluster", "account"),
@@ -98,26 +101,21 @@ def _submit(cluster: Any, config: JobsCluster) -> None:  # noqa: ANN401 - a clas
     """
     first = config.cpu or config.gpu
     assert first is not None
-    if first.jobs is None:
-        # Whatever the queue holds is worth a worker: blocks are long beside the time to start one.
-        cluster.adapt(minimum_jobs=first.minimum or 0, maximum_jobs=first.maximum, target_duration="100ms")
-        return
-    cluster.scale(jobs=first.jobs)
+    # Where the number follows the work, one is sent ahead: what is refused shows at once.
+    while len(cluster.worker_spec) < (first.jobs or max(1, first.minimum or 0)):
+        cluster.worker_spec.update(cluster.new_worker_spec())
     if config.cpu is not None and config.gpu is not None:
         options = {**cluster.new_spec["options"], **pool_options(config, config.gpu, gpu=True)}
         for number in range(config.gpu.jobs or 0):
-            name = f"{cluster.name}-gpu-{number}"
-            cluster.worker_spec[name] = {"cls": cluster.job_cls, "options": options}
-        cluster.scale(jobs=len(cluster.worker_spec))
-
-    async def settled() -> None:
-        await cluster
-
+            cluster.worker_spec[f"{cluster.name}-gpu-{number}"] = {"cls": cluster.job_cls, "options": options}
     try:
-        cluster.sync(settled)
+        cluster.sync(_submitted, cluster)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{config.kind} refused a job ({reason[-300:]}); correct the cluster's settings") from None
+    if first.jobs is None:
+        # Whatever the queue holds is worth a worker: blocks are long beside the time to start one.
+        cluster.adapt(minimum_jobs=first.minimum or 0, maximum_jobs=first.maximum, target_duration="100ms")
 
 
 class _Keeper:
@@ -136,20 +134,39 @@ class _Keeper:
             if members & present:
                 self._seen.add(name)
                 self._gone.pop(name, None)
-            elif name in self._seen:
+            elif name in self._seen or name not in self._cluster.workers:
+                # The cluster gives up a lost job by itself, but not one of several processes, and replaces neither.
                 since = self._gone.setdefault(name, time.monotonic())
                 if time.monotonic() - since > SECONDS_LOST:
                     lost.append(name)
-        for name in lost:
-            self._seen.discard(name)
-            del self._gone[name]
-        if lost:
+        if not lost:
+            return
+        try:
             self._cluster.sync(_resubmit, self._cluster, lost)
+        except RuntimeError as error:
+            LOG.warning(
+                "a lost job could not be submitted again (%s); this is tried again", " ".join(str(error).split())
+            )
+            self._gone |= dict.fromkeys(lost, time.monotonic())
+        else:
+            LOG.warning("submitted again what was lost: %s", ", ".join(lost))
+            self._seen -= set(lost)
+            self._gone = {name: since for name, since in self._gone.items() if name not in lost}
 
 
 async def _resubmit(cluster: Any, names: list[str]) -> None:  # noqa: ANN401 - a class of the library
     for name in names:
         if (job := cluster.workers.pop(name, None)) is not None:
-            with contextlib.suppress(RuntimeError):  # a job that is gone cannot be cancelled
-                await job.close()
-    await cluster
+            await job.close()
+    await _submitted(cluster)
+
+
+async def _submitted(cluster: Any) -> None:  # noqa: ANN401 - a class of the library
+    """Submit the jobs that are wanted and not there."""
+    try:
+        await cluster
+    except RuntimeError:
+        for job in cluster.workers.values():
+            if job.job_id is None:  # else the cluster, when it is closed, takes offence at one that never started
+                job.status = distributed.Status.failed
+        raise

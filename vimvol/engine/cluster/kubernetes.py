@@ -11,6 +11,7 @@ from vimvol.config.cluster import KubernetesCluster, PodPool
 from vimvol.engine.cluster.connect import connected, optional
 from vimvol.engine.cluster.threads import remote_environment
 from vimvol.engine.pool import Pool
+from vimvol.errors import InputError
 
 TARGET_DURATION = {"DASK_DISTRIBUTED__ADAPTIVE__TARGET_DURATION": "100ms"}
 """The scheduler's: whatever the queue holds is worth a pod."""
@@ -22,7 +23,12 @@ def kubernetes(config: KubernetesCluster, workers: int | None) -> Iterator[Pool]
     library = optional("dask_kubernetes.operator", "kubernetes", "cluster kubernetes")
     options = {} if config.namespace is None else {"namespace": config.namespace}
     spec = cluster_spec(config, f"vimvol-{uuid.uuid4().hex[:8]}", library)
-    with library.KubeCluster(custom_cluster_spec=spec, quiet=True, **options) as cluster:
+    try:
+        started = library.KubeCluster(custom_cluster_spec=spec, quiet=True, **options)
+    except Exception as error:  # whatever the client of Kubernetes meets: no cluster, no rights, no operator
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"Kubernetes starts no Dask cluster ({reason}); correct the cluster's settings") from error
+    with started as cluster:
         if config.gpu is not None:
             cluster.add_worker_group("gpu", custom_spec=worker_spec(config, config.gpu, library, gpu=True))
         if config.cpu.maximum is not None:
