@@ -77,7 +77,7 @@ def queueing(workers: int, failures: int) -> tuple[object, distributed.LocalClus
 def test_blocks_that_shared_a_worker_with_a_deadly_one_are_not_blamed(tmp_path: Path) -> None:
     settings, cluster = queueing(1, failures=0)
     with settings, cluster, distributed.Client(cluster, set_as_default=False) as client:
-        execution = Execution(DaskPool(client, 1, {"CPU": 1}), silent(), resource="CPU")
+        execution = Execution(DaskPool(client), silent(), resource="CPU")
         with pytest.raises(IncompleteRunError, match="1 of 8 blocks failed for good"):
             run_stage(PLAN, Deadly(frozenset(BLOCKS[1:2])), ledger_in(tmp_path), execution)
     assert ledger_in(tmp_path).done() == {block_name(block) for block in BLOCKS} - {block_name(BLOCKS[1])}
@@ -87,7 +87,7 @@ def test_a_stage_all_of_whose_blocks_are_deadly_ends_early(tmp_path: Path, monke
     monkeypatch.setattr("vimvol.engine.run.HOPELESS", 2)
     settings, cluster = queueing(1, failures=0)
     with settings, cluster, distributed.Client(cluster, set_as_default=False) as client:
-        execution = Execution(DaskPool(client, 1, {"CPU": 1}), silent(), window=2, resource="CPU")
+        execution = Execution(DaskPool(client), silent(), window=2, resource="CPU")
         with pytest.raises(IncompleteRunError, match="2 of 8 blocks failed for good"):
             run_stage(PLAN, Deadly(frozenset(BLOCKS)), ledger_in(tmp_path), execution)
 
@@ -96,7 +96,7 @@ def test_a_deadline_counts_from_when_a_call_runs_and_not_while_it_waits(tmp_path
     monkeypatch.setattr(module, "SECONDS_BETWEEN_LOOKS", 0.1)
     settings, cluster = queueing(1, failures=3)
     with settings, cluster, distributed.Client(cluster, set_as_default=False) as client:
-        execution = Execution(DaskPool(client, 1, {"CPU": 1}), silent(), window=8, deadline=1.5, resource="CPU")
+        execution = Execution(DaskPool(client), silent(), window=8, deadline=1.5, resource="CPU")
         (tmp_path / "calls").mkdir()
         task = Slow(str(tmp_path / "calls"), 0.5, hanging=BLOCKS[3])
         run_stage(PLAN, task, ledger_in(tmp_path), execution)

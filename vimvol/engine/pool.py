@@ -159,8 +159,8 @@ class DaskPool:
         client.subscribe_topic(self._topic, self._begins)
         self._count_workers()
 
-    def _count_workers(self) -> dict[str, int]:
-        """Take notice of which workers there are; return their threads."""
+    def _count_workers(self) -> None:
+        """Take notice of which workers there are."""
         threads: dict[str, int] = self._client.nthreads()
         if threads and threads != self._threads:
             self._threads = threads
@@ -170,7 +170,6 @@ class DaskPool:
                 if total := sum(of.get(resource, 0) for of in has):
                     # Where all workers of a resource are away for a while, their calls wait for them.
                     self._resources[resource] = max(1, int(total / share))
-        return threads
 
     def slots_for(self, resource: Resource | None) -> int:
         """Return how many calls that want this resource can run at the same time."""
