@@ -13,7 +13,7 @@ import yaml
 from tests.slurm.node import ask, slurm_node, why_not
 from tests.support import SMALL, digest
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
 
 def running() -> list[str]:
