@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from vimvol.config import SegmentConfig, TrainConfig, load_config
@@ -64,9 +65,17 @@ def test_files_that_are_no_configuration(tmp_path: Path, text: str | None, messa
 def test_every_shipped_configuration_is_valid_and_holds_only_differences(path: Path) -> None:
     kind = {"train": TrainConfig, "segment": SegmentConfig}[path.parent.name]
     config = load_config(kind, str(path))
-    defaults = kind.model_construct()
-    for name in config.model_fields_set:
-        assert getattr(config, name) != getattr(defaults, name, None), f"{name} repeats the default"
+    own = yaml.safe_load(path.read_text())
+    base = own.pop("base", None)
+    below = yaml.safe_load((path.parent / base).read_text()) if base else {}
+    for name in own:
+        inherited = {name: below[name]} if name in below else {}
+        before = getattr(load_config(kind, str(path), inherited), name) if inherited else _default(kind, name)
+        assert getattr(config, name) != before, f"{name} repeats the default or what the file starts from"
+
+
+def _default(kind: type, name: str) -> object:
+    return getattr(kind.model_construct(), name, None)
 
 
 def test_a_file_may_start_from_another(tmp_path: Path) -> None:
