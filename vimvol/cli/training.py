@@ -1,4 +1,4 @@
-"""Commands that train: ``train``, and ``download`` for what there is to train on."""
+"""Commands that train: ``train``, ``train-edges``, and ``download`` for what there is to train on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typer
 
 from vimvol.cli.app import Overrides, app
 from vimvol.config import TrainConfig, load_config
+from vimvol.errors import InputError
 
 
 @app.command()
@@ -23,6 +24,41 @@ def train(
         return
     typer.echo(f"weights       {weights}")
     typer.echo(f"use them      vimvol segment --model {weights} PATH OUT.zarr")
+
+
+@app.command("train-edges")
+def train_edges(
+    pairs: Annotated[
+        list[str], typer.Argument(metavar="OUT.zarr TRUTH[:DATASET] ...", help="Finished outputs and ground truths.")
+    ],
+    out: Annotated[str, typer.Option("--out", metavar="FILE", help="File to write; a PNG is put beside it.")],
+    slab: Annotated[
+        str | None, typer.Option(metavar="Z0:Z1", help="Learn from these slices only, the last not included.")
+    ] = None,
+    note: Annotated[str, typer.Option(help="Data and their licence, for the card in the file.")] = "",
+) -> None:
+    """Learn from ground truth what edges cost, for `--set agglomerate.costs=FILE`."""
+    from vimvol.report.table import print_rows
+    from vimvol.stages.edges import train_edges as learn
+
+    if len(pairs) % 2:
+        raise InputError(f"{pairs[-1]} has no ground truth; give OUT TRUTH in turn")
+    begin, colon, end = (slab or "").partition(":")
+    if slab is not None and not (colon and begin.isdecimal() and end.isdecimal()):
+        raise InputError(f"slab {slab!r} is no range of slices; write it as 0:112")
+    done = learn(
+        list(zip(pairs[::2], pairs[1::2], strict=True)),
+        out,
+        None if slab is None else (int(begin), int(end)),
+        note,
+    )
+    print_rows(["feature", "importance"], [[k, f"{v:.3f}"] for k, v in list(done.importances.items())[:10]])
+    typer.echo(f"{done.edges:,} edges, {done.cut:,} of them between objects")
+    typer.echo(f"costs         {done.path}")
+    typer.echo(f"picture       {done.picture}")
+    typer.echo(
+        f"use them      vimvol agglomerate OUT.zarr --set agglomerate.costs={done.path} --set agglomerate.beta=0.5"
+    )
 
 
 @app.command()

@@ -96,6 +96,9 @@ class AgglomerateConfig(Section):
     """From fragments to segments by multicut."""
 
     solver: str = Field("kernighan-lin", description="an entry of vimvol.segment.multicut.SOLVERS")
+    costs: str = Field(
+        "boundary", description="boundary: from mean boundary probabilities; or a file that vimvol train-edges wrote"
+    )
     beta: float = Field(0.25, gt=0, lt=1, description="prior probability of a cut; higher splits more, lower merges")
     size_weighting: bool = Field(True, description="scale an edge's cost by its number of voxel pairs")
     memory: Positive = Field(

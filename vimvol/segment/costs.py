@@ -1,4 +1,4 @@
-"""Edge costs of the multicut from boundary evidence."""
+"""Edge costs of the multicut from probabilities of a cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SMALLEST = 0.001
 def edge_costs(
     mean: NDArray[np.float64], size: NDArray[np.integer], beta: float = 0.5, size_weighting: bool = True
 ) -> NDArray[np.float64]:
-    """Turn the mean boundary probability of edges into costs: positive attracts, negative repels.
+    """Turn the probability that an edge is to be cut into its cost: positive attracts, negative repels.
 
     The cost is the log-likelihood ratio of joining to cutting, ``log((1 - p) / p) + log((1 - beta) / beta)``, of
     Andres et al. (2012), "Globally optimal closed-surface segmentation for connectomics", ECCV. With size weighting
@@ -23,7 +23,7 @@ def edge_costs(
     Parameters
     ----------
     mean
-        (E,) boundary probability in [0, 1]; clipped to [0.001, 0.999].
+        (E,) probability in [0, 1]; clipped to [0.001, 0.999].
     size
         (E,) number of voxel pairs, at least 1.
     beta

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vimvol.segment.graph import ACROSS, BINS, HIGHEST, WITHIN, EdgeTable
-from vimvol.segment.nodes import NodeTable
+from vimvol.segment.nodes import NodeTable, merge_nodes
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Quantiles of the boundary probability that are features."""
@@ -85,6 +85,11 @@ def edge_features(edges: EdgeTable, nodes: NodeTable) -> Features:
         "loose_greater": np.maximum(loose[a], loose[b]),
     }
     return Features(tuple(columns), np.stack(list(columns.values()), axis=1))
+
+
+def feature_names() -> tuple[str, ...]:
+    """Return the names of the features that edges have."""
+    return edge_features(EdgeTable.empty(), merge_nodes([])).names
 
 
 def _evidence(edges: EdgeTable, directions: list[int]) -> dict[str, NDArray[np.float64]]:

@@ -15,10 +15,13 @@ from vimvol.engine.ledger import block_name
 from vimvol.geometry import Block
 from vimvol.io.tables import read_table, write_table
 from vimvol.segment.costs import edge_costs
+from vimvol.segment.features import edge_features
 from vimvol.segment.graph import EdgeTable
 from vimvol.segment.multicut.division import CostTable
-from vimvol.stages.graph import edges_of, read_edges
+from vimvol.segment.nodes import NodeTable
+from vimvol.stages.graph import edges_of, nodes_of_edges, read_edges
 from vimvol.stages.job import Job
+from vimvol.stages.learned import forest_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class CostsBlock:
 
     def _multicut(self, block: Block) -> CostTable:
         table = read_edges(self.job, block)
-        return CostTable.from_costs(table.uv, costs_of_edges(self.job, table))
+        nodes = None if self.job.learned is None else nodes_of_edges(self.job, block)
+        return CostTable.from_costs(table.uv, costs_of_edges(self.job, table, nodes))
 
     def _stitched(self, block: Block) -> CostTable:
         """Let every pair that continues across a face attract."""
@@ -44,10 +48,24 @@ class CostsBlock:
         return CostTable.from_costs(uv, np.ones(len(uv)))
 
 
-def costs_of_edges(job: Job, table: EdgeTable) -> npt.NDArray[np.float64]:
-    """Return the costs (E,) of measured edges, as the job is configured; positive attracts."""
+def costs_of_edges(job: Job, table: EdgeTable, nodes: NodeTable | None) -> npt.NDArray[np.float64]:
+    """Return the costs (E,) of measured edges, as the job is configured; positive attracts.
+
+    Parameters
+    ----------
+    job
+        The job.
+    table
+        E edges.
+    nodes
+        Fragments, among them both of every edge; only learned costs need them.
+    """
     config = job.config.agglomerate
-    return edge_costs(table.mean(), table.count, config.beta, config.size_weighting)
+    if job.learned is not None and nodes is not None:
+        cut = forest_of(job.learned).probability(edge_features(table, nodes))
+    else:
+        cut = table.mean()
+    return edge_costs(cut, table.count, config.beta, config.size_weighting)
 
 
 def costs_of(job: Job) -> str:

@@ -20,7 +20,7 @@ from vimvol.engine.ledger import block_name
 from vimvol.geometry import Block
 from vimvol.io.tables import read_table, write_table
 from vimvol.segment.graph import EdgeTable, edge_table
-from vimvol.segment.nodes import NodeTable, node_table
+from vimvol.segment.nodes import NodeTable, merge_nodes, node_table
 from vimvol.segment.stitch import face_pairs, unique_pairs
 from vimvol.stages.fragments import read_boundaries, read_fragments, read_links
 from vimvol.stages.job import Job
@@ -82,3 +82,12 @@ def read_edges(job: Job, block: Block) -> EdgeTable:
 def read_nodes(job: Job, block: Block) -> NodeTable:
     """Read the fragments of a block of the stage."""
     return NodeTable.from_columns(read_table(nodes_of(job), block_name(block)))
+
+
+def nodes_of_edges(job: Job, block: Block) -> NodeTable:
+    """Read the fragments at the ends of the edges of a block: its own, and those of the next blocks along each axis."""
+    plan = job.plan("graph")
+    # the first blocks of these are the block itself; no edge leads diagonally
+    boxes = (block.grow((0, 0, 0), tuple(int(a == axis) for a in range(3))).clip(job.shape) for axis in range(3))
+    found = dict.fromkeys(near for box in boxes for near in plan.meeting(box))
+    return merge_nodes(read_nodes(job, near) for near in found)

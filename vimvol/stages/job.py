@@ -17,6 +17,7 @@ from vimvol.infer.tiles import Tiling
 from vimvol.io import Level, Volume
 from vimvol.io.mask import Mask
 from vimvol.io.objects import open_objects
+from vimvol.stages.learned import Learned
 
 FORMAT = 3
 """Version of what the stages write; part of every key, raised when a stage computes something else."""
@@ -105,6 +106,8 @@ class Job:
         The region of interest; none: the volume. Nothing outside is computed, and all of it stays 0.
     mask
         Which voxels are wanted; none: all.
+    learned
+        The file that edges cost by; none: by the mean of their boundaries.
     name
         Name of the segmentation among the labels of the output.
     """
@@ -122,6 +125,7 @@ class Job:
     levels: tuple[Level, ...]
     roi: Block | None = None
     mask: Mask | None = None
+    learned: Learned | None = None
     name: str = SEGMENTATION
 
     @property
@@ -214,7 +218,9 @@ class Job:
         else:
             fragments = content_key("fragments", predict, self.network.boundary, self.fragments_config.model_dump())
         weighing = config.agglomerate.model_dump(include={"beta", "size_weighting"})
-        solving = config.agglomerate.model_dump(exclude={"beta", "size_weighting"})
+        solving = config.agglomerate.model_dump(exclude={"beta", "size_weighting", "costs"})
+        if self.learned is not None:
+            weighing["costs"] = self.learned.digest
         graph = content_key("graph", GRAPH_FORMAT, fragments, config.segment.mode)
         costs = content_key("costs", graph, {} if self.stitched else weighing)
         solve = content_key("solve", SOLVE_FORMAT, costs, config.segment.min_size, {} if self.stitched else solving)

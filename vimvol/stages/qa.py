@@ -28,6 +28,7 @@ from vimvol.io.volume import forget_open
 from vimvol.report.seam import draw_seam
 from vimvol.segment.graph import edge_table
 from vimvol.segment.multicut import solve
+from vimvol.segment.nodes import node_table
 from vimvol.segment.watershed import crop_and_relabel, fragments_tile
 from vimvol.stages.agglomerate import finished_run, settings_of
 from vimvol.stages.costs import costs_of_edges
@@ -302,7 +303,9 @@ def _made_again(job: Job, box: Block, shift: Index) -> npt.NDArray[np.uint64]:
         count += found
     inside = boundaries[box.within(reach).slices]
     table = edge_table(fragments, inside, Block.whole(box.shape), across=not job.flat)
-    groups = solve(count + 1, table.uv, costs_of_edges(job, table), job.config.agglomerate.solver) + np.uint64(1)
+    ids = np.arange(1, count + 1, dtype=np.uint64)
+    nodes = node_table(fragments, Block.whole(box.shape), ids, box.begin, job.shape)
+    groups = solve(count + 1, table.uv, costs_of_edges(job, table, nodes), job.config.agglomerate.solver) + np.uint64(1)
     groups[0] = 0
     return np.asarray(groups[fragments])
 

@@ -31,6 +31,7 @@ from vimvol.segment.multicut import check_solver
 from vimvol.stages.fragments import resolve_cells, resolve_fragments, run_fragments
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import Cells, Job, Network
+from vimvol.stages.learned import find_learned
 from vimvol.stages.manifest import write_manifest
 from vimvol.stages.output import check_output, claim_output, new_manifest, tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
@@ -111,6 +112,13 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
     else:
         fragments = resolve_cells(config.fragments, volume.shape)
     check_solver(config.agglomerate.solver)
+    flat = config.segment.mode == "2d"
+    stitched = flat and (cells is not None or fragments.seeds == "components")
+    learned = find_learned(config, fragments, stitched=stitched)
+    if learned is not None:
+        # found again from another working directory
+        costs = config.agglomerate.model_copy(update={"costs": learned.path})
+        config = config.model_copy(update={"agglomerate": costs})
     job = Job(
         source=volume,
         out=out,
@@ -125,6 +133,7 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
         levels=tuple(pyramid(volume.shape, volume.voxel_size, config.output.levels)),
         roi=roi,
         mask=mask,
+        learned=learned,
     )
     job.plan("predict")
     return job
