@@ -19,6 +19,8 @@ from vimvol.train.fit import fit
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RUNS = Path("runs/study")
+SHIPPED = {f"{name}, second training": Path("runs") / name for name in ("vimunet-nano", "unet-nano")}
+"""Where `pipelines/train_shipped_models.py` leaves its logs; drawn beside the arms where they are."""
 START = REPOSITORY / "configs" / "train" / "vimunet_nano_start.yaml"
 SHORT: dict[str, Any] = {
     "steps": 500,
@@ -83,37 +85,37 @@ def run(names: list[str], root: str) -> None:
         (Path(config.out) / "cpu-seconds.txt").write_text(f"{time.process_time() - begin:.0f}\n", encoding="utf-8")
 
 
-def curve(name: str) -> list[dict[str, float]]:
-    """Return the validations of an arm, in the order of their steps."""
+def curve(training: Path) -> list[dict[str, float]]:
+    """Return the validations of a training, in the order of their steps."""
     rows = []
-    for path in sorted((folder(name) / "logs").glob("version_*/metrics.csv")):
+    for path in sorted((training / "logs").glob("version_*/metrics.csv")):
         with path.open(encoding="utf-8") as file:
             rows += [row for row in csv.DictReader(file) if row.get("val/msa")]
     return [{key: float(value) for key, value in row.items() if value} for row in rows]
 
 
 def report() -> None:
-    """Print the table of the arms that are done, and draw their learning curves."""
+    """Print the table of the arms that have validated, and draw their learning curves."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    print("| arm | VNC mSA | VNC loss | FIB-25 mSA | FIB-25 loss | CPU s |\n|---|---|---|---|---|---|")
+    print("| arm | VNC mSA | VNC loss | FIB-25 mSA | FIB-25 loss | steps | CPU s |\n|---|---|---|---|---|---|---|")
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharex=True, layout="constrained")
-    for name in ARMS:
-        rows = curve(name)
-        spent = folder(name) / "cpu-seconds.txt"
-        if not rows or not spent.exists():
+    for name, place in {**{name: folder(name) for name in ARMS}, **SHIPPED}.items():
+        rows = curve(place)
+        if not rows:
             continue
-        last = rows[-1]
+        last, spent = rows[-1], place / "cpu-seconds.txt"
         cells = [f"{last[f'val/{source}/{what}']:.3f}" for source in (VNC, FIB) for what in ("msa", "loss")]
-        print(f"| {name} | {' | '.join(cells)} | {spent.read_text(encoding='utf-8').strip()} |")
+        cells += [f"{last['step'] + 1:.0f}", spent.read_text(encoding="utf-8").strip() if spent.exists() else ""]
+        print(f"| {name} | {' | '.join(cells)} |")
         for axis, source in zip(axes, (VNC, FIB), strict=True):
             steps = [row["step"] + 1 for row in rows]
-            axis.plot(steps, [row[f"val/{source}/loss"] for row in rows], marker="o", label=name)
-            axis.set(title=source[2:].split("_")[0].upper(), xlabel="steps", ylabel="validation loss")
-    figure.legend(loc="outside right", fontsize="small")
+            axis.plot(steps, [row[f"val/{source}/msa"] for row in rows], marker="o", label=name)
+            axis.set(title=source[2:].split("_")[0].upper(), xlabel="steps", ylabel="mSA, components")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", fontsize="small", ncols=2)
     figure.savefig(REPOSITORY / "docs" / "training-study.png", dpi=90)
 
 
