@@ -17,7 +17,7 @@ from pathlib import Path
 import distributed
 
 from tests.support import SMALL
-from vimvol.engine.cluster import THREAD_VARIABLES
+from vimvol.engine.cluster.threads import THREAD_VARIABLES
 
 ROOT = Path(__file__).parents[2]
 

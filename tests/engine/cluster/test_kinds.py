@@ -1,11 +1,11 @@
 """Every kind of cluster: what is asked of its library, and what comes back where it can run here."""
 
 import inspect
+import subprocess
 import sys
 import types
 from pathlib import Path
 
-import dask_jobqueue
 import dask_kubernetes.operator
 import distributed
 import pytest
@@ -20,12 +20,14 @@ from vimvol.config.cluster import (
     read_cluster,
 )
 from vimvol.engine.cluster import CLUSTERS, open_cluster
+from vimvol.engine.cluster.connect import optional
 from vimvol.engine.cluster.jobs import CLASSES, cluster_options
 from vimvol.engine.cluster.kubernetes import cluster_spec, worker_spec
 from vimvol.engine.cluster.threads import THREAD_VARIABLES
 from vimvol.engine.pool import Pool
 from vimvol.errors import ConfigError, InputError, MissingExtraError
 
+dask_jobqueue = optional("dask_jobqueue", "slurm", "the test")
 FILES = sorted((Path(__file__).parents[3] / "configs" / "cluster").glob("*.yaml"))
 
 
@@ -236,3 +238,12 @@ def test_what_is_not_installed_is_told(module, config, extra, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=rf"vimvol\[{extra}\]"), open_cluster(config):
         pass
+
+
+def test_a_library_that_is_loaded_leaves_ctrl_c_alone() -> None:
+    """In a process of its own: dask-jobqueue takes the signal when it is first imported, and exits with code 0."""
+    code = (
+        "import signal; from vimvol.engine.cluster.connect import optional; before = signal.getsignal(signal.SIGINT); "
+        "optional('dask_jobqueue', 'slurm', 'the test'); assert signal.getsignal(signal.SIGINT) is before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import distributed
+from distributed.utils import silence_logging_cmgr
 
 from vimvol.config.cluster import AddressCluster
 from vimvol.engine.cluster.connect import register
@@ -32,7 +34,8 @@ def address(config: AddressCluster, workers: int | None) -> Iterator[Pool]:  # n
         )
     except (OSError, ValueError, TypeError, TimeoutError) as error:
         raise InputError(f"no Dask scheduler answers at {where} ({error}); start one or correct the address") from None
-    with client:
+    # What fails comes back to the run, which tells it in one line.
+    with silence_logging_cmgr(logging.CRITICAL), client:
         if not client.nthreads():
             raise InputError(f"the Dask cluster at {where} has no workers, so nothing would run; start some first")
         register(client)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
@@ -90,9 +91,14 @@ def optional(module: str, extra: str, what: str) -> ModuleType:
     MissingExtraError
         If it is not installed.
     """
+    before = signal.getsignal(signal.SIGINT)
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtraError(
             f"{what} needs {module}, which cannot be loaded ({error}); pip install 'vimvol[{extra}]'"
         ) from None
+    finally:
+        # dask-jobqueue 0.9 makes Ctrl-C a silent success as soon as it is imported.
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
