@@ -101,6 +101,15 @@ def test_a_killed_training_ends_with_the_same_weights(config, tmp_path, monkeypa
     same_end(config, parts)
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as at a terminal: a process that was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("step", [2, 3, 4, 7])
 def test_a_training_that_is_asked_to_stop_goes_on_from_the_same_step(config, tmp_path, monkeypatch, step):
     """In the middle of an epoch of three steps, at its end, and at the end of all, whose last epoch is short."""
