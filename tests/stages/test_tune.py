@@ -11,7 +11,8 @@ from vimvol.errors import InputError
 from vimvol.stages import tune as module
 from vimvol.stages.score import score
 from vimvol.stages.segment import segment_volume
-from vimvol.stages.tune import OBJECTIVES, SPACES, tune
+from vimvol.stages.tunable import OBJECTIVES, SPACES
+from vimvol.stages.tune import tune
 
 POOR = {"segment__mode": "2d", "agglomerate__beta": 0.95, "fragments__threshold": 0.9}
 """Settings that a few trials improve on."""
