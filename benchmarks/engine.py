@@ -33,7 +33,8 @@ import zarr
 from distributed.deploy.subprocess import SubprocessCluster
 
 from vimvol.config import SegmentConfig, load_config
-from vimvol.engine.cluster import available_cores, open_cluster
+from vimvol.engine.cluster import open_cluster
+from vimvol.engine.cluster.local import available_cores
 from vimvol.engine.ledger import Ledger
 from vimvol.engine.plan import plan_stage
 from vimvol.engine.run import Execution, run_stage

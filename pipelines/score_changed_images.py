@@ -6,24 +6,26 @@ network that fails on them fails there, too.
     python pipelines/score_changed_images.py ../shared/data [vimunet-nano or FILE] [section.key=value ...]
 """
 
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import h5py
 import numpy as np
+import typer
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import exposure, transform
 
 from vimvol import SegmentConfig, load_config, score, segment_volume
-from vimvol.errors import VimvolError
+from vimvol.cli import run_script
+from vimvol.geometry import Block
+from vimvol.io import open_volume
 
 STACK = "vnc_stack1_z00-14.h5"
-UNSEEN = slice(12, 15)
+FIRST_UNSEEN = 12
 Stack = NDArray[Any]
 
 
@@ -46,16 +48,20 @@ def changed(raw: Stack, labels: Stack) -> Iterator[tuple[str, Stack, Stack]]:
     yield "dark", 255 * (raw / 255.0) ** 2.5, labels
 
 
-def main(folder: str, model: str, settings: list[str]) -> None:
+def main(
+    folder: Path,
+    model: Annotated[str, typer.Argument()] = "vimunet-nano",
+    settings: Annotated[list[str] | None, typer.Argument()] = None,
+) -> None:
     """Segment and score every variant."""
-    with h5py.File(Path(folder) / STACK) as file:
-        raw = file["volumes/raw"][UNSEEN]
-        labels = file["volumes/labels/neuron_ids"][UNSEEN]
+    volume, instances = (open_volume(f"{folder / STACK}:volumes/{name}") for name in ("raw", "labels/neuron_ids"))
+    unseen = Block((FIRST_UNSEEN, 0, 0), volume.shape)
+    raw, labels = volume.read(unseen), instances.read(unseen)
     config = load_config(
         SegmentConfig,
         None,
         {"segment.mode": "2d", "input.voxel_size": [50, 4.6, 4.6], "predict.model": model}
-        | dict(setting.split("=", 1) for setting in settings),
+        | dict(setting.split("=", 1) for setting in settings or ()),
     )
     with TemporaryDirectory() as scratch:
         for name, image, truth in changed(raw, labels):
@@ -70,9 +76,4 @@ def main(folder: str, model: str, settings: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    try:
-        main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "vimunet-nano", sys.argv[3:])
-    except VimvolError as error:
-        sys.exit(f"error: {error}")
+    run_script(main, __doc__)

@@ -4,11 +4,13 @@ python pipelines/score_development_data.py ../shared/data [vimunet-nano]
 """
 
 import json
-import sys
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from vimvol import SegmentConfig, load_config, score, segment_volume
-from vimvol.errors import VimvolError
+from vimvol.cli import run_script
 from vimvol.evaluate.protocol import score_slices, score_volume
 from vimvol.geometry import Block
 from vimvol.io import open_volume
@@ -17,7 +19,7 @@ VOLUMES = {"vnc_stack1_z00-14.h5": ("2d", 12), "fib25_sample2_z000-149.h5": ("3d
 """Mode, and the first slice that was not trained on."""
 
 
-def main(folder: Path, model: str) -> None:
+def main(folder: Path, model: Annotated[str, typer.Argument()] = "vimunet-nano") -> None:
     """Segment both volumes; score all slices, and those that were not trained on."""
     results = {}
     for name, (mode, first) in VOLUMES.items():
@@ -36,9 +38,4 @@ def main(folder: Path, model: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
-        sys.exit(__doc__)
-    try:
-        main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) == 3 else "vimunet-nano")
-    except VimvolError as error:
-        sys.exit(f"error: {error}")
+    run_script(main, __doc__)

@@ -7,11 +7,13 @@ prints the tables.
 """
 
 import json
-import sys
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from vimvol import SegmentConfig, load_config, segment_volume
-from vimvol.errors import VimvolError
+from vimvol.cli import run_script
 from vimvol.evaluate.protocol import score_slices, score_volume
 from vimvol.geometry import Block
 from vimvol.io import open_volume
@@ -28,7 +30,7 @@ FOLDS = {
 SHOWN = {"2d": "mean_segmentation_accuracy", "3d": "cremi"}
 
 
-def main(folder: Path, model: str) -> None:
+def main(folder: Path, model: Annotated[str, typer.Argument()] = "vimunet-nano") -> None:
     """Train and score every fold with both kinds of costs and all priors."""
     here = Path("runs/edges")
     here.mkdir(parents=True, exist_ok=True)
@@ -76,9 +78,4 @@ def _show(rows: list[dict], metric: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
-        sys.exit(__doc__)
-    try:
-        main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) == 3 else "vimunet-nano")
-    except VimvolError as error:
-        sys.exit(f"error: {error}")
+    run_script(main, __doc__)

@@ -10,18 +10,18 @@ import shutil
 import sys
 from pathlib import Path
 
+from vimvol.cli import run_script
 from vimvol.config import TrainConfig, load_config
-from vimvol.errors import VimvolError
 from vimvol.train.fit import fit
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LARGEST = 10_000_000
 
 
-def main(data: str) -> None:
+def main(folder: Path) -> None:
     """Train on the volumes in a folder."""
     for name in ("vimunet_nano_start", "vimunet_nano", "unet_nano_start", "unet_nano"):
-        config = load_config(TrainConfig, str(REPOSITORY / "configs" / "train" / f"{name}.yaml"), {"root": data})
+        config = load_config(TrainConfig, str(REPOSITORY / "configs" / "train" / f"{name}.yaml"), {"root": str(folder)})
         print(f"{config.model}: {config.steps} steps, into {config.out}")
         weights = fit(config)
         if name.endswith("_start"):  # only the next one begins with them
@@ -35,9 +35,4 @@ def main(data: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    try:
-        main(sys.argv[1])
-    except VimvolError as error:
-        sys.exit(f"error: {error}")
+    run_script(main, __doc__)

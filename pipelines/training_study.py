@@ -8,13 +8,15 @@ is judged on slices that no arm trained on. An arm that is done is not run again
 """
 
 import csv
-import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import typer
+
+from vimvol.cli import run_script
 from vimvol.config import TrainConfig, load_config
-from vimvol.errors import VimvolError
+from vimvol.errors import ConfigError
 from vimvol.train.fit import fit
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -119,21 +121,18 @@ def report() -> None:
     figure.savefig(REPOSITORY / "docs" / "training-study.png", dpi=90)
 
 
-def main(root: str, what: str, names: list[str]) -> None:
+def main(
+    folder: Path, what: Literal["run", "report"], arms: Annotated[list[str] | None, typer.Argument()] = None
+) -> None:
     """Train, or report."""
-    unknown = [name for name in names if name not in ARMS]
-    if unknown or what not in ("run", "report"):
-        sys.exit(f"{', '.join(unknown) or what} is not known; run or report, and the arms {', '.join(ARMS)}")
+    unknown = [name for name in arms or () if name not in ARMS]
+    if unknown:
+        raise ConfigError(f"{', '.join(unknown)}: no such arm; there are {', '.join(ARMS)}")
     if what == "run":
-        run(names or list(ARMS), root)
+        run(arms or list(ARMS), str(folder))
     else:
         report()
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
-    try:
-        main(sys.argv[1], sys.argv[2], sys.argv[3:])
-    except VimvolError as error:
-        sys.exit(f"error: {error}")
+    run_script(main, __doc__)

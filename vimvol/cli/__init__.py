@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import typer
 
@@ -11,7 +13,18 @@ from vimvol.cli import segmenting, standing, agglomerating, scoring, tuning, tra
 from vimvol.cli.app import app
 from vimvol.errors import VimvolError
 
-__all__ = ["agglomerating", "app", "looking", "main", "scoring", "segmenting", "standing", "training", "tuning"]
+__all__ = [
+    "agglomerating",
+    "app",
+    "looking",
+    "main",
+    "run_script",
+    "scoring",
+    "segmenting",
+    "standing",
+    "training",
+    "tuning",
+]
 
 INTERRUPTED = 130
 
@@ -25,15 +38,30 @@ def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the s
     raise Stopped
 
 
-def main() -> None:
+def main(program: Callable[[], Any] = app) -> None:
     """Run the command line; what a user can mend ends in one line and exit code 2."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        app()
+        program()
     except VimvolError as error:
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
         raise SystemExit(error.exit_code) from None
     except Stopped:
         typer.secho("stopped; what is finished is kept, the same command goes on from there", err=True)
         raise SystemExit(INTERRUPTED) from None
+
+
+def run_script(function: Callable[..., None], text: str) -> None:
+    """Run a function as a command that ends as `vimvol` does.
+
+    Parameters
+    ----------
+    function
+        Annotated; its parameters are the arguments and options, read from the command line.
+    text
+        What ``--help`` says.
+    """
+    script = typer.Typer(add_completion=False, rich_markup_mode=None)
+    script.command(help=text.replace("\n    python", "\n\n\b\n    python", 1))(function)
+    main(script)
