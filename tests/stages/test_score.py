@@ -7,6 +7,7 @@ import pytest
 import zarr
 
 from vimvol.errors import InputError
+from vimvol.evaluate.contingency import Contingency
 from vimvol.evaluate.metrics import METRICS
 from vimvol.evaluate.protocol import score_slices, score_volume
 from vimvol.stages.score import objects_csv, score
@@ -46,6 +47,30 @@ def test_tiles_score_as_slices_do(volumes, cell):
     assert list(result["scores"]["slices"]) == list(METRICS)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("background", ["ignore", "keep"])
+def test_every_slice_is_told_whatever_the_tiles(volumes, cell, background):
+    seg, gt, *addresses = volumes
+    result = score(*addresses, "2d", background=background, cell=cell, objects=True)
+    assert result["scores"]["slices"] == score_slices(seg, gt, background=background)
+    for z, one in enumerate(result["slices"]):
+        assert one == {"slice": z} | score_slices(seg[z : z + 1], gt[z : z + 1], background=background)
+    assert len(result["slices"]) == len(gt)
+    total = sum(row["bits"] for row in result["objects"] if row["kind"] == "merge")
+    assert total == pytest.approx(result["scores"]["slices"]["voi_merge"])
+    ids = {row["id"] for row in result["objects"] if row["kind"] == "split"}
+    assert (0 in ids) == (background == "keep")
+
+
+def test_a_background_that_is_kept_is_one_of_slices(volumes):
+    seg, gt, *addresses = volumes
+    result = score(*addresses, background="keep", ignore=(5,))
+    assert (result["mode"], result["background"]) == ("2d", "keep")
+    dropped = gt != 5
+    table = [Contingency.from_arrays(s[d], g[d], ()) for s, g, d in zip(seg, gt, dropped, strict=True)]
+    assert [one["sa50"] for one in result["slices"]] == [METRICS["sa50"](t) for t in table]
+
+
 @pytest.mark.parametrize("mode", ["2d", "3d"])
 def test_workers_do_not_change_a_number(volumes, mode):
     *_, seg, gt = volumes
@@ -73,6 +98,10 @@ def test_the_users_mistakes_are_told(volumes, tmp_path: Path):
     zarr.create_array(str(tmp_path / "zero.zarr"), data=np.zeros_like(gt))
     with pytest.raises(InputError, match="mode '4d' is not known"):
         score(*addresses, "4d")
+    with pytest.raises(InputError, match="background 'white' is not known"):
+        score(*addresses, background="white")
+    with pytest.raises(InputError, match="background = keep scores the cells of slices"):
+        score(*addresses, "3d", background="keep")
     with pytest.raises(InputError, match="do not name distances"):
         score(*addresses, bands=(-1,))
     with pytest.raises(InputError, match="is float32, but labels are integers"):

@@ -1,18 +1,23 @@
 import csv
 import shutil
 
+import numpy as np
 import pytest
+import torch
 import yaml
+import zarr
 
 from tests.support import SMALL, small_config
 from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
+from vimvol.models import ModelSpec, build_model, save_checkpoint
 from vimvol.stages import tune as module
 from vimvol.stages.score import score
 from vimvol.stages.segment import segment_volume
 from vimvol.stages.tunable import OBJECTIVES, SPACES
 from vimvol.stages.tune import tune
+from vimvol.train.targets import TARGETS
 
 POOR = {"segment__mode": "2d", "agglomerate__beta": 0.95, "fragments__threshold": 0.9}
 """Settings that a few trials improve on."""
@@ -45,6 +50,29 @@ def test_the_best_trial_is_what_a_run_with_its_settings_scores(pair, tmp_path):
     segment_volume(pair[0], again, settings)
     assert score(again, pair[1])["scores"]["slices"]["mean_segmentation_accuracy"] == found.best.score
     assert "run" not in yaml.safe_load(found.config.read_text())
+
+
+def test_cells_are_tuned_on_their_background(pair, tmp_path):
+    classes = TARGETS["foreground-boundary"].classes
+    torch.manual_seed(1)
+    model = build_model("unet-nano", out_channels=2, features=4, depth=2)
+    with torch.no_grad():
+        model.out_conv.weight.mul_(8)
+    weights = str(tmp_path / "cells.safetensors")
+    options = {"features": 4, "depth": 2}
+    save_checkpoint(weights, model, ModelSpec("unet-nano", options, out_channels=2, classes=classes))
+    config = small_config(segment__mode="2d", predict__model=weights)
+    out = str(tmp_path / "out.zarr")
+    segment_volume(pair[0], out, config)
+    found = zarr.open_array(f"{out}/labels/segmentation/0", mode="r")[:]
+    truth = str(tmp_path / "truth.zarr")
+    zarr.create_array(truth, data=np.where(found % 2, found, 0))  # every other cell is false
+    keep, ignore = (
+        score(out, truth, background=rule)["scores"]["slices"]["mean_segmentation_accuracy"]
+        for rule in ("keep", "ignore")
+    )
+    assert keep < 0.7 < ignore
+    assert tune([(pair[0], truth)], str(tmp_path / "tuned"), config, trials=0).best.score == keep
 
 
 def test_a_tuning_goes_on_as_if_it_had_not_stopped(pair, tmp_path, monkeypatch):

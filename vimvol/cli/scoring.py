@@ -13,7 +13,7 @@ from vimvol.cli.app import app, write_text
 @app.command()
 def evaluate(
     segmentation: Annotated[str, typer.Argument(metavar="SEGMENTATION[:DATASET]")],
-    ground_truth: Annotated[str, typer.Argument(metavar="GROUND_TRUTH[:DATASET]", help="0 is not annotated.")],
+    ground_truth: Annotated[str, typer.Argument(metavar="GROUND_TRUTH[:DATASET]", help="What is true.")],
     mode: Annotated[
         str, typer.Option(help="3d, 2d (the mean over slices), or auto: as the segmentation was made.")
     ] = "auto",
@@ -24,6 +24,14 @@ def evaluate(
     ignore: Annotated[
         list[int] | None, typer.Option(help="Leave out this label of the ground truth; may be repeated.")
     ] = None,
+    background: Annotated[
+        str,
+        typer.Option(
+            metavar="ignore|keep",
+            help="What label 0 of the ground truth is. ignore: not annotated, so it does not count. keep: background, "
+            "as between the cells of images, which are then scored slice by slice.",
+        ),
+    ] = "ignore",
     objects: Annotated[
         str | None, typer.Option(metavar="FILE.csv", help="List the largest splits and merges, and where they are.")
     ] = None,
@@ -42,6 +50,7 @@ def evaluate(
         mode,
         bands=band or BANDS,
         ignore=ignore or (),
+        background=background,
         objects=objects is not None,
         workers=workers,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,23 +49,29 @@ class Places:
 
     @classmethod
     def from_arrays(
-        cls, seg: NDArray[np.integer], gt: NDArray[np.integer], begin: tuple[int, ...] = (0, 0, 0)
+        cls,
+        seg: NDArray[np.integer],
+        gt: NDArray[np.integer],
+        begin: tuple[int, ...] = (0, 0, 0),
+        ignore_gt: Collection[int] = (0,),
     ) -> Places:
         """Find the places of a block.
 
         Parameters
         ----------
         seg, gt
-            (Z, Y, X) non-negative integers; voxels where the ground truth is 0 count for nothing.
+            (Z, Y, X) non-negative integers.
         begin
             First voxel of the block in the volume.
+        ignore_gt
+            Labels of the ground truth whose voxels count for nothing.
         """
         first = np.ones(seg.shape, bool)
         first[..., 1:] = (seg[..., 1:] != seg[..., :-1]) | (gt[..., 1:] != gt[..., :-1])
         starts = np.flatnonzero(first)
         length = np.diff(starts, append=seg.size)
         segments, objects = (a.ravel()[starts].astype(np.uint64) for a in (seg, gt))
-        counted = objects > 0
+        counted = ~np.isin(objects, np.array(sorted(ignore_gt), np.uint64))
         middle = (starts + length // 2)[counted]
         voxel = np.stack(np.unravel_index(middle, seg.shape), axis=1) + np.array(begin)
         return _longest(segments[counted], objects[counted], length[counted], voxel.astype(np.int64))

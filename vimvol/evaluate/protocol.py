@@ -1,7 +1,7 @@
 """How a segmentation is scored: what is ignored, filled and averaged before the metrics.
 
 Two protocols, for instances of slices and for bodies in a volume. Both leave out the voxels that the ground
-truth does not label.
+truth does not label, unless label 0 is a background that somebody annotated, as between the cells of an image.
 """
 
 from __future__ import annotations
@@ -23,20 +23,32 @@ PARTITION_METRICS = ("voi_split", "voi_merge", "adapted_rand", "cremi")
 OBJECT_METRICS = ("mean_segmentation_accuracy", "sa50", "sa75")
 """Metrics that compare objects."""
 
+SMALL = {"ignore": 25, "keep": 0}
+"""Voxels below which an object of a slice does not count, by what becomes of label 0 of the ground truth: ``ignore``,
+nobody annotated it, so its voxels are left out; ``keep``, it is background, so its voxels count."""
 
-def score_slices(seg: NDArray[np.integer], gt: NDArray[np.integer], min_size: int = 25) -> dict[str, float]:
+
+def score_slices(
+    seg: NDArray[np.integer], gt: NDArray[np.integer], min_size: int | None = None, background: str = "ignore"
+) -> dict[str, float]:
     """Score the instances of slices: the mean over slices of every metric.
 
     Voxels where the ground truth is 0 are left out: a dense segmentation would otherwise lose accuracy for every
     membrane that it gives to a neighbour. For the metrics of objects, ground-truth objects below ``min_size`` are
     left out as well, and segments below ``min_size`` in the rest are background.
 
+    With ``background="keep"`` every voxel counts, also where the ground truth is 0: a segment there is false, and
+    what a segment covers of it enters the intersections over union. Background itself is no object. That is the
+    accuracy that the ViM-UNet paper (Archit & Pape 2024) takes from elf, for images of cells.
+
     Parameters
     ----------
     seg, gt
         (Z, Y, X) integers; a label means nothing beyond its slice. Slices without ground truth are left out.
     min_size
-        Voxels.
+        Voxels; none: that of `SMALL`.
+    background
+        Key of `SMALL`.
 
     Returns
     -------
@@ -49,20 +61,22 @@ def score_slices(seg: NDArray[np.integer], gt: NDArray[np.integer], min_size: in
         If the shapes do not fit or no slice has a ground truth.
     """
     _check(seg, gt)
-    tables = [Contingency.from_arrays(a, b) for a, b in zip(seg, gt, strict=True)]
-    scores = [score_slice(table, min_size) for table in tables if len(table)]
+    left_out = (0,) if background == "ignore" else ()
+    small = SMALL[background] if min_size is None else min_size
+    tables = [Contingency.from_arrays(a, b, left_out) for a, b in zip(seg, gt, strict=True)]
+    scores = [score_slice(table, small) for table in tables if len(table)]
     if not scores:
         raise InputError(f"ground truth of {len(gt)} slices is 0 everywhere, so nothing can be scored; give labels")
     return {name: float(np.mean([score[name] for score in scores])) for name in METRICS}
 
 
-def score_slice(table: Contingency, min_size: int = 25) -> dict[str, float]:
+def score_slice(table: Contingency, min_size: int = SMALL["ignore"]) -> dict[str, float]:
     """Score one slice from its table; see `score_slices`.
 
     Parameters
     ----------
     table
-        Of the slice, without the voxels where the ground truth is 0.
+        Of the slice, without the voxels that do not count.
     min_size
         Voxels.
 

@@ -21,7 +21,7 @@ from vimvol.evaluate.contingency import Contingency
 from vimvol.evaluate.fill import fill_block
 from vimvol.evaluate.metrics import METRICS
 from vimvol.evaluate.objects import COLUMNS, Places, largest_errors
-from vimvol.evaluate.protocol import PARTITION_METRICS, judged, score_slice
+from vimvol.evaluate.protocol import PARTITION_METRICS, SMALL, judged, score_slice
 from vimvol.geometry import Block, Grid, Index, round_up
 from vimvol.io import Volume, open_volume
 from vimvol.stages.manifest import manifest_path, read_manifest
@@ -50,7 +50,7 @@ class CountBlock:
     bands
         Of `vimvol.evaluate.protocol.score_volume`; one table each.
     ignore
-        Labels of the ground truth that are not judged.
+        Labels of the ground truth that are not judged; 0 is background, and judged, where it is not among them.
     places
         Whether to remember where pairs lie.
     """
@@ -71,7 +71,8 @@ class CountBlock:
         seg = self.found.read(block) if self.flat else fill_block(self.found.read, block, shape)
         result = []
         for band in self.bands:
-            gt = np.ascontiguousarray(judged(truth, band, self.ignore)[block.within(window).slices])
+            kept = truth if self.flat else judged(truth, band, self.ignore)
+            gt = np.ascontiguousarray(kept[block.within(window).slices])
             if self.flat:
                 slices = range(block.begin[0], block.end[0])
                 result += [self._count(seg[i : i + 1], gt[i : i + 1], band, z, block) for i, z in enumerate(slices)]
@@ -80,8 +81,10 @@ class CountBlock:
         return result
 
     def _count(self, seg: NDArray[Any], gt: NDArray[Any], band: int, z: int, block: Block) -> Counted:
-        places = Places.from_arrays(seg, gt, (z, *block.begin[1:])) if self.places else Places.merge([])
-        return Counted(band, z if self.flat else 0, Contingency.from_arrays(seg, gt), places)
+        left_out = self.ignore if self.flat else (0,)
+        at = (z, *block.begin[1:])
+        places = Places.from_arrays(seg, gt, at, left_out) if self.places else Places.merge([])
+        return Counted(band, z if self.flat else 0, Contingency.from_arrays(seg, gt, left_out), places)
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ def score(
     *,
     bands: Sequence[int] = BANDS,
     ignore: Sequence[int] = (),
+    background: str = "ignore",
     objects: bool = False,
     workers: int | None = None,
     cell: Index = CELL,
@@ -131,14 +135,17 @@ def score(
     Parameters
     ----------
     segmentation, ground_truth
-        ``PATH[:DATASET]`` of (z, y, x) integers of one shape. Voxels that the ground truth labels 0 do not count.
+        ``PATH[:DATASET]`` of (z, y, x) integers of one shape.
     mode
         ``3d``: bodies in the volume, once for each band along the boundaries of the ground truth; ``2d``: instances,
         the mean over slices; ``auto``: the mode in which vimvol made the segmentation, else by its depth.
     bands
         Voxels from the boundaries of the ground truth within which nothing is judged, in 3d mode.
     ignore
-        Labels of the ground truth that are not judged, beside 0.
+        Labels of the ground truth that are not judged.
+    background
+        ``ignore``: label 0 of the ground truth is not judged, either, as nobody annotated it; ``keep``: it is
+        background that counts, as between the cells of images, which are scored slice by slice.
     objects
         Also list the largest splits and merges, of the widest band.
     workers
@@ -149,7 +156,8 @@ def score(
     Returns
     -------
     dict
-        ``segmentation``, ``ground_truth``, ``mode``, ``scores``: from a protocol's name to its metrics; and
+        ``segmentation``, ``ground_truth``, ``mode``, ``background``; ``scores``: from a protocol's name to its metrics;
+        in 2d mode ``slices``: the metrics of every slice that was scored, with its number as ``slice``; and
         ``objects``: the rows of `vimvol.evaluate.objects.largest_errors`, if wanted.
 
     Raises
@@ -159,6 +167,13 @@ def score(
     """
     if mode not in MODES:
         raise InputError(f"mode {mode!r} is not known, so nothing is scored; choose {', '.join(MODES)}")
+    if background not in SMALL:
+        raise InputError(f"background {background!r} is not known, so nothing is scored; choose {', '.join(SMALL)}")
+    if background == "keep" and mode == "3d":
+        raise InputError(
+            "background = keep scores the cells of slices, and mode = 3d bodies in a volume, whose label 0 is never "
+            "judged; leave out one of them"
+        )
     if not bands or min(bands) < 0:
         raise InputError(f"bands = {list(bands)} do not name distances from a boundary; give 0 or more voxels")
     found, truth = (open_volume(address, prefer="labels") for address in (segmentation, ground_truth))
@@ -169,17 +184,19 @@ def score(
             "(z, y, x), so voxels do not correspond; crop one to the other"
         )
     if mode == "auto":
-        mode = _mode_of(found)
+        mode = "2d" if background == "keep" else _mode_of(found)
     chunks = found.chunks or (1, 1, 1)
     grid = Grid(found.shape, tuple(round_up(min(c, s), k) for c, s, k in zip(cell, found.shape, chunks, strict=True)))
-    task = CountBlock(found, truth, mode == "2d", (0,) if mode == "2d" else sorted(set(bands)), (0, *ignore), objects)
+    flat = mode == "2d"
+    left_out = (*ignore,) if background == "keep" else (0, *ignore)
+    task = CountBlock(found, truth, flat, (0,) if flat else sorted(set(bands)), left_out, objects)
     if workers is None:
         workers = None if grid.voxels >= LARGE and len(grid) > 1 else 0
     with open_cluster("local", workers) as pool:
         counts = _run(pool, task, grid)
-        scores, rows = _slices(task, counts, grid) if task.flat else _volume(task, counts)
-    result = {"segmentation": found.address, "ground_truth": truth.address, "mode": mode, "scores": scores}
-    return result | ({"objects": rows} if objects else {})
+        scored, rows = _slices(task, counts, grid, SMALL[background]) if flat else _volume(task, counts)
+    given = {"segmentation": found.address, "ground_truth": truth.address, "mode": mode, "background": background}
+    return given | scored | ({"objects": rows} if objects else {})
 
 
 def objects_csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -208,7 +225,7 @@ def _run(pool: Pool, task: CountBlock, grid: Grid) -> Iterator[Counted]:
         yield from outcome
 
 
-def _volume(task: CountBlock, counts: Iterator[Counted]) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
+def _volume(task: CountBlock, counts: Iterator[Counted]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the scores of the volume for every band, and the largest errors of the widest."""
     gathered = {band: Gathered() for band in task.bands}
     for counted in counts:
@@ -220,13 +237,13 @@ def _volume(task: CountBlock, counts: Iterator[Counted]) -> tuple[dict[str, dict
     }
     widest = max(task.bands)
     rows = largest_errors(tables[widest], Places.merge(gathered[widest].places)) if task.places else []
-    return scores, rows
+    return {"scores": scores}, rows
 
 
 def _slices(
-    task: CountBlock, counts: Iterator[Counted], grid: Grid
-) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
-    """Return the mean scores of the slices, each scored and forgotten as soon as it is complete, and their errors."""
+    task: CountBlock, counts: Iterator[Counted], grid: Grid, min_size: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the scores of the slices, each scored and forgotten as soon as it is complete, their mean, and errors."""
     tiles = grid.counts[1] * grid.counts[2]
     open_slices: dict[int, Gathered] = {}
     scores: dict[int, dict[str, float]] = {}
@@ -237,7 +254,7 @@ def _slices(
         if gathered.blocks == tiles:
             table = open_slices.pop(counted.slice).table()
             if len(table):
-                scores[counted.slice] = score_slice(table)
+                scores[counted.slice] = score_slice(table, min_size)
                 if task.places:
                     rows[counted.slice] = largest_errors(table, Places.merge(gathered.places))
     if not scores:
@@ -245,10 +262,10 @@ def _slices(
             f"ground truth {task.truth.address} is 0 everywhere, so nothing can be scored; give one with labels"
         )
     # In the order of the slices: a sum of floats depends on it.
-    ordered = [scores[z] for z in sorted(scores)]
+    ordered = [{"slice": z} | scores[z] for z in sorted(scores)]
     means = {name: float(np.mean([one[name] for one in ordered])) for name in METRICS}
     errors = [row | {"bits": row["bits"] / len(ordered)} for z in sorted(rows) for row in rows[z]]
-    return {"slices": means}, sorted(errors, key=lambda row: -row["bits"])
+    return {"scores": {"slices": means}, "slices": ordered}, sorted(errors, key=lambda row: -row["bits"])
 
 
 def _check_complete(volume: Volume) -> None:

@@ -70,14 +70,19 @@ class Objective:
         Of the scores of `vimvol.stages.score.score`.
     more_is_better
         Whether the larger value wins.
+    background
+        What label 0 of the ground truth is; see `vimvol.stages.score.score`.
     """
 
     protocol: str
     metric: str
     more_is_better: bool
+    background: str = "ignore"
 
 
 OBJECTIVES = {
     "2d": Objective("slices", "mean_segmentation_accuracy", True),
     "3d": Objective("volume, band 2", "cremi", False),
+    "cells": Objective("slices", "mean_segmentation_accuracy", True, "keep"),
 }
+"""By the mode; ``cells`` where the network tells them from a background."""

@@ -26,6 +26,7 @@ from vimvol.io.errors import storage_errors
 from vimvol.report.progress import silent
 from vimvol.report.trials import draw_trials
 from vimvol.stages.annotated import write_annotated
+from vimvol.stages.job import Job
 from vimvol.stages.score import score
 from vimvol.stages.segment import check_voxel_size, prepare, segment_volume
 from vimvol.stages.tunable import OBJECTIVES, SPACES, Objective, Parameter
@@ -106,7 +107,8 @@ def tune(
     """Search for the post-processing that scores best.
 
     In 2d mode that is the largest mean segmentation accuracy, in 3d mode the smallest CREMI score of voxels at least 2
-    from a boundary of the ground truth; the mean of all volumes.
+    from a boundary of the ground truth; the mean of all volumes. Label 0 of the ground truth is not judged, except
+    where the network knows a background: then it counts as such.
 
     Parameters
     ----------
@@ -146,8 +148,8 @@ def tune(
         config = config.model_copy(update={"run": config.run.model_copy(update={"workers": workers})})
     target = Path(folder)
     outputs = [str(target / f"volume-{i}.zarr") for i in range(len(pairs))]
-    space = space_of(pairs[0][0], outputs[0], config)
-    objective = OBJECTIVES[config.segment.mode]
+    first = prepare(pairs[0][0], outputs[0], config)
+    space, objective = space_of(first), OBJECTIVES["cells" if first.network.cells else config.segment.mode]
     drawn = _Draws(space, objective, seed)  # refuses to begin without Optuna
     table = target / "trials.csv"
     with storage_errors(f"creating {target}"):
@@ -156,7 +158,7 @@ def tune(
         pairs = [_copied(pair, slices, target / f"slices-{i}.zarr", config) for i, pair in enumerate(pairs)]
 
     keys = [prepare(source, out, config).keys["predict"] for (source, _), out in zip(pairs, outputs, strict=True)]
-    _check_same(target / "tuning.json", [t for _, t in pairs], keys, config, seed)
+    _check_same(target / "tuning.json", [t for _, t in pairs], keys, config, seed, objective)
     before = _read(table, space)
     start, done = time.monotonic(), []
     best = None
@@ -209,7 +211,9 @@ def _copied(pair: tuple[str, str], slices: tuple[int, int], path: Path, config: 
     return str(path), f"{path}:labels/{TRUTH}/0"
 
 
-def _check_same(path: Path, truths: Sequence[str], keys: Sequence[str], config: SegmentConfig, seed: int) -> None:
+def _check_same(
+    path: Path, truths: Sequence[str], keys: Sequence[str], config: SegmentConfig, seed: int, objective: Objective
+) -> None:
     """Note in a file what the trials depend on, or compare with what an earlier call noted.
 
     Raises
@@ -219,6 +223,8 @@ def _check_same(path: Path, truths: Sequence[str], keys: Sequence[str], config: 
     """
     settings = config.model_dump(mode="json", exclude={"run"})
     now = {"ground truth": list(truths), "predictions": list(keys), "settings": settings, "seed": seed}
+    if objective.background != "ignore":
+        now["rule of scoring"] = f"background {objective.background}"
     with storage_errors(f"writing {path}"):
         if not path.exists():
             path.write_text(json.dumps(now, indent=2), encoding="utf-8")
@@ -231,18 +237,11 @@ def _check_same(path: Path, truths: Sequence[str], keys: Sequence[str], config: 
         )
 
 
-def space_of(source: str, out: str, config: SegmentConfig) -> tuple[Parameter, ...]:
-    """Return what is varied of a volume's segmentation.
-
-    Raises
-    ------
-    InputError
-        If input, network and configuration do not fit each other.
-    """
-    job = prepare(source, out, config)
+def space_of(job: Job) -> tuple[Parameter, ...]:
+    """Return what is varied of a volume's segmentation."""
     if job.network.cells is not None:
         return SPACES[f"cells: {job.network.cells.method}"]
-    return SPACES[config.fragments.seeds]
+    return SPACES[job.config.fragments.seeds]
 
 
 class _Draws:
@@ -296,7 +295,7 @@ def _tried(
     for (source, truth), out in zip(pairs, outputs, strict=True):
         settings = _with(config, values)
         segment_volume(source, out, settings, overwrite=True, progress=silent(), command="vimvol tune")
-        scores = score(out, truth, config.segment.mode)["scores"]
+        scores = score(out, truth, config.segment.mode, background=objective.background)["scores"]
         found.append(scores[objective.protocol][objective.metric])
     return Trial(number, values, sum(found) / len(found), round(time.perf_counter() - start, 3))
 
