@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from vimvol.engine.cluster import open_cluster
+from vimvol.engine.journal import NoJournal
 from vimvol.engine.ledger import Ledger, block_name, content_key
 from vimvol.engine.plan import plan_stage
 from vimvol.engine.pool import SerialPool
@@ -29,6 +30,9 @@ class Told:
 
     def retry(self) -> None:
         self.log.append(("retry",))
+
+    def idle(self, *args) -> None:
+        self.log.append(("idle", *args))
 
     def finish(self) -> None:
         self.log.append(("finish",))
@@ -132,6 +136,46 @@ def test_the_window_bounds_what_is_in_flight(tmp_path: Path, folder: Path) -> No
         PLAN, Touch(str(folder)), Ledger(open_objects(str(tmp_path)), "count", "k"), Execution(pool, Told(), window=3)
     )
     assert max(seen) == 3
+
+
+def test_workers_that_have_nothing_to_do_are_told(tmp_path: Path, folder: Path) -> None:
+    class Three(SerialPool):
+        def slots_for(self, resource) -> int:
+            return 3
+
+    told = Told()
+    run_stage(
+        PLAN, Touch(str(folder)), Ledger(open_objects(str(tmp_path)), "count", "k"), Execution(Three(), told, window=3)
+    )
+    assert [entry[1] for entry in told.log if entry[0] == "idle"] == [1, 2]
+
+
+def test_the_journal_gets_every_block_and_trouble_and_what_the_stage_took(tmp_path: Path, folder: Path) -> None:
+    class Kept(NoJournal):
+        def __init__(self) -> None:
+            self.blocks, self.troubles, self.reports = [], [], []
+
+        def done(self, block, result) -> None:
+            self.blocks.append((block, result))
+
+        def trouble(self, what, block, error, trace="") -> None:
+            self.troubles.append((what, block, error))
+
+        def finish(self, report) -> None:
+            self.reports.append(report)
+
+    journal, (first, *others) = Kept(), PLAN
+    ledger = Ledger(open_objects(str(tmp_path / "ledger")), "count", "k")
+    with pytest.raises(IncompleteRunError):
+        run(Touch(str(folder), fail=block_name(first), times=9), ledger, retries=1, journal=journal)
+    error = "OSError: broken on purpose"
+    assert journal.troubles == [("retry", first, error), ("failed", first, error)]
+    assert sorted(journal.blocks) == [(block, {"size": block.size}) for block in others]
+    (report,) = journal.reports
+    assert (report.name, report.blocks, report.voxels, report.retries, report.failures) == ("count", 15, 60, 1, 1)
+    assert 0 < report.busy <= report.seconds
+    assert report.usage.cpu > 0
+    assert report.usage.peak > 0
 
 
 def test_worker_processes_do_the_same_as_this_one(tmp_path: Path, folder: Path) -> None:

@@ -120,3 +120,18 @@ def test_the_silent_one_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3661, "1:01:01")])
 def test_clock_text(seconds: float, text: str) -> None:
     assert clock_text(seconds) == text
+
+
+def test_idle_workers_are_told_while_a_stage_runs_and_not_at_its_end() -> None:
+    clock, stream = Clock(), io.StringIO()
+    lines = Lines(stream, clock)
+    lines.stage("predict", 4, 0, 4_000_000)
+    lines.idle(3)
+    clock.now = 60.0
+    lines.advance(2, 2_000_000)
+    lines.finish()
+    text = stream.getvalue().splitlines()
+    assert text[1:] == [
+        "predict: 2/4 blocks, 0.03 MVox/s, ETA 1:00, 3 idle",
+        "predict: 2/4 blocks, 0.03 MVox/s, stopped after 1:00",
+    ]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster, write_text
+from vimvol.cli.app import Cluster, Log, Overrides, PerformanceReport, SchedulerFile, app, chosen_cluster, write_text
 
 
 @app.command()
@@ -24,6 +24,8 @@ def agglomerate(
     cluster: Cluster = "local",
     scheduler_file: SchedulerFile = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
+    log: Log = None,
+    performance_report: PerformanceReport = None,
 ) -> None:
     """Partition the fragments of a finished run again: another threshold or solver, in seconds to minutes."""
     from vimvol.report.progress import make_progress
@@ -40,6 +42,8 @@ def agglomerate(
             workers=workers,
             progress=progress,
             command=" ".join(sys.argv),
+            log=log,
+            performance_report=performance_report,
         )
     rows = [[str(level["level"]), f"{level['edges']:,}", f"{level['energy']:,.1f}"] for level in result.levels]
     print_rows(["level", "edges left", "energy if all are cut"], [*rows, ["solved", "-", f"{result.energy:,.1f}"]])

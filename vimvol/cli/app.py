@@ -36,6 +36,15 @@ SchedulerFile = Annotated[
     str | None, typer.Option("--scheduler-file", metavar="FILE", help="Use the Dask scheduler that wrote this file.")
 ]
 
+Log = Annotated[
+    str | None, typer.Option("--log", metavar="FILE", help="Append what happens to FILE, one JSON object a line.")
+]
+
+PerformanceReport = Annotated[
+    str | None,
+    typer.Option("--performance-report", metavar="FILE.html", help="Write Dask's report of what every worker did."),
+]
+
 
 def chosen_cluster(cluster: str, scheduler_file: str | None) -> ClusterConfig:
     """Return the settings of the cluster that the options name.

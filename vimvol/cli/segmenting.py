@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster
+from vimvol.cli.app import Cluster, Log, Overrides, PerformanceReport, SchedulerFile, app, chosen_cluster
 from vimvol.config import SegmentConfig, load_config
 
 
@@ -27,6 +27,8 @@ def segment(
         int | None, typer.Option(help="Worker processes; by default one a core, 0 for none. Sets run.workers.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings in OUT.")] = False,
+    log: Log = None,
+    performance_report: PerformanceReport = None,
 ) -> None:
     """Segment a volume into an OME-Zarr. The same command again goes on where a run stopped."""
     from vimvol.report.progress import make_progress
@@ -47,6 +49,8 @@ def segment(
             overwrite=overwrite,
             progress=progress,
             command=" ".join(sys.argv),
+            log=log,
+            performance_report=performance_report,
         )
     picture = draw_overview(source, result.out, settings)
     typer.echo(f"{result.segments} segments of {result.fragments} fragments in {result.seconds:.0f} s")

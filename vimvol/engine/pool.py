@@ -147,7 +147,7 @@ class DaskPool:
         self._threads: dict[str, int] = {}
         self._keep = keep
         assert client.loop is not None  # a client that was started has one
-        self._client, self._loop = client, client.loop
+        self.client, self._loop = client, client.loop
         self._arrived: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._futures: dict[int, distributed.Future[Any]] = {}
         self._ended: dict[int, Exception] = {}
@@ -161,11 +161,13 @@ class DaskPool:
 
     def _count_workers(self) -> None:
         """Take notice of which workers there are."""
-        threads: dict[str, int] = self._client.nthreads()
+        threads: dict[str, int] = self.client.nthreads()
         if threads and threads != self._threads:
+            for gone in sorted(self._threads.keys() - threads.keys()):
+                LOG.info("worker %s is gone", gone)
             self._threads = threads
             self.slots = max(1, sum(threads.values()))
-            has = [worker.get("resources", {}) for worker in self._client.scheduler_info()["workers"].values()]
+            has = [worker.get("resources", {}) for worker in self.client.scheduler_info()["workers"].values()]
             for resource, share in SHARE.items():
                 if total := sum(of.get(resource, 0) for of in has):
                     # Where all workers of a resource are away for a while, their calls wait for them.
@@ -192,7 +194,7 @@ class DaskPool:
         wanted = {resource: SHARE[resource]} if resource is not None and resource in self._resources else None
         # Earlier submissions first: blocks are read and written in the order of the storage.
         with self._scheduler():
-            future = self._client.submit(
+            future = self.client.submit(
                 _announced, self._topic, function, *args, pure=False, priority=-self._count, resources=wanted
             )
         self._futures[self._count] = future
@@ -211,14 +213,14 @@ class DaskPool:
             yield
         except (Exception, CancelledError, asyncio.CancelledError) as error:
             lost = isinstance(error, OSError | CancelledError | asyncio.CancelledError)
-            if not lost and self._client.status == "running":
+            if not lost and self.client.status == "running":
                 raise
             raise IncompleteRunError(SCHEDULER_GONE) from error
 
     async def _fetch(self, ticket: int, future: distributed.Future[Any]) -> None:
         """Wait for a call in the client's event loop, and hand over its outcome."""
         try:
-            outcome = await self._client.gather(future, asynchronous=True)
+            outcome = await self.client.gather(future, asynchronous=True)
         except (Exception, CancelledError, asyncio.CancelledError) as error:
             outcome = error
         self._arrived.put((ticket, outcome))
@@ -283,14 +285,14 @@ class DaskPool:
         # A call that did not say that it runs waits until those before it ended, or hung before it could say so.
         held = {
             (worker, key): len(keys)
-            for worker, keys in self._client.processing().items()
+            for worker, keys in self.client.processing().items()
             for key in keys
             if key in tickets
         }
         # What ended on a worker that does not answer any more waits there to be fetched.
         pending = [future for future in self._futures.values() if future.status == "finished"]
         if pending:
-            held |= {(worker, key): 1 for key, workers in self._client.who_has(pending).items() for worker in workers}
+            held |= {(worker, key): 1 for key, workers in self.client.who_has(pending).items() for worker in workers}
         self._seen = {pair: self._seen.get(pair, now) for pair in held}
         hung = set()
         for (worker, key), rounds in held.items():
@@ -305,7 +307,7 @@ class DaskPool:
 
     def _end(self, ticket: int, error: Exception) -> None:
         self._ended[ticket] = error
-        self._client.cancel([self._futures[ticket]], force=True)
+        self.client.cancel([self._futures[ticket]], force=True)
         self._arrived.put((ticket, error))
 
     def _restart(self, workers: list[str]) -> None:
@@ -314,9 +316,9 @@ class DaskPool:
             return
         LOG.warning("restarting hung workers: %s", ", ".join(workers))
         try:
-            self._client.restart_workers(workers, timeout=30, raise_for_error=False)
+            self.client.restart_workers(workers, timeout=30, raise_for_error=False)
         except ValueError:
-            self._client.retire_workers(workers, close_workers=True, remove=True)
+            self.client.retire_workers(workers, close_workers=True, remove=True)
 
     def cancel(self) -> None:
         """Take back all calls; one that runs already is not waited for."""
@@ -325,7 +327,7 @@ class DaskPool:
         # A scheduler that is gone has forgotten them, and what ends the stage then is to be told, not this.
         with contextlib.suppress(IncompleteRunError), self._scheduler():
             if futures:
-                self._client.cancel(futures, force=True)
+                self.client.cancel(futures, force=True)
 
 
 def _announced(topic: str, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import pickle
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
+from vimvol.engine.journal import Journal, NoJournal, StageReport
 from vimvol.engine.ledger import Ledger, Recorder
 from vimvol.engine.pace import Pace
 from vimvol.engine.plan import StagePlan
 from vimvol.engine.pool import Pool, Resource, WorkerLostError
+from vimvol.engine.usage import METER, Usage
 from vimvol.errors import DiskFullError, IncompleteRunError, InputError, OutputLostError
 from vimvol.geometry import Block
-
-LOG = logging.getLogger(__name__)
 
 BlockTask = Callable[[Block], dict[str, Any]]
 """Computes and writes one block; picklable; returns a small JSON-serialisable result for the ledger."""
@@ -50,6 +49,9 @@ class Progress(Protocol):
     def retry(self) -> None:
         """Report that a block failed and is tried again."""
 
+    def idle(self, slots: int) -> None:
+        """Report how many calls more could run than there are: so many workers have nothing to do."""
+
     def finish(self) -> None:
         """End the stage."""
 
@@ -76,6 +78,8 @@ class Execution:
         Asked now and then whether the run may go on; raises if not.
     guard
         Makes of a task one that writes only while the run may; picklable like the task.
+    journal
+        Takes down what happens.
     """
 
     pool: Pool
@@ -86,6 +90,7 @@ class Execution:
     deadline: float | None = None
     check: Callable[[], None] = lambda: None
     guard: Callable[[BlockTask], BlockTask] = lambda task: task
+    journal: Journal = field(default_factory=NoJournal)
 
     def on(self, resource: Resource | None) -> Execution:
         """Return the same for blocks that want this resource."""
@@ -94,30 +99,35 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one block: its small result or the error, and how long it took."""
+    """What became of one block: its small result or the error, how long it took, and what of its process."""
 
     seconds: float
     result: dict[str, Any] | None
     error: Exception | None = None
     trace: str = ""
+    usage: Usage = field(default_factory=Usage)
 
 
-def compute_blocks(task: BlockTask, blocks: Sequence[Block]) -> list[Outcome]:
-    """Compute blocks one after the other: what every pool runs, on the machine that has the blocks.
+def compute_blocks(task: BlockTask, blocks: Sequence[Block], stage: str = "") -> list[Outcome]:
+    """Compute blocks of a stage one after the other: what every pool runs, on the machine that has the blocks.
 
     What a block raises is part of its outcome, and the next one goes on, except after errors that no other block
     would escape.
     """
     outcomes = []
-    for block in blocks:
-        start = time.perf_counter()
-        try:
-            result, error, trace = task(block), None, ""
-        except Exception as raised:
-            result, error, trace = None, _portable(raised), traceback.format_exc(limit=-6)
-        outcomes.append(Outcome(time.perf_counter() - start, result, error, trace))
-        if isinstance(error, FATAL):
-            break
+    METER.begin(stage)
+    try:
+        for block in blocks:
+            start = time.perf_counter()
+            try:
+                result, error, trace = task(block), None, ""
+            except Exception as raised:
+                result, error, trace = None, _portable(raised), traceback.format_exc(limit=-6)
+            outcomes.append(Outcome(time.perf_counter() - start, result, error, trace, METER.take()))
+            if isinstance(error, FATAL):
+                break
+    finally:
+        METER.end()
     return outcomes
 
 
@@ -147,14 +157,17 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
         count, voxels = count + 1, voxels + block.size
     ledger.describe(plan.blocks, count, voxels)
     execution.progress.stage(plan.name, finished + left, finished, voxels)
+    execution.journal.stage(plan.name, finished + left, finished, voxels)
     todo = (part for block in plan for part in missing(block))
+    recorder = ledger.recorder()
+    stage = _Stage(plan.name, execution.guard(task), recorder, execution, todo, left)
     try:
-        with ledger.recorder() as recorder:
-            stage = _Stage(execution.guard(task), recorder, execution, todo, left)
+        with recorder:
             stage.run()
     finally:
         execution.pool.cancel()
         execution.progress.finish()
+        execution.journal.finish(stage.report())
     if stage.failures:
         raise IncompleteRunError(_summary(plan.name, finished + left, stage))
 
@@ -172,15 +185,19 @@ class _Stage:
     """The state of one stage while it runs."""
 
     def __init__(
-        self, task: BlockTask, recorder: Recorder, execution: Execution, todo: Iterator[Block], left: int
+        self, name: str, task: BlockTask, recorder: Recorder, execution: Execution, todo: Iterator[Block], left: int
     ) -> None:
-        self._task, self._recorder, self._execution = task, recorder, execution
+        self._name, self._task, self._recorder, self._execution = name, task, recorder, execution
         self._pool, self._todo, self._left = execution.pool, todo, left
         self._pace = Pace(execution.deadline)
         self._in_flight: dict[int, _Call] = {}
         self._again: list[tuple[float, int, _Call]] = []
         self._order = itertools.count()
         self._suspects: deque[_Call] = deque()
+        self._begin = time.monotonic()
+        self._idle = 0
+        self._voxels = self._retries = 0
+        self._busy, self._usage = 0.0, Usage()
         self.finished = 0
         self.failures = 0
         self.named: list[tuple[Block, str]] = []
@@ -191,17 +208,37 @@ class _Stage:
             self._fill()
             if not self._in_flight and not self._again:
                 return
+            self._tell_idle()
             if arrived := self._pool.next_within(self._patience()):
                 ticket, outcome = arrived
                 self._take(self._in_flight.pop(ticket), outcome)
             self._recorder.write()
             self._pool.end_overdue(lambda ticket: self._pace.allowed(len(self._in_flight[ticket].blocks)))
 
+    def report(self) -> StageReport:
+        """Return what was done so far."""
+        seconds = time.monotonic() - self._begin
+        return StageReport(
+            self._name, self.finished, self._voxels, self._retries, self.failures, seconds, self._busy, self._usage
+        )
+
+    def _tell_idle(self) -> None:
+        idle = max(0, self._slots - len(self._in_flight))
+        if idle != self._idle:
+            self._idle = idle
+            self._execution.progress.idle(idle)
+
+    @property
+    def _slots(self) -> int:
+        return self._pool.slots_for(self._execution.resource)
+
     def _fill(self) -> None:
         """Submit calls until the window is full."""
-        window = self._execution.window or CALLS_PER_SLOT * self._pool.slots_for(self._execution.resource)
+        window = self._execution.window or CALLS_PER_SLOT * self._slots
         while len(self._in_flight) < window and (call := self._next_call(window)) is not None:
-            ticket = self._pool.submit(compute_blocks, self._task, call.blocks, resource=self._execution.resource)
+            ticket = self._pool.submit(
+                compute_blocks, self._task, call.blocks, self._name, resource=self._execution.resource
+            )
             self._in_flight[ticket] = call
 
     def _next_call(self, window: int) -> _Call | None:
@@ -231,13 +268,17 @@ class _Stage:
             return
         voxels = done = 0
         for block, each in zip(call.blocks, outcome, strict=False):
+            self._busy += each.seconds
+            self._usage += each.usage
             if each.error is not None or each.result is None:
                 self._failed(block, call.failures, each.error or TypeError("the block returned nothing"), each.trace)
                 continue
             self._pace.learn(each.seconds)
             self._recorder.done(block, {"seconds": round(each.seconds, 3), **each.result})
+            self._execution.journal.done(block, each.result)
             done, voxels = done + 1, voxels + block.size
         self.finished += done
+        self._voxels += voxels
         if done:
             self._execution.progress.advance(done, voxels)
 
@@ -247,11 +288,11 @@ class _Stage:
             self._set_aside(call.blocks[0], call.failures + 1, error, "")
         elif isinstance(error, WorkerLostError):  # of this call or of another that the worker had
             for block in call.blocks:
-                self._execution.progress.retry()
+                self._tell_retry("lost", block, _reason(error))
                 self._suspects.append(_Call((block,), call.failures, alone=True))
         elif len(call.blocks) > 1:
             for block in call.blocks:
-                self._try_again(_Call((block,), call.failures))
+                self._try_again(_Call((block,), call.failures), _reason(error))
         else:
             self._failed(call.blocks[0], call.failures, error, "")
 
@@ -259,19 +300,24 @@ class _Stage:
         if isinstance(error, FATAL):
             raise error
         if failures < self._execution.retries:
-            LOG.info("block %s: %s; tried again", block, _reason(error))
-            self._try_again(_Call((block,), failures + 1))
+            self._try_again(_Call((block,), failures + 1), _reason(error), trace)
         else:
             self._set_aside(block, failures + 1, error, trace)
 
-    def _try_again(self, call: _Call) -> None:
+    def _tell_retry(self, what: Literal["retry", "lost"], block: Block, reason: str, trace: str = "") -> None:
+        self._retries += 1
         self._execution.progress.retry()
+        self._execution.journal.trouble(what, block, reason, trace)
+
+    def _try_again(self, call: _Call, reason: str, trace: str = "") -> None:
+        self._tell_retry("retry", call.blocks[0], reason, trace)
         wait = SECONDS_BEFORE_RETRY * 4 ** (call.failures - 1) if call.failures else 0.0
         heapq.heappush(self._again, (time.monotonic() + wait, next(self._order), call))
 
     def _set_aside(self, block: Block, attempts: int, error: Exception, trace: str) -> None:
         reason = _reason(error)
         self._recorder.failed(block, {"error": reason, "attempts": attempts, "trace": trace})
+        self._execution.journal.trouble("failed", block, reason, trace)
         self.failures += 1
         if len(self.named) < NAMED:
             self.named.append((block, reason))

@@ -48,6 +48,9 @@ class Silent:
     def retry(self) -> None:
         """Do nothing."""
 
+    def idle(self, slots: int) -> None:
+        """Do nothing."""
+
     def finish(self) -> None:
         """Do nothing."""
 
@@ -70,10 +73,12 @@ class Counter:
         Blocks in all, and finished so far by this run or an earlier one.
     retries
         Blocks that were tried again.
+    idle
+        Workers that have nothing to do now.
     """
 
     def __init__(self, name: str, total: int, done: int, clock: Callable[[], float]) -> None:
-        self.name, self.total, self.done, self.retries = name, total, done, 0
+        self.name, self.total, self.done, self.retries, self.idle = name, total, done, 0, 0
         self._clock = clock
         self._start = clock()
         self._end: float | None = None
@@ -114,6 +119,7 @@ class Counter:
 
     def conclude(self) -> str:
         """Return rate, time and retries as text, at the end of a stage that may have been cut short."""
+        self.idle = 0
         ended = "took" if self.done >= self.total else "stopped after"
         return self._text(f"{ended} {clock_text(self.seconds)}")
 
@@ -123,6 +129,8 @@ class Counter:
         parts.append(time_text)
         if self.retries:
             parts.append("1 retry" if self.retries == 1 else f"{self.retries} retries")
+        if self.idle and self.done < self.total:
+            parts.append(f"{self.idle} idle")
         return ", ".join(parts)
 
 
@@ -159,6 +167,11 @@ class Lines:
         """Count a retry."""
         if self._counter is not None:
             self._counter.retries += 1
+
+    def idle(self, slots: int) -> None:
+        """Take note of it for the next line."""
+        if self._counter is not None:
+            self._counter.idle = slots
 
     def finish(self) -> None:
         """Write the last line of a stage."""
@@ -219,6 +232,11 @@ class Live:
         """Count a retry."""
         if self._counter is not None:
             self._counter.retries += 1
+
+    def idle(self, slots: int) -> None:
+        """Take note of it for the next line."""
+        if self._counter is not None:
+            self._counter.idle = slots
 
     def finish(self) -> None:
         """Leave the line with its last numbers; its clock stands still."""

@@ -7,17 +7,21 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vimvol.config import SegmentConfig, load_config, parse_config
 from vimvol.config.cluster import ClusterConfig
 from vimvol.engine.cluster import open_cluster
+from vimvol.engine.performance import check_report
 from vimvol.engine.run import Execution, Progress, run_stage
 from vimvol.errors import ConfigError, InputError, OutputExistsError
 from vimvol.io.errors import storage_errors
+from vimvol.io.fence import may_write
 from vimvol.io.omezarr import create_labels
 from vimvol.io.volume import forget_open
+from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut.division import BYTES_PER_EDGE, merge_costs, solve_table
 from vimvol.stages.graph import GraphBlock
@@ -26,6 +30,7 @@ from vimvol.stages.manifest import differences, provenance, read_manifest
 from vimvol.stages.output import tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.pyramid import run_pyramid
+from vimvol.stages.record import Telling, new_run, recorded
 from vimvol.stages.segment import prepare, segment_volume
 from vimvol.stages.solve import all_costs, run_solve, solver_of
 from vimvol.stages.write import WriteBlock
@@ -79,6 +84,8 @@ def agglomerate(
     workers: int | None = None,
     progress: Progress | None = None,
     command: str = "",
+    log: str | None = None,
+    performance_report: str | None = None,
 ) -> Agglomerated:
     """Partition the fragments of a finished output again.
 
@@ -95,7 +102,7 @@ def agglomerate(
         Name of the segmentation among the labels. The run's own is replaced; another is put beside it.
     compare
         Solve the whole graph, too, and tell the difference in energy.
-    cluster, progress, command
+    cluster, progress, command, log, performance_report
         As in `segment_volume`.
     workers
         Worker processes; none: as many as cores.
@@ -110,6 +117,8 @@ def agglomerate(
     start = time.perf_counter()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"name {name!r} cannot name a label image; use letters, digits, '_', '-' and '.'")
+    if performance_report is not None:
+        check_report(performance_report)
     manifest = finished_run(out)
     config = _changed(manifest, overrides, workers)
     address = ":".join(part for part in (manifest["input"]["path"], manifest["input"]["dataset"]) if part)
@@ -118,10 +127,21 @@ def agglomerate(
         _check_same(job, manifest)
         shown = progress or silent()
         if name == SEGMENTATION:
-            segment_volume(address, out, config, cluster=cluster, overwrite=True, progress=shown, command=command)
+            segment_volume(
+                address,
+                out,
+                config,
+                cluster=cluster,
+                overwrite=True,
+                progress=shown,
+                command=command,
+                log=log,
+                performance_report=performance_report,
+            )
             result = read_manifest(out) or {}
         else:
-            result = _beside(job, cluster, shown, command)
+            with JsonLog(log) as events:
+                result = _beside(job, cluster, Telling(shown, events, command, performance_report))
         best = _solved_at_once(job, result["edges"]) if compare else None
     finally:
         forget_open()
@@ -187,30 +207,44 @@ def _check_same(job: Job, manifest: dict[str, Any]) -> None:
         )
 
 
-def _beside(job: Job, cluster: str | ClusterConfig, progress: Progress, command: str) -> dict[str, Any]:
+def _beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> dict[str, Any]:
     """Make another segmentation beside that of the run; return what is known of it."""
     path = Path(job.results) / "run.json"
     if Path(job.labels).exists() and not path.is_file():
         raise OutputExistsError(f"{job.labels} is there, and vimvol did not make it; choose another --name")
     run = job.config.run
     lock_of(job.out).refuse_if_held()
-    with open_cluster(cluster, run.workers) as pool, owned(job.out) as lock:
-        _note(path, {"state": "running", "name": job.name})
+    with open_cluster(cluster, run.workers) as pool, telling.reported(pool), owned(job.out) as lock:
+        kind = cluster if isinstance(cluster, str) else cluster.kind
+        entry = {**new_run(job, telling.command, kind), "workers": pool.slots}
+        result: dict[str, Any] = {"state": "running", "name": job.name, "runs": [*_runs_of(path), entry]}
+        _note(path, result)
         create_labels(job.out, job.name, chunk=job.chunk, shard=job.shard)
-        execution = Execution(pool, progress, run.window, run.retries, deadline=run.deadline)
-        execution = replace(execution, check=lock.check, guard=guard_of(lock))
-        # does nothing unless the blocks of the run were others
-        run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution)
-        result = run_solve(job, execution)
-        run_stage(job.plan("write"), WriteBlock(job), job.ledger("write"), execution)
-        run_pyramid(job, execution, labels=True)
-        tidy_output(job)
-    result |= {"state": "complete", "name": job.name, "command": command, "keys": job.keys, **provenance()}
-    _note(path, {"config": job.config.model_dump(mode="json", exclude={"run"}), **result})
+        execution = Execution(pool, telling.progress, run.window, run.retries, deadline=run.deadline)
+        with recorded(entry, telling.log, partial(_note, path, result)) as journal:
+            execution = replace(execution, check=lock.check, guard=guard_of(lock), journal=journal)
+            # does nothing unless the blocks of the run were others
+            run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution)
+            result |= run_solve(job, execution)
+            run_stage(job.plan("write"), WriteBlock(job), job.ledger("write"), execution)
+            run_pyramid(job, execution, labels=True)
+            tidy_output(job)
+            result |= {"state": "complete", "command": telling.command, "keys": job.keys, **provenance()}
+            result |= {"config": job.config.model_dump(mode="json", exclude={"run"})}
     return result
 
 
+def _runs_of(path: Path) -> list[dict[str, Any]]:
+    """Return the runs that a note tells of."""
+    try:
+        runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")).get("runs", [])
+    except (OSError, ValueError):
+        return []
+    return runs
+
+
 def _note(path: Path, content: dict[str, Any]) -> None:
+    may_write()
     with storage_errors(f"writing {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(".run.json")

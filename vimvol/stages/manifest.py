@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vimvol.errors import OutputExistsError
+from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
 from vimvol.stages.ownership import holds_nothing_but_a_lock
 
@@ -49,7 +50,10 @@ def write_manifest(out: str, manifest: Mapping[str, Any]) -> None:
     ------
     StorageError
         If it cannot be written.
+    OutputLostError
+        If the run does not hold the output any more.
     """
+    may_write()
     path = manifest_path(out)
     open_objects(str(path.parent)).put(path.name, json.dumps(manifest, indent=2, default=str).encode())
 
@@ -78,5 +82,10 @@ def provenance() -> dict[str, Any]:
         "versions": versions,
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "started": now(),
     }
+
+
+def now() -> str:
+    """Return the time as ISO 8601 with the zone."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -33,6 +33,7 @@ def new_manifest(job: Job, command: str) -> dict[str, Any]:
         "keys": job.keys,
         "standardization": {"mean": list(job.standardization.mean), "std": list(job.standardization.std)},
         "command": command,
+        "runs": [],
         **provenance(),
     }
 
@@ -40,7 +41,7 @@ def new_manifest(job: Job, command: str) -> dict[str, Any]:
 def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, Any]:
     """Return the manifest to go on with: that of the same run begun before, or ``fresh``. Nothing is written.
 
-    Its ``created`` tells whether the arrays that are there can be used.
+    Its ``created`` tells whether the arrays that are there can be used; its ``runs`` are those that filled these.
 
     Raises
     ------
@@ -67,8 +68,8 @@ def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, 
             "move that elsewhere or choose another path"
         )
     if existing["keys"] == job.keys:
-        return existing if usable else {**existing, "created": False, "state": "running"}
-    return {**fresh, "created": usable}
+        return existing if usable else {**existing, "created": False, "state": "running", "runs": []}
+    return {**fresh, "created": usable, "runs": existing.get("runs", []) if usable else []}
 
 
 def claim_output(job: Job, manifest: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.cluster import open_cluster
+from vimvol.engine.performance import check_report
 from vimvol.engine.plan import default_shard
 from vimvol.engine.run import Execution, Progress, run_stage
 from vimvol.errors import InputError
@@ -25,6 +27,7 @@ from vimvol.io.storage import absolute, is_url
 from vimvol.io.volume import forget_open
 from vimvol.models import load_checkpoint, shipped
 from vimvol.models.checkpoint import ModelSpec
+from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.cells import METHODS
 from vimvol.segment.multicut import check_solver
@@ -32,11 +35,12 @@ from vimvol.stages.fragments import resolve_cells, resolve_fragments, run_fragme
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import Cells, Job, Network
 from vimvol.stages.learned import find_learned
-from vimvol.stages.manifest import write_manifest
+from vimvol.stages.manifest import now, write_manifest
 from vimvol.stages.output import check_output, claim_output, new_manifest, tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.predict import PredictBlock
 from vimvol.stages.pyramid import run_pyramid
+from vimvol.stages.record import Telling, new_run, recorded
 from vimvol.stages.region import region_of
 from vimvol.stages.solve import run_solve
 from vimvol.stages.survey import survey
@@ -234,6 +238,8 @@ def segment_volume(
     overwrite: bool = False,
     progress: Progress | None = None,
     command: str = "",
+    log: str | None = None,
+    performance_report: str | None = None,
 ) -> Segmented:
     """Segment a volume into an OME-Zarr 0.5.
 
@@ -256,6 +262,10 @@ def segment_volume(
         Who is told how far it is; none: nobody.
     command
         What to record as the command.
+    log
+        Path of a log in JSON lines that is appended to; none: there is none.
+    performance_report
+        Path of Dask's performance report, HTML; none: there is none.
 
     Raises
     ------
@@ -265,12 +275,16 @@ def segment_volume(
         If writing or computing fails; finished blocks are kept.
     """
     start = time.perf_counter()
+    if performance_report is not None:
+        check_report(performance_report)
     try:
-        config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
-        job = prepare(source, out, config)
-        if cluster.kind == "local":
-            resolve_device(config.predict.device)
-        manifest = _finished(job, cluster, overwrite, progress or silent(), command)
+        with JsonLog(log) as events:
+            config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
+            job = prepare(source, out, config)
+            if cluster.kind == "local":
+                resolve_device(config.predict.device)
+            telling = Telling(progress or silent(), events, command, performance_report)
+            manifest = _finished(job, cluster, overwrite, telling)
     finally:
         # An HDF5 file that stays open could not be written by its owner.
         forget_open()
@@ -278,22 +292,24 @@ def segment_volume(
     return Segmented(job.out, job.labels, manifest["segments"], manifest["fragments"], seconds)
 
 
-def _finished(job: Job, cluster: ClusterConfig, overwrite: bool, progress: Progress, command: str) -> dict[str, Any]:
+def _finished(job: Job, cluster: ClusterConfig, overwrite: bool, telling: Telling) -> dict[str, Any]:
     """Run what is not done yet; return the manifest of the complete output."""
-    manifest = check_output(job, new_manifest(job, command), overwrite)
+    manifest = check_output(job, new_manifest(job, telling.command), overwrite)
     if manifest["state"] == "complete":
         return manifest
     lock_of(job.out).refuse_if_held()
-    with open_cluster(cluster, job.config.run.workers) as pool, owned(job.out) as lock:
+    with open_cluster(cluster, job.config.run.workers) as pool, telling.reported(pool), owned(job.out) as lock:
         # Another run may have written the output since.
-        manifest = check_output(job, new_manifest(job, command), overwrite)
+        manifest = check_output(job, new_manifest(job, telling.command), overwrite)
+        entry = {**new_run(job, telling.command, cluster.kind), "workers": pool.slots}
+        manifest["runs"] = [*manifest.get("runs", ()), entry]
         claim_output(job, manifest)
-        run = job.config.run
-        execution = Execution(pool, progress, run.window, run.retries, deadline=run.deadline)
-        manifest |= _run(job, replace(execution, check=lock.check, guard=guard_of(lock)))
-        tidy_output(job)
-        manifest |= {"state": "complete", "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        write_manifest(job.out, manifest)
+        with recorded(entry, telling.log, partial(write_manifest, job.out, manifest)) as journal:
+            run = job.config.run
+            execution = Execution(pool, telling.progress, run.window, run.retries, deadline=run.deadline)
+            manifest |= _run(job, replace(execution, check=lock.check, guard=guard_of(lock), journal=journal))
+            tidy_output(job)
+            manifest |= {"state": "complete", "finished": now()}
     return manifest
 
 
