@@ -16,6 +16,7 @@ import zarr
 
 from tests.support import SMALL, digest, small_config
 from vimvol.cli import main
+from vimvol.models.registry import MODELS
 from vimvol.stages.segment import segment_volume
 
 ROOT = Path(__file__).parents[1]
@@ -195,7 +196,7 @@ def test_the_demonstration(run, tmp_path: Path) -> None:
 def test_models_lists_names_parameters_and_terms(run) -> None:
     code, text, _ = run("models")
     assert code == 0
-    for name in ("vimunet-nano", "vimunet-tiny", "vimunet-small", "unet-nano", "unet", "unetr-huge"):
+    for name in MODELS:
         assert name in text
     assert "18,499,625" in text
     assert "NC" in text

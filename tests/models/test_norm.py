@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vimvol.models import norm
-from vimvol.models.norm import instance_norm
+from vimvol.models.norm import InstanceNorm, instance_norm
 
 
 def draw(batch: int, channels: list[int], size: tuple[int, int], seed: int = 0) -> list[Tensor]:
@@ -35,6 +35,31 @@ def test_values_and_gradients(batch, channels, size, last, seed):
     gradients = torch.autograd.grad((found * weights).sum(), own)
     for f, e in zip(gradients, torch.autograd.grad((expected * weights).sum(), theirs), strict=True):
         torch.testing.assert_close(f.double(), e, rtol=0, atol=2e-5 * max(1.0, float(e.abs().max())))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 2), st.sampled_from([1, 16, 40, 80]), st.sampled_from([1.0, 0.01]), st.sampled_from([1, 5, 24]))
+def test_with_what_follows(batch, channels, slope, width):
+    """With and without gradients, as PyTorch in double precision."""
+    own = InstanceNorm(channels, slope)
+    with torch.no_grad():
+        own.weight.normal_(1, 0.5)
+        own.bias.normal_()
+    exact = InstanceNorm(channels, slope).double()
+    exact.load_state_dict(own.state_dict())
+    (x,) = draw(batch, [channels], (8, width))
+    y = F.leaky_relu(F.instance_norm(x.double(), weight=exact.weight, bias=exact.bias), slope)
+    torch.testing.assert_close(exact(x.double()), y)
+    torch.testing.assert_close(own(x).double(), y, rtol=0, atol=5e-5)
+    with torch.inference_mode():
+        torch.testing.assert_close(own(x).double(), y.detach(), rtol=0, atol=5e-5)
+        half = own(x.bfloat16())
+        assert half.dtype == torch.bfloat16
+        torch.testing.assert_close(half.double(), exact(x.bfloat16().double()), rtol=2**-8, atol=1e-3)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    found = torch.autograd.grad((own(x) * weights).sum(), [own.weight, own.bias])
+    for f, e in zip(found, torch.autograd.grad((y * weights).sum(), [exact.weight, exact.bias]), strict=True):
+        torch.testing.assert_close(f.double(), e, rtol=1e-4, atol=1e-3)
 
 
 def test_mean_far_from_zero():

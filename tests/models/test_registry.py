@@ -3,10 +3,16 @@ import torch
 
 from vimvol.errors import InputError
 from vimvol.models import MODELS, ModelSpec, build_model, load_checkpoint, save_checkpoint
+from vimvol.models.nnunet import NNUNet
 from vimvol.models.registry import count_parameters
+from vimvol.models.umamba import UMamba
 from vimvol.models.unetr import UNETR
 
-SMALL = {UNETR: {"embedding": 32, "depth": 4, "heads": 2, "window": 2}}
+SMALL = {
+    UNETR: {"embedding": 32, "depth": 4, "heads": 2, "window": 2},
+    NNUNet: {"patch": (64, 64), "features": 8, "most": 32},
+    UMamba: {"patch": (64, 64), "features": 8, "most": 32},
+}
 """Options that make a network that is too large for a test small."""
 
 
@@ -26,7 +32,7 @@ def test_conformance(name, tmp_path):
     assert (logits < 0).any()  # logits, not probabilities
     logits.square().mean().backward()
     silent = [k for k, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
-    assert [k for k in silent if not k.startswith(("encoder.head", "encoder.neck"))] == []
+    assert [k for k in silent if not k.startswith(("encoder.head", "encoder.neck", "heads."))] == []
 
     model.eval()
     spec = ModelSpec(name, options, out_channels=2, classes=("inside", "boundary"), card={"data": "none"})
@@ -55,10 +61,12 @@ def test_images_that_do_not_fit(name):
             assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["vimunet-nano", "unet-nano", "unet", "unetr-base"])
+@pytest.mark.parametrize("name", ["vimunet-nano", "unet-nano", "unet", "unetr-base", "nnunet", "umamba-enc"])
 def test_more_channels(name):
     with torch.device("meta"):
-        assert build_model(name, in_channels=3, out_channels=4)(torch.zeros(1, 3, 32, 32)).shape == (1, 4, 32, 32)
+        model = build_model(name, in_channels=3, out_channels=4, **SMALL.get(MODELS[name].build, {}))
+        size = 2 * model.divisor
+        assert model(torch.zeros(1, 3, size, size)).shape == (1, 4, size, size)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
@@ -79,6 +87,17 @@ def test_parameters_of_the_reference(channels):
         assert count_parameters(f"unetr-{name}", out_channels=channels) == count + 65 * channels
     assert count_parameters("unet", out_channels=channels) == 28_941_568 + 65 * channels
     assert count_parameters("unet", out_channels=channels, upsampling="transpose") == 31_030_528 + 65 * channels
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_parameters_of_nnunet_and_umamba(channels):
+    """Counts of their authors' code for these patches; each channel of prediction takes heads at all resolutions."""
+    for patch, heads, counts in (
+        ((512, 512), 2023, (46_320_512, 86_143_392, 91_828_384)),
+        ((320, 320), 1510, (33_468_800, 63_323_040, 67_312_288)),
+    ):
+        for name, count in zip(("nnunet", "umamba-bot", "umamba-enc"), counts, strict=True):
+            assert count_parameters(name, out_channels=channels, patch=patch) == count + heads * channels
 
 
 def test_nanos_are_small_and_alike():

@@ -10,7 +10,9 @@ from tests.train.formats import write_data, write_livecell
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError
 from vimvol.models.checkpoint import load_checkpoint
+from vimvol.models.nnunet import NNUNet
 from vimvol.models.registry import MODELS
+from vimvol.models.umamba import UMamba
 from vimvol.models.unet import UNet
 from vimvol.models.unetr import UNETR
 from vimvol.models.vimunet import ViMUNet
@@ -24,6 +26,8 @@ SMALL = {
     ViMUNet: {"depth": 1, "embedding": 16, "state": 4, "widths": [8, 8, 8, 8, 8]},
     UNet: {"features": 4},
     UNETR: {"depth": 4, "embedding": 16, "heads": 2, "window": 2, "widths": [8, 8, 8, 8, 8]},
+    NNUNet: {"patch": [32, 32], "features": 4},
+    UMamba: {"patch": [32, 32], "features": 4},
 }
 """Options that make every kind of network small; a new kind needs a line."""
 
@@ -78,7 +82,7 @@ def test_a_training_that_goes_on_starts_from_what_its_start_leaves(path):
 
 def test_the_papers_experiments_are_there():
     names = {p.stem for p in CONFIGS}
-    models = ("vimunet_tiny", "vimunet_small", "unet", "unetr_base", "unetr_large", "unetr_huge")
+    models = [name.replace("-", "_") for name in MODELS if "nano" not in name]
     tasks = ("cremi", "livecell_boundaries", "livecell_distances")
     assert names >= {f"{task}_{model}" for task in tasks for model in models} | {"vimunet_nano", "unet_nano"}
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vimvol.train.loss import dice_bce_loss, dice_loss
+from vimvol.train.loss import dice_bce_loss, dice_loss, supervised_loss
 
 
 def tensors(seed=0):
@@ -81,3 +81,15 @@ def test_dice_of_nothing_is_finite():
     loss.backward()
     assert float(loss.detach()) == 1
     assert torch.isfinite(logits.grad).all()
+
+
+def test_resolutions_count_by_halves_and_are_compared_at_their_pixels():
+    logits, target = tensors()
+    weight = (torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    outputs = [logits, logits[..., ::2, ::2], logits[..., ::4, ::4]]
+    full = dice_bce_loss(logits, target, weight, 3.0)
+    half = dice_bce_loss(outputs[1], target[..., 1::2, 1::2], weight[..., 1::2, 1::2], 3.0)
+    fourth = dice_bce_loss(outputs[2], target[..., 2::4, 2::4], weight[..., 2::4, 2::4], 3.0)
+    found = supervised_loss(dice_bce_loss, outputs, target, weight, 3.0)
+    torch.testing.assert_close(found, (4 * full + 2 * half + fourth) / 7)
+    torch.testing.assert_close(supervised_loss(dice_bce_loss, outputs[:1], target, weight, 3.0), full)

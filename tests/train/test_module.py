@@ -2,6 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from vimvol.train.dataset import CropDataset
+from vimvol.train.export import new_network
+from vimvol.train.loss import LOSSES
 from vimvol.train.module import BoundaryModule, predict_slice
 from vimvol.train.sources import load_data
 
@@ -39,3 +42,15 @@ def test_without_an_average_the_network_stands_for_itself(config):
     module.update_average(1)
     assert module.average is module.model
     assert module.model.weight.requires_grad
+
+
+def test_a_network_of_several_resolutions_learns_at_all_but_the_coarsest(config):
+    config = config.model_copy(update={"model": "nnunet", "options": {"patch": [32, 32], "features": 4}})
+    data = load_data(config)
+    module = BoundaryModule(new_network(config), config, data)
+    batch = {key: value[None] for key, value in CropDataset(data, config, 0, 1)[0].items()}
+    loss = module._training_loss(batch)
+    loss.backward()
+    assert [head.weight.grad is not None for head in module.model.heads] == [False, True, True]
+    alone = LOSSES[config.loss](module.model(batch["image"]), batch["target"], batch["weight"], config.boundary_weight)
+    assert float(loss.detach()) != pytest.approx(float(alone.detach()))

@@ -1,4 +1,4 @@
-"""Instance norm without parameters (Ulyanov et al., 2016), of several maps that go on as one.
+"""Instance norm (Ulyanov et al., 2016), of several maps that go on as one, or with what follows it.
 
 Axis order (B, C, Y, X). On a CPU maps lie with their channels innermost (``torch.channels_last``), in which
 convolutions are fastest, and the norm is compiled for it.
@@ -10,9 +10,10 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from vimvol.models.loops import load, workers
@@ -46,6 +47,36 @@ def instance_norm(*maps: Tensor) -> Tensor:
     return F.instance_norm(torch.cat(maps, 1) if len(maps) > 1 else maps[0], eps=EPSILON)
 
 
+class InstanceNorm(nn.Module):
+    """Instance norm, a scale and a shift of every channel, and a leaky ReLU: (B, C, Y, X) to (B, C, Y, X).
+
+    Parameters
+    ----------
+    channels
+        C.
+    slope
+        Of the leaky ReLU below 0, at most 1; 1: there is none.
+    """
+
+    def __init__(self, channels: int, slope: float = 1.0) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, Y, X), of the dtype of ``x``."""
+        weight, bias = self.weight, self.bias
+        if not suits(x):
+            y = F.instance_norm(x, weight=weight, bias=bias, eps=EPSILON)
+        elif torch.is_grad_enabled():
+            y = torch.addcmul(bias.to(x.dtype)[:, None, None], instance_norm(x), weight.to(x.dtype)[:, None, None])
+        else:
+            x = x.contiguous(memory_format=torch.channels_last)
+            mean, factor, shift = _statistics([x])
+            return _scaled([x], mean, factor * weight, shift * weight + bias, self.slope)
+        return y if self.slope == 1 else F.leaky_relu_(y, self.slope)
+
+
 def suits(x: Tensor) -> bool:
     """Tell whether the compiled norm takes this map."""
     return (
@@ -66,23 +97,8 @@ class _InstanceNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *maps: Tensor) -> Tensor:  # noqa: ANN401 - torch's context
-        loops: Any = load("norm")
-        batch, _, height, width = maps[0].shape
-        pixels = height * width
-        out = _empty(maps[0], sum(m.shape[1] for m in maps))
-        mean, factor, shift = _statistics(loops, maps)
-        at, tasks = 0, []
-        # Side by side with another map, pixels are not next to each other.
-        fold = _fold(out.shape[1], pixels) if len(maps) == 1 else 1
-        wide = [v.repeat(1, fold) for v in (mean, factor, shift)]
-        for x in maps:
-            channels = fold * x.shape[1]
-            for image in range(batch):
-                fixed = (*(v[image, at : at + channels].numpy() for v in wide), _rows(out, fold)[image], at)
-                given = _rows(x, fold)[image]
-                tasks += [functools.partial(loops.scale, given, *span, *fixed) for span in _spans(*given.shape)]
-            at += channels
-        workers.run(tasks)
+        mean, factor, shift = _statistics(maps)
+        out = _scaled(maps, mean, factor, shift)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(out, factor)
             ctx.widths = [m.shape[1] for m in maps]
@@ -114,12 +130,36 @@ class _InstanceNorm(torch.autograd.Function):
         return tuple(found)
 
 
-def _statistics(loops: Any, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:  # noqa: ANN401 - a module of loops
+def _scaled(maps: Sequence[Tensor], mean: Tensor, factor: Tensor, shift: Tensor, slope: float = 1.0) -> Tensor:
+    """Return ``(map - mean) * factor + shift`` of all maps, side by side (B, sum of channels, Y, X).
+
+    The others are (B, sum of channels) float32; what is negative is multiplied by ``slope``.
+    """
+    loops: Any = load("norm")
+    out = _empty(maps[0], sum(m.shape[1] for m in maps))
+    at, tasks = 0, []
+    # Side by side with another map, pixels are not next to each other.
+    fold = _fold(out.shape[1], out.shape[2] * out.shape[3]) if len(maps) == 1 else 1
+    wide = [v.repeat(1, fold) for v in (mean, factor, shift)]
+    for x in maps:
+        channels = fold * x.shape[1]
+        for image in range(len(x)):
+            vectors = [v[image, at : at + channels].numpy() for v in wide]
+            fixed = (*vectors, np.float32(slope), _rows(out, fold)[image], at)
+            given = _rows(x, fold)[image]
+            tasks += [functools.partial(loops.scale, given, *span, *fixed) for span in _spans(*given.shape)]
+        at += channels
+    workers.run(tasks)
+    return out
+
+
+def _statistics(maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Return mean, inverse deviation and what rounding the mean costs; (B, sum of channels) float32 each.
 
     Where a channel has little contrast about a mean far from 0, the rounded mean alone would be off by a good part of a
     deviation.
     """
+    loops: Any = load("norm")
     all_means, factors = [], []
     for x in maps:
         batch, channels, height, width = x.shape

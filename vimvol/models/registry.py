@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from vimvol.errors import InputError
+from vimvol.models.nnunet import NNUNet
+from vimvol.models.umamba import UMamba
 from vimvol.models.unet import UNet
 from vimvol.models.unetr import UNETR
 from vimvol.models.vimunet import ViMUNet
@@ -71,6 +73,9 @@ MODELS: dict[str, Entry] = {
         Entry("unetr-huge", UNETR, "the paper's UNETR Huge; its and Segment Anything's checkpoints load", SAM_HUGE),
         Entry("unet-nano", UNet, "a U-Net of the size of vimunet-nano, to compare with", {"features": 16}),
         Entry("unet", UNet, "the paper's U-Net baseline; torch-em's checkpoints load", {"features": 64}),
+        Entry("nnunet", NNUNet, "nnU-Net's 2D network as it plans it for patches of 512 x 512"),
+        Entry("umamba-bot", UMamba, "U-Mamba with a Mamba block at the bottleneck", {"mamba": "bottleneck"}),
+        Entry("umamba-enc", UMamba, "U-Mamba with Mamba blocks in the encoder", {"mamba": "encoder"}),
     )
 }
 

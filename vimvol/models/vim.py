@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vimvol.errors import InputError
+from vimvol.models.mamba import causal, init_step
 from vimvol.models.patches import PatchEmbedding, PatchOptions
 from vimvol.models.scan import Direction, scan_directions
 
@@ -89,8 +90,8 @@ class Mixer(nn.Module):
         self.out_proj = nn.Linear(inner, embedding, bias=False)
         with torch.no_grad():
             self.out_proj.weight /= math.sqrt(depth)
-            for projection in (self.dt_proj, self.dt_proj_b):
-                _init_step(projection)
+        for projection in (self.dt_proj, self.dt_proj_b):
+            init_step(projection)
 
     def forward(self, h: Tensor) -> Tensor:
         """Return (B, L, E)."""
@@ -116,29 +117,10 @@ class Mixer(nn.Module):
         reverse: bool,
     ) -> Direction:
         """Return what is scanned in a direction, from x (B, L, D)."""
-        x = F.silu(_causal(x, conv, reverse))
+        x = F.silu(causal(x, conv, reverse))
         step, b, c = x_proj(x).split([self.rank, self.state, self.state], dim=-1)
         a = -torch.exp(a_log.to(torch.promote_types(a_log.dtype, torch.float32)))
         return Direction(x, F.linear(step, dt_proj.weight), a, b, c, d, dt_proj.bias, reverse)
-
-
-def _causal(x: Tensor, conv: nn.Conv1d, reverse: bool) -> Tensor:
-    """Convolve x (B, L, D) along L so that a position sees itself and those before it, or behind; return (B, L, D)."""
-    # As an image of one row whose channels are innermost in memory: several times as fast on a CPU as a 1D convolution.
-    row = x.transpose(1, 2).unsqueeze(2)
-    padding = conv.kernel_size[0] - 1
-    weight = conv.weight.flip(-1) if reverse else conv.weight
-    y = F.conv2d(row, weight.unsqueeze(2), conv.bias, padding=(0, padding), groups=conv.groups)
-    y = y[..., padding:] if reverse else y[..., : x.shape[1]]
-    return y.squeeze(2).transpose(1, 2)
-
-
-def _init_step(projection: nn.Linear) -> None:
-    """Let softplus of the bias be log-uniform in [.001, .1] (Gu & Dao, 2023, section 3.6)."""
-    nn.init.uniform_(projection.weight, -(projection.in_features**-0.5), projection.in_features**-0.5)
-    low, high = math.log(1e-3), math.log(0.1)
-    step = torch.exp(torch.rand(projection.out_features) * (high - low) + low).clamp_min(1e-4)
-    projection.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
 
 class RMSNorm(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 from torch.nn import functional
@@ -76,3 +76,33 @@ def dice_loss(logits: Tensor, target: Tensor, weight: Tensor, boundary_weight: f
 
 LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {"dice-bce": dice_bce_loss, "dice": dice_loss}
 """By the name that `vimvol.config.TrainConfig.loss` has: logits, target, weight and boundary weight to a scalar."""
+
+
+def supervised_loss(
+    loss: Callable[[Tensor, Tensor, Tensor, float], Tensor],
+    outputs: Sequence[Tensor],
+    target: Tensor,
+    weight: Tensor,
+    boundary_weight: float = 1.0,
+) -> Tensor:
+    """Return the loss at several resolutions: deep supervision as in nnU-Net (Isensee et al. 2021).
+
+    Each resolution counts half as much as the finer one; the shares sum to 1. Targets of a coarser resolution are those
+    at the centres of its pixels.
+
+    Parameters
+    ----------
+    loss
+        One of `LOSSES`.
+    outputs
+        Logits (b, c, y, x), finest first.
+    target, weight, boundary_weight
+        As of `dice_bce_loss`, at full resolution.
+    """
+    shares = [2.0**-number for number in range(len(outputs))]
+    total = target.new_zeros(())
+    for share, logits in zip(shares, outputs, strict=True):
+        size = logits.shape[-2:]
+        wanted, counted = (functional.interpolate(m, size, mode="nearest-exact") for m in (target, weight))
+        total = total + share / sum(shares) * loss(logits, wanted, counted, boundary_weight)
+    return total

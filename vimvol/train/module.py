@@ -17,8 +17,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 
 from vimvol.config import TrainConfig
+from vimvol.models.nnunet import PlannedUNet
 from vimvol.train.dataset import CropDataset, SliceDataset
-from vimvol.train.loss import LOSSES
+from vimvol.train.loss import LOSSES, supervised_loss
 from vimvol.train.optimization import Plateau, learning_rate_share, make_optimizer
 from vimvol.train.score import THRESHOLDS, slice_accuracies
 from vimvol.train.sources import TrainingData
@@ -77,10 +78,17 @@ class BoundaryModule(lightning.LightningModule):
         """Return the loss of a batch."""
         # Chance inside the network (dropped paths) must not depend on whether the training was interrupted.
         torch.manual_seed(self.config.seed + self.global_step + (self.global_rank << RANK_SHIFT))
-        loss = self._loss(self.model(batch["image"]), batch)
+        loss = self._training_loss(batch)
         size = len(batch["image"])
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=self._several)
         return loss
+
+    def _training_loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch, at several resolutions for a network that is meant to learn from them."""
+        if not isinstance(self.model, PlannedUNet):
+            return self._loss(self.model(batch["image"]), batch)
+        outputs, loss = self.model.supervised(batch["image"]), LOSSES[self.config.loss]
+        return supervised_loss(loss, outputs, batch["target"], batch["weight"], self.config.boundary_weight)
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         loss = LOSSES[self.config.loss]

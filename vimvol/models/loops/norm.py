@@ -57,14 +57,18 @@ def moments(x, begin, end, scratch, sums):
             sums[1, k] += second[k]
 
 
-@compiled(*(f"void({t}[:,::1], i8, i8, f4[::1], f4[::1], f4[::1], {t}[:,::1], i8)" for t in ("f4", "i2")))
-def scale(x, begin, end, mean, factor, shift, out, at):
-    """Write ``(x - mean) * factor + shift`` of (P, C) to ``out`` (P, W) from channel ``at`` on; the others are (C,)."""
+@compiled(*(f"void({t}[:,::1], i8, i8, f4[::1], f4[::1], f4[::1], f4, {t}[:,::1], i8)" for t in ("f4", "i2")))
+def scale(x, begin, end, mean, factor, shift, slope, out, at):
+    """Write ``(x - mean) * factor + shift`` of (P, C) to ``out`` (P, W) from channel ``at`` on; the others are (C,).
+
+    What is negative is multiplied by ``slope``, which is at most 1.
+    """
     channels = x.shape[1]
     for p in range(begin, end):
         source, target = x[p], out[p, at : at + channels]
         for k in range(channels):
-            target[k] = narrowed((widened(source[k]) - mean[k]) * factor[k] + shift[k], source[k])
+            v = (widened(source[k]) - mean[k]) * factor[k] + shift[k]
+            target[k] = narrowed(v if v >= f32(0) else v * slope, source[k])
 
 
 @compiled(*(f"void({t}[:,::1], {t}[:,::1], i8, i8, f4[:,::1], f8[:,::1])" for t in ("f4", "i2")))
