@@ -66,10 +66,10 @@ def test_a_slice_below_the_divisor_is_refused() -> None:
 
 
 def test_slices_are_standardised_by_their_own_numbers() -> None:
-    raw = np.full((4, 4), 10, np.uint8)
+    raw = np.full((1, 4, 4), 10, np.uint8)
     standardization = Standardization((0.0, 10.0), (1.0, 2.0))
-    assert standardization.apply(raw, 0).max() == 10
-    assert standardization.apply(raw, 1).max() == 0
+    assert standardization.apply(raw, Block((0, 0, 0), (1, 4, 4))).max() == 10
+    assert standardization.apply(raw, Block((1, 0, 0), (2, 4, 4))).max() == 0
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

@@ -34,6 +34,11 @@ class PredictConfig(Section):
     model: str = Field("vimunet-nano", description="a name that `vimvol models` lists, or the path of a checkpoint")
     tile: Shape2 = Field((512, 512), description="voxels (y, x) that one forward pass contributes to a slice")
     halo: Halo2 = Field((32, 32), description="voxels (y, x) of context on every side of a tile")
+    axes: Literal["z", "zyx"] = Field(
+        "z",
+        description="z: slices as they are stored; zyx: slices across each axis, and the mean of the three, for voxels "
+        "about as deep as wide in 3d mode; takes three times as long",
+    )
     batch: Positive = Field(1, description="tiles a forward pass; more on a GPU")
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -64,17 +64,28 @@ class Standardization:
     Attributes
     ----------
     mean, std
-        In units of the stored intensities; one value for the whole volume, or one a slice.
+        In units of the stored intensities; one value for the whole volume, or one for every z.
+    axis
+        Where z is in what is standardised: 0, unless the axes of the volume are turned.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    # How it is looked at is no part of what was measured, which is what keys of stages are made of.
+    axis: int = field(default=0, repr=False)
 
-    def apply(self, raw: npt.NDArray[Any], z: int) -> npt.NDArray[np.float32]:
-        """Standardise a (y, x) slice, number ``z`` of the volume."""
-        i = z if len(self.mean) > 1 else 0
-        scaled: npt.NDArray[np.float32] = (raw.astype(np.float32) - np.float32(self.mean[i])) / np.float32(self.std[i])
+    def apply(self, raw: npt.NDArray[Any], box: Block) -> npt.NDArray[np.float32]:
+        """Standardise the intensities of a box of the volume."""
+        scaled: npt.NDArray[np.float32] = (raw.astype(np.float32) - self._of(self.mean, box)) / self._of(self.std, box)
         return scaled
+
+    def _of(self, values: tuple[float, ...], box: Block) -> np.float32 | npt.NDArray[np.float32]:
+        """Return the numbers of a box, to be broadcast over it."""
+        if len(values) == 1:
+            return np.float32(values[0])
+        shape = [1] * len(box.shape)
+        shape[self.axis] = -1
+        return np.array(values[box.begin[self.axis] : box.end[self.axis]], np.float32).reshape(shape)
 
 
 @dataclass(slots=True)
@@ -179,10 +190,9 @@ class Predictor:
                 inputs = np.zeros((self._batch, 1, *tiling.window), np.float32)
                 for i, index in enumerate(indices):
                     window = tiling.window_of(index)
-                    z = window.begin[0]
-                    plane = Block((z, *origin.begin[1:]), (z + 1, *origin.end[1:]))
-                    cut = cut_mirrored(raw[z - origin.begin[0]], plane, window)
-                    inputs[i, 0] = standardization.apply(cut, z)
+                    seen = window.intersect(origin)
+                    part = standardization.apply(raw[seen.within(origin).slices], seen)
+                    inputs[i, 0] = cut_mirrored(part[0], seen, window)
                 outputs = self._forward(inputs, len(indices), call)
                 for i, index in enumerate(indices):
                     _paste(result, block, outputs[i], tiling, index)

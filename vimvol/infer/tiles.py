@@ -42,7 +42,9 @@ class Tiling:
         return Block((begin[0], y, x), (begin[0] + 1, y + self.window[0], x + self.window[1]))
 
 
-def make_tiling(shape: Sequence[int], tile: Sequence[int], halo: Sequence[int], divisor: int) -> Tiling:
+def make_tiling(
+    shape: Sequence[int], tile: Sequence[int], halo: Sequence[int], divisor: int, axes: str = "zyx"
+) -> Tiling:
     """Lay tiles over the slices of a volume.
 
     Along an axis that fits one window the whole axis is one tile, without a seam; a longer one is cut into tiles of
@@ -58,6 +60,8 @@ def make_tiling(shape: Sequence[int], tile: Sequence[int], halo: Sequence[int], 
         Voxels (y, x) of context on every side of it, at least.
     divisor
         Multiple that the network needs the window to have.
+    axes
+        Names of the axes, for messages; others where slices lie across another axis than z.
 
     Raises
     ------
@@ -65,11 +69,12 @@ def make_tiling(shape: Sequence[int], tile: Sequence[int], halo: Sequence[int], 
         If a slice is smaller than the divisor, too small to say anything about.
     """
     cell, window, before = [], [], []
-    for axis, extent, t, h in zip("yx", shape[1:], tile, halo, strict=True):
+    for axis, extent, t, h in zip(axes[1:], shape[1:], tile, halo, strict=True):
         if extent < divisor:
             raise InputError(
-                f"the volume has {extent} voxels along {axis} (shape {tuple(shape)} in z, y, x), less than the "
-                f"{divisor} that the network needs, so no boundary can be predicted; give a larger volume or other axes"
+                f"the volume has {extent} voxels along {axis} (shape {tuple(shape)} in {', '.join(axes)}), less than "
+                f"the {divisor} that the network needs, so no boundary can be predicted; give a larger volume or other "
+                "axes"
             )
         single = extent <= round_up(t + 2 * h, divisor)
         c = extent if single else t

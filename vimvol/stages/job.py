@@ -12,8 +12,8 @@ from vimvol.config import FragmentsConfig, SegmentConfig
 from vimvol.engine.ledger import Ledger, content_key
 from vimvol.engine.plan import StagePlan, plan_stage
 from vimvol.geometry import Block, Grid, Index, round_up
+from vimvol.infer.planes import Plane
 from vimvol.infer.predictor import Standardization
-from vimvol.infer.tiles import Tiling
 from vimvol.io import Level, Volume
 from vimvol.io.mask import Mask
 from vimvol.io.objects import open_objects
@@ -92,8 +92,8 @@ class Job:
         The network.
     standardization
         From intensities to network input.
-    tiling
-        Tiles of the prediction.
+    planes
+        Slices that are predicted, and their tiles: across z, or across z, y and x.
     fragments_config
         How fragments are made, nothing left open.
     fragment_tiles
@@ -117,7 +117,7 @@ class Job:
     config: SegmentConfig
     network: Network
     standardization: Standardization
-    tiling: Tiling
+    planes: tuple[Plane, ...]
     fragments_config: FragmentsConfig
     fragment_tiles: Grid
     chunk: Index
@@ -131,7 +131,8 @@ class Job:
     @property
     def shape(self) -> Index:
         """Voxels (z, y, x) of the volume."""
-        return self.tiling.grid.shape
+        # across z, the axes of the slices are those of the volume
+        return self.planes[0].tiling.grid.shape
 
     @property
     def flat(self) -> bool:
@@ -173,6 +174,8 @@ class Job:
         if level is None or shard is None:
             if stage == "graph":
                 return self._whole_tiles(stage)
+            if stage == "predict" and len(self.planes) > 1 and self.config.run.block is None:
+                return self._whole_planes(stage)
             return plan_stage(stage, self.shape, self.shard, self.config.run.block, self.roi)
         return plan_stage(
             stage, level.shape, shard, region=None if self.roi is None else self.roi.coarser(level.factor)
@@ -182,6 +185,12 @@ class Job:
         """Return blocks of whole watershed tiles, as few more than a block of the other stages as possible."""
         tile, block = self.fragment_tiles.cell, self.config.run.block or self.shard
         return plan_stage(stage, self.shape, tile, [round_up(b, t) for b, t in zip(block, tile, strict=True)], self.roi)
+
+    def _whole_planes(self, stage: str) -> StagePlan:
+        """Return blocks of whole tiles of the prediction across every axis; a thin block would predict them again."""
+        widest = [max(u, *(plane.cell[a] for plane in self.planes)) for a, u in enumerate(self.shard)]
+        block = [round_up(w, u) for w, u in zip(widest, self.shard, strict=True)]
+        return plan_stage(stage, self.shape, self.shard, block, self.roi)
 
     def ledger(self, stage: str, unit: Index | None = None) -> Ledger:
         """Return the ledger of a stage; ``unit`` is the shard of an output that nothing but its blocks' data depend on.
@@ -208,9 +217,10 @@ class Job:
             wanted,
             config.input.missing,
             self.network.digest,
-            repr(self.tiling),
+            repr(self.planes[0].tiling),
             repr(self.standardization),
             settings,
+            *map(repr, self.planes[1:]),
         )
         if (cells := self.network.cells) is not None:
             grid = (self.fragment_tiles.cell, self.fragments_config.halo)

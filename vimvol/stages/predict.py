@@ -1,4 +1,4 @@
-"""Stage predict: boundary probabilities of every voxel, slice by slice."""
+"""Stage predict: boundary probabilities of every voxel, slice by slice, across one axis or all three."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from vimvol.errors import InputError
 from vimvol.geometry import Block
-from vimvol.infer.predictor import Fallbacks, Predictor, region_for, resolve_device
+from vimvol.infer.planes import predict_planes
+from vimvol.infer.predictor import Fallbacks, Predictor, resolve_device
 from vimvol.io.arrays import write_box
 from vimvol.models import load_checkpoint
 from vimvol.stages.job import Job
@@ -41,12 +42,14 @@ class PredictBlock:
             write_box(job.boundaries, target, np.zeros(target.shape, np.uint8))
             return {}
         predictor = _predictor(network.checkpoint, network.digest, settings.device, settings.precision, settings.batch)
-        origin = region_for(block, job.tiling).hull(context_of_missing(job, block))
+        origin = context_of_missing(job, block)
+        for plane in job.planes:
+            origin = origin.hull(plane.region_for(block))
         raw = job.source.read(origin)
         tissue = read_tissue(job, block, raw, origin)
         fallbacks = Fallbacks()
-        boundaries = predictor.predict_block(
-            raw, origin, block, job.tiling, job.standardization, network.channels, fallbacks, tissue
+        boundaries = predict_planes(
+            predictor, raw, origin, block, job.planes, job.standardization, network.channels, fallbacks, tissue
         )
         write_box(job.boundaries, target, boundaries)
         return {**fallbacks.nonzero()}

@@ -157,10 +157,11 @@ def families_of(job: Job, *, divided: bool) -> Iterator[Family]:
     divided
         Whether the graph was solved in parts.
     """
+    across = {"y": " across y", "x": " across x"}
     cells = {
         "shard": job.shard,
         "watershed tile": job.fragment_tiles.cell,
-        "prediction tile": job.tiling.grid.cell,
+        **{"prediction tile" + across.get(plane.axis, ""): plane.cell for plane in job.planes},
         "subproblem": hierarchy_of(job).cell if divided else job.shape,
     }
     for axis in (1, 2) if job.flat else (0, 1, 2):

@@ -20,7 +20,6 @@ from vimvol.engine.run import Execution, Progress, run_stage
 from vimvol.errors import InputError
 from vimvol.geometry import Grid
 from vimvol.infer.predictor import Standardization, named_device, resolve_device
-from vimvol.infer.tiles import make_tiling
 from vimvol.io import Volume, open_volume, pyramid, storage_shapes
 from vimvol.io.mask import open_mask
 from vimvol.io.storage import absolute, is_url
@@ -38,6 +37,7 @@ from vimvol.stages.learned import find_learned
 from vimvol.stages.manifest import now, write_manifest
 from vimvol.stages.output import check_output, claim_output, new_manifest, tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
+from vimvol.stages.planes import planes_of
 from vimvol.stages.predict import PredictBlock
 from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.record import Telling, new_run, recorded
@@ -129,7 +129,7 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
         config=config,
         network=Network(config.predict.model, loaded.sha256, spec.out_channels, boundary_channel(spec), cells),
         standardization=_standardization(spec, volume.dtype) or survey(volume, config.predict.normalize, roi, mask),
-        tiling=make_tiling(volume.shape, tile, config.predict.halo, divisor),
+        planes=planes_of(config, volume, tile, divisor),
         fragments_config=fragments,
         fragment_tiles=Grid(volume.shape, fragments.tile or volume.shape),
         chunk=chunk,
