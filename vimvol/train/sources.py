@@ -171,7 +171,7 @@ def load_data(config: TrainConfig) -> TrainingData:
         If something is missing, raw and labels differ in shape, or a range of slices does not fit.
     """
     handles = [_open(config, volume) for volume in config.volumes]  # every input is checked before any is read
-    folders = [_find(config, images) for images in config.images]
+    folders = [_find(config, images, images.train, images.validate_) for images in config.images]
     train: list[Source] = []
     shares: list[float] = []
     validate: list[Source] = []
@@ -212,7 +212,7 @@ def load_test_data(config: TrainConfig) -> tuple[Source, ...]:
     for images in config.images:
         part = images.test or images.validate_
         if part is not None:
-            found.append(_image_folder(config, images, part, _find(config, images)))
+            found.append(_image_folder(config, images, part, _find(config, images, part)))
     return tuple(found)
 
 
@@ -256,15 +256,15 @@ def _open(config: TrainConfig, volume: TrainVolume) -> tuple[Volume, Volume]:
     return raw, labels
 
 
-def _find(config: TrainConfig, images: TrainImages) -> dict[str, str]:
-    """Return the image files of a folder and its subfolders by name."""
-    for part in (images.train, images.validate_):
+def _find(config: TrainConfig, images: TrainImages, *parts: str | None) -> dict[str, str]:
+    """Return the image files of a folder and its subfolders by name; annotations must be there, too."""
+    for part in parts:
         if part is not None:
             explain_missing(_resolve(config.root, part))
     folder = _resolve(config.root, images.folder)
     explain_missing(folder)
     if not Path(folder).is_dir():
-        raise InputError(f"images = {folder} is no folder; give the one that holds the images of {images.train}")
+        raise InputError(f"images = {folder} is no folder; give the one that holds the images of {parts[0]}")
     return {
         name: os.path.join(where, name)  # noqa: PTH118 - half a minute faster for 10^5 files
         for where, _, names in os.walk(folder)
