@@ -14,15 +14,20 @@ def brute_force(labels, origin, shape):
         z, y, x = points = np.argwhere(labels == i).T + np.array(origin, np.int64)[:, None]
         if points.size:
             products = [z * z, y * y, x * x, z * y, z * x, y * x]
+            within, across = 0, 0
+            here = {tuple(p) for p in np.argwhere(labels == i).tolist()}
+            for z0, y0, x0 in here:
+                within += sum((z0, y0 + d, x0) not in here for d in (-1, 1))
+                within += sum((z0, y0, x0 + d) not in here for d in (-1, 1))
+                across += sum((z0 + d, y0, x0) not in here for d in (-1, 1))
             border = bool(((points == 0) | (points == np.array(shape)[:, None] - 1)).any())
-            found[i] = [z.size, points.sum(axis=1).tolist(), [int(p.sum()) for p in products], border]
+            found[i] = [z.size, points.sum(axis=1).tolist(), [int(p.sum()) for p in products], [within, across], border]
     return found
 
 
 def as_dict(table):
-    rows = zip(
-        table.voxels.tolist(), table.first.T.tolist(), table.second.T.tolist(), table.border.tolist(), strict=True
-    )
+    columns = (table.voxels, table.first.T, table.second.T, table.surface.T, table.border)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return dict(zip(table.fragment.tolist(), map(list, rows), strict=True))
 
 

@@ -42,7 +42,7 @@ def test_only_what_depends_on_the_change_is_computed(
     sample: Path, out: Path, stages: dict[str, int], tmp_path: Path
 ) -> None:
     result = agglomerate(str(out), [BETA], workers=0)
-    assert set(stages) == {"costs", "solve", "write", "label-pyramid 1", "label-pyramid 2"}
+    assert set(stages) == {"costs", "solve", "sizes", "write", "label-pyramid 1", "label-pyramid 2"}
     segment_volume(f"{sample}:raw", str(tmp_path / "new.zarr"), small_config(agglomerate__beta=0.6))
     assert digest(out) == digest(tmp_path / "new.zarr")
     manifest = read_manifest(str(out)) or {}
@@ -50,13 +50,12 @@ def test_only_what_depends_on_the_change_is_computed(
     assert (manifest["segments"], manifest["energy"]) == (result.segments, result.energy)
     stages.clear()
     agglomerate(str(out), ["segment.min_size=100"], workers=0)
-    assert "costs" not in stages
-    assert "solve" in stages
+    assert set(stages) == {"sizes", "write", "label-pyramid 1", "label-pyramid 2"}
 
 
 def test_a_name_puts_another_segmentation_beside_the_first(reference: Path, out: Path, stages: dict[str, int]) -> None:
     result = agglomerate(str(out), [BETA], name="split", workers=0)
-    assert set(stages) == {"costs", "solve", "write", "label-pyramid 1", "label-pyramid 2"}
+    assert set(stages) == {"costs", "solve", "sizes", "write", "label-pyramid 1", "label-pyramid 2"}
     assert result.labels == f"{out}/labels/split"
     before, after = digest(reference), digest(out)
     listed = '"labels": ["segmentation", "split"]'

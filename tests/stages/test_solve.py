@@ -1,16 +1,12 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.support import digest, small_config
 from vimvol.errors import ConfigError
 from vimvol.stages import solve
 from vimvol.stages.manifest import read_manifest
 from vimvol.stages.segment import segment_volume
-from vimvol.stages.solve import segments_of
 
 DIVIDED = {"agglomerate__levels": 2, "agglomerate__cell": [1, 64, 64]}
 
@@ -65,17 +61,3 @@ def test_a_memory_too_small_is_told_with_what_is_needed(sample: Path, reference:
     average = small_config(agglomerate__memory=needed - 1, agglomerate__solver="average")
     with pytest.raises(ConfigError, match=f"'average' takes the whole graph.*agglomerate.memory = {needed}"):
         segment_volume(f"{sample}:raw", str(tmp_path / "b.zarr"), average)
-
-
-@given(st.lists(st.integers(0, 20), min_size=1, max_size=20), st.integers(0, 9), st.data())
-def test_segments_are_numbered_by_their_first_fragment(choice, min_size, data):
-    # every fragment names a smaller one of its segment, or itself
-    first = [0]
-    for i in range(1, len(choice)):
-        first.append(i if choice[i] in (0, i) or choice[i] >= i else first[choice[i]])
-    voxels = np.zeros(len(first), int)
-    for i in range(1, len(first)):
-        voxels[first[i]] += data.draw(st.integers(1, 5))
-    names = {}
-    expected = [0, *(names.setdefault(f, len(names) + 1) if voxels[f] >= min_size else 0 for f in first[1:])]
-    assert segments_of(np.array(first, np.uint64), voxels, min_size).tolist() == expected

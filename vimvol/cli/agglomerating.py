@@ -49,6 +49,10 @@ def agglomerate(
     print_rows(["level", "edges left", "energy if all are cut"], [*rows, ["solved", "-", f"{result.energy:,.1f}"]])
     if result.gap is not None:
         typer.echo(f"gap           {result.gap:.3%} of the energy of the whole graph, {result.best:,.1f}")
+    if result.joined or result.filled:
+        typer.echo(
+            f"sizes         {result.joined} small segments joined a neighbour, {result.filled} holes were filled"
+        )
     typer.echo(f"{result.segments} segments in {result.seconds:.0f} s")
     typer.echo(f"segmentation  {result.labels}")
 

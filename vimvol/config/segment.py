@@ -51,7 +51,9 @@ class SegmentSection(Section):
     """What is segmented."""
 
     mode: Literal["2d", "3d"] = Field("3d", description="3d: whole neurons; 2d: the instances of every slice by itself")
-    min_size: NonNegative = Field(25, description="voxels below which a segment becomes background, 0")
+    min_size: NonNegative = Field(
+        25, description="voxels below which a segment becomes background, 0; after agglomerate.join_below"
+    )
 
 
 class FragmentsConfig(Section):
@@ -119,6 +121,15 @@ class AgglomerateConfig(Section):
         "(64, 1024, 1024)",
     )
     margin: Positive = Field(2, description="fragments around a subproblem that it takes into account, in edges")
+    join_below: NonNegative = Field(
+        0,
+        description="voxels below which a segment joins the neighbour behind the lowest mean boundary; one without any "
+        "stays, see segment.min_size",
+    )
+    fill_below: NonNegative = Field(
+        0,
+        description="voxels below which a segment that touches one other and nothing else becomes part of it: a hole",
+    )
 
 
 class OutputConfig(Section):

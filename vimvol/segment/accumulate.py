@@ -162,10 +162,12 @@ def voxel_sums(labels: NDArray[np.int64], begin: tuple[int, ...], end: tuple[int
     Returns
     -------
     numpy.ndarray
-        (n, 10) int64, for label i + 1 in row i: voxels, the sums of z, y, x, and of zz, yy, xx, zy, zx, yx, in
-        coordinates of the array.
+        (n, 12) int64, for label i + 1 in row i: voxels, the sums of z, y, x, and of zz, yy, xx, zy, zx, yx, in
+        coordinates of the array, and the pairs of its voxels that touch within a slice and across slices; a pair counts
+        if its voxel nearer to the origin lies in the block, and both in the array.
     """
-    result = np.zeros((n, 10), np.int64)
+    depth, height, width = labels.shape
+    result = np.zeros((n, 12), np.int64)
     for z in range(begin[0], end[0]):
         for y in range(begin[1], end[1]):
             x = begin[2]
@@ -190,4 +192,14 @@ def voxel_sums(labels: NDArray[np.int64], begin: tuple[int, ...], end: tuple[int
                 result[i, 7] += count * z * y
                 result[i, 8] += first * z
                 result[i, 9] += first * y
+                within = count - 1 + int(x < width and labels[z, y, min(x, width - 1)] == label)
+                if y + 1 < height:
+                    for k in range(start, x):
+                        within += int(labels[z, y + 1, k] == label)
+                result[i, 10] += within
+                if z + 1 < depth:
+                    across = 0
+                    for k in range(start, x):
+                        across += int(labels[z + 1, y, k] == label)
+                    result[i, 11] += across
     return result

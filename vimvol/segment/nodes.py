@@ -17,7 +17,14 @@ from vimvol.geometry import Block
 
 _PRODUCTS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
-_DTYPES = {"fragment": np.uint64, "voxels": np.int64, "first": np.int64, "second": np.int64, "border": np.bool_}
+_DTYPES = {
+    "fragment": np.uint64,
+    "voxels": np.int64,
+    "first": np.int64,
+    "second": np.int64,
+    "surface": np.int64,
+    "border": np.bool_,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +41,9 @@ class NodeTable:
         (3, N) int64, sums of the coordinates z, y, x in the volume.
     second
         (6, N) int64, sums of their products zz, yy, xx, zy, zx, yx, modulo 2^64.
+    surface
+        (2, N) int64, faces of its voxels behind which it does not go on, within slices (along y and x) and across them
+        (along z); faces of the volume and of background count like those of other fragments.
     border
         (N,) bool, whether the fragment reaches a face of the volume.
     """
@@ -42,6 +52,7 @@ class NodeTable:
     voxels: NDArray[np.int64]
     first: NDArray[np.int64]
     second: NDArray[np.int64]
+    surface: NDArray[np.int64]
     border: NDArray[np.bool_]
 
     def __len__(self) -> int:
@@ -94,7 +105,8 @@ def node_table(
     labels
         (Z, Y, X) int64 in 0..n; 0 is outside.
     own
-        The block in coordinates of ``labels``, whose voxels count.
+        The block in coordinates of ``labels``, whose voxels count. A fragment that goes on behind it has to be seen
+        there for one voxel, or its surface is too large.
     ids
         (n,) uint64, ascending: the fragment of label i is ``ids[i - 1]``.
     origin
@@ -105,7 +117,9 @@ def node_table(
     from vimvol.segment.accumulate import voxel_sums
 
     sums = np.ascontiguousarray(voxel_sums(np.ascontiguousarray(labels), own.begin, own.end, len(ids)).T)
-    first, second = _moved(sums[0], sums[1:4], sums[4:], np.array(origin, np.int64)[:, None])
+    first, second = _moved(sums[0], sums[1:4], sums[4:10], np.array(origin, np.int64)[:, None])
+    # a voxel has four faces within its slice and two across, and a pair of voxels hides one of each of them
+    surface = np.stack([4 * sums[0] - 2 * sums[10], 2 * sums[0] - 2 * sums[11]])
     border = np.zeros(len(ids) + 1, bool)
     for axis, (begin, end) in enumerate(zip(own.begin, own.end, strict=True)):
         faces = ((begin, origin[axis] + begin == 0), (end - 1, origin[axis] + end == shape[axis]))
@@ -114,7 +128,9 @@ def node_table(
             face[axis] = slice(plane, plane + 1)
             border[labels[tuple(face)]] = True
     there = sums[0] > 0
-    return NodeTable(ids[there], sums[0][there], first[:, there], second[:, there], border[1:][there])
+    return NodeTable(
+        ids[there], sums[0][there], first[:, there], second[:, there], surface[:, there], border[1:][there]
+    )
 
 
 def merge_nodes(tables: Iterable[NodeTable]) -> NodeTable:
@@ -124,7 +140,7 @@ def merge_nodes(tables: Iterable[NodeTable]) -> NodeTable:
         {name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in _DTYPES} if parts else {}
     )
     if not parts or not len(columns["fragment"]):
-        shapes = {"first": (3, 0), "second": (6, 0)}
+        shapes = {"first": (3, 0), "second": (6, 0), "surface": (2, 0)}
         return NodeTable.from_columns(
             {name: np.empty(shapes.get(name, (0,)), dtype) for name, dtype in _DTYPES.items()}
         )

@@ -32,6 +32,7 @@ from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.record import Telling, new_run, recorded
 from vimvol.stages.segment import prepare, segment_volume
+from vimvol.stages.sizes import run_sizes
 from vimvol.stages.solve import all_costs, run_solve, solver_of
 from vimvol.stages.write import WriteBlock
 
@@ -49,10 +50,12 @@ class Agglomerated:
         Path of the segmentation, (z, y, x) uint64 at full resolution in its array ``0``.
     segments
         Number of segments.
+    joined, filled
+        Small segments that joined a neighbour, and holes that were filled.
     levels
         Edges and energy of every level of the solver, the whole graph first; see `LevelReport`.
     energy
-        Summed costs of the edges that the segmentation cuts; lower is better.
+        Summed costs of the edges that the solution cuts, before sizes are looked at; lower is better.
     best
         The same of one solve of the whole graph, where that was asked for.
     seconds
@@ -61,6 +64,8 @@ class Agglomerated:
 
     labels: str
     segments: int
+    joined: int
+    filled: int
     levels: list[dict[str, Any]]
     energy: float
     best: float | None
@@ -146,7 +151,8 @@ def agglomerate(
     finally:
         forget_open()
     seconds = time.perf_counter() - start
-    return Agglomerated(job.labels, result["segments"], result["levels"], result["energy"], best, seconds)
+    numbers = {name: result[name] for name in ("segments", "joined", "filled", "levels", "energy")}
+    return Agglomerated(job.labels, **numbers, best=best, seconds=seconds)
 
 
 def finished_run(out: str) -> dict[str, Any]:
@@ -225,7 +231,7 @@ def _beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> dict[st
             execution = replace(execution, check=lock.check, guard=guard_of(lock), journal=journal)
             # does nothing unless the blocks of the run were others
             run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution)
-            result |= run_solve(job, execution)
+            result |= run_solve(job, execution) | run_sizes(job, execution)
             run_stage(job.plan("write"), WriteBlock(job), job.ledger("write"), execution)
             run_pyramid(job, execution, labels=True)
             tidy_output(job)

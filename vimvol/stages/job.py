@@ -22,16 +22,16 @@ from vimvol.stages.learned import Learned
 FORMAT = 3
 """Version of what the stages write; part of every key, raised when a stage computes something else."""
 
-SOLVE_FORMAT = 2
+SOLVE_FORMAT = 3
 """Version of what is solved for; part of the keys of its stage and of those that follow."""
 
-GRAPH_FORMAT = 2
+GRAPH_FORMAT = 3
 """Version of the tables of the graph; part of the keys of its stage and of those that follow."""
 
 SEGMENTATION = "segmentation"
 """Name of the segmentation that a run makes; others may be added to its output."""
 
-AGGLOMERATION = frozenset({"costs", "solve", "write", "label-pyramid"})
+AGGLOMERATION = frozenset({"costs", "solve", "contacts", "sizes", "write", "label-pyramid"})
 """Stages that belong to one segmentation."""
 
 
@@ -145,6 +145,11 @@ class Job:
         return self.flat and (self.network.cells is not None or self.fragments_config.seeds == "components")
 
     @property
+    def small_below(self) -> int:
+        """Voxels below which a segment may become part of another; 0 where none does."""
+        return max(self.config.agglomerate.join_below, self.config.agglomerate.fill_below)
+
+    @property
     def boundaries(self) -> str:
         """Array of the boundaries, (c, z, y, x) uint8."""
         return f"{self.out}/0"
@@ -228,13 +233,15 @@ class Job:
         else:
             fragments = content_key("fragments", predict, self.network.boundary, self.fragments_config.model_dump())
         weighing = config.agglomerate.model_dump(include={"beta", "size_weighting"})
-        solving = config.agglomerate.model_dump(exclude={"beta", "size_weighting", "costs"})
+        solving = config.agglomerate.model_dump(exclude={"beta", "size_weighting", "costs", "join_below", "fill_below"})
+        limits = config.agglomerate.model_dump(include={"join_below", "fill_below"})
         if self.learned is not None:
             weighing["costs"] = self.learned.digest
         graph = content_key("graph", GRAPH_FORMAT, fragments, config.segment.mode)
         costs = content_key("costs", graph, {} if self.stitched else weighing)
-        solve = content_key("solve", SOLVE_FORMAT, costs, config.segment.min_size, {} if self.stitched else solving)
-        write = content_key("write", solve)
+        solve = content_key("solve", SOLVE_FORMAT, costs, {} if self.stitched else solving)
+        sizes = content_key("sizes", solve, config.segment.min_size, limits)
+        write = content_key("write", sizes)
         levels = [level.shape for level in self.levels]
         return {
             "predict": predict,
@@ -242,6 +249,8 @@ class Job:
             "graph": graph,
             "costs": costs,
             "solve": solve,
+            **({"contacts": content_key("contacts", solve, self.small_below)} if self.small_below else {}),
+            "sizes": sizes,
             "write": write,
             "pyramid": content_key("pyramid", predict, levels),
             "label-pyramid": content_key("label-pyramid", write, levels),

@@ -42,6 +42,7 @@ from vimvol.stages.predict import PredictBlock
 from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.record import Telling, new_run, recorded
 from vimvol.stages.region import region_of
+from vimvol.stages.sizes import check_sizes, run_sizes
 from vimvol.stages.solve import run_solve
 from vimvol.stages.survey import survey
 from vimvol.stages.write import WriteBlock
@@ -119,6 +120,7 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
     flat = config.segment.mode == "2d"
     stitched = flat and (cells is not None or fragments.seeds == "components")
     learned = find_learned(config, fragments, stitched=stitched)
+    check_sizes(config, stitched=stitched)
     if learned is not None:
         # found again from another working directory
         costs = config.agglomerate.model_copy(update={"costs": learned.path})
@@ -320,7 +322,7 @@ def _run(job: Job, execution: Execution) -> dict[str, Any]:
     run_stage(job.plan("predict"), PredictBlock(job), job.ledger("predict"), inference)
     run_fragments(job, execution)
     run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution)
-    numbers = run_solve(job, execution)
+    numbers = run_solve(job, execution) | run_sizes(job, execution)
     run_stage(job.plan("write"), WriteBlock(job), job.ledger("write"), execution)
     run_pyramid(job, execution, labels=True)
     run_pyramid(job, execution, labels=False)

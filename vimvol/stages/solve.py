@@ -1,4 +1,4 @@
-"""Stage solve: from the costs of all edges to one lookup table, fragment to segment.
+"""Stage solve: from the costs of all edges to a partition of the fragments.
 
 A graph of up to a million edges is solved as a whole. A larger one is first reduced out of core, level by level
 (`vimvol.stages.hierarchy`), until so much is left, or what the configured memory holds. This process holds the graph
@@ -42,7 +42,7 @@ Ids = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Solve:
-    """Partitions what is left of the graph, in the process that calls it, and writes the lookup table.
+    """Partitions what is left of the graph, in the process that calls it, and writes what it finds.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Solve:
     reports: tuple[LevelReport, ...]
 
     def __call__(self, block: Block) -> dict[str, Any]:  # noqa: ARG002 - the one block is the whole volume
-        """Write the lookup table; return the numbers of fragments, edges and segments, and the energies."""
+        """Write the partition; return the numbers of fragments and edges, and the energies."""
         job, top = self.job, len(self.reports) - 1
         last = int(read_box(offsets_of(job), Block((len(job.fragment_tiles),), (len(job.fragment_tiles) + 1,)))[0])
         tables = self.hierarchy.own_edges(top) if top else all_costs(job)
@@ -71,14 +71,13 @@ class Solve:
             for cell in range(len(self.hierarchy.cells(level))):
                 groups = self.hierarchy.groups(level, [cell])
                 lookup[groups.node] = lookup[groups.group]
-        lookup = segments_of(lookup, _voxels(job, lookup), job.config.segment.min_size)
-        url = lookup_of(job)
-        create_array(url, lookup.shape, "uint64", chunk=(min(len(lookup), LOOKUP_CHUNK),))
-        write_box(url, Block((0,), lookup.shape), lookup)
+        url = partition_of(job)
+        create_array(url, (2, len(lookup)), "uint64", chunk=(1, min(len(lookup), LOOKUP_CHUNK)))
+        write_box(url, Block((0, 0), (1, len(lookup))), lookup[None])
+        write_box(url, Block((1, 0), (2, len(lookup))), _voxels(job, lookup)[lookup].astype(np.uint64)[None])
         return {
             "fragments": last,
             "edges": self.reports[0].edges,
-            "segments": int(lookup.max(initial=0)),
             "levels": [asdict(report) for report in self.reports],
             "energy": energy,
         }
@@ -90,7 +89,7 @@ def run_solve(job: Job, execution: Execution) -> dict[str, Any]:
     Returns
     -------
     dict
-        Numbers of ``fragments``, ``edges`` and ``segments``; ``levels``, one a `LevelReport`; the final ``energy``.
+        Numbers of ``fragments`` and ``edges``; ``levels``, one a `LevelReport`; the final ``energy``.
 
     Raises
     ------
@@ -117,7 +116,7 @@ def run_solve(job: Job, execution: Execution) -> dict[str, Any]:
     task = Solve(job, hierarchy, tuple(reports))
     run_stage(plan, task, ledger, replace(execution, pool=SerialPool(), retries=0))
     (result,) = ledger.results().values()
-    return {name: result[name] for name in ("fragments", "edges", "segments", "levels", "energy")}
+    return {name: result[name] for name in ("fragments", "edges", "levels", "energy")}
 
 
 def hierarchy_of(job: Job) -> Hierarchy:
@@ -141,33 +140,9 @@ def solver_of(job: Job) -> str:
     return "components" if job.stitched else job.config.agglomerate.solver
 
 
-def segments_of(first: Ids, voxels: npt.NDArray[np.int64], min_size: int) -> Ids:
-    """Return the segment of every fragment.
-
-    Parameters
-    ----------
-    first
-        (N + 1,) uint64, the smallest fragment of every fragment's segment, by the fragment's id; 0 for id 0.
-    voxels
-        (N + 1,) int64, voxels of every segment, at its smallest fragment.
-    min_size
-        Segments of fewer voxels become background, 0.
-
-    Returns
-    -------
-    numpy.ndarray
-        (N + 1,) uint64: 0 for id 0, else segments consecutive from 1, in the order of their first fragment.
-    """
-    kept = (first == np.arange(len(first), dtype=np.uint64)) & (voxels >= min_size)
-    kept[0] = False
-    rank = np.cumsum(kept, dtype=np.uint64)
-    rank[~kept] = 0
-    return np.asarray(rank[first])
-
-
-def lookup_of(job: Job) -> str:
-    """Return the array of segments: element i is the segment of fragment i, and 0 of background."""
-    return f"{job.results}/segments"
+def partition_of(job: Job) -> str:
+    """Return the array of the partition, (2, N + 1) uint64: the smallest fragment, and the voxels, of i's segment."""
+    return f"{job.results}/partition"
 
 
 def _check_divisible(job: Job, edges: int) -> None:

@@ -12,7 +12,7 @@ from vimvol.geometry import Block
 from vimvol.io.arrays import read_box, write_box
 from vimvol.stages.fragments import read_fragments
 from vimvol.stages.job import Job
-from vimvol.stages.solve import lookup_of
+from vimvol.stages.sizes import lookup_of
 
 
 @dataclass(frozen=True)
