@@ -39,6 +39,7 @@ from vimvol.stages.job import Job
 from vimvol.stages.output import claim_output, new_manifest
 from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.segment import prepare
+from vimvol.stages.sizes import run_sizes
 from vimvol.stages.solve import run_solve
 from vimvol.stages.write import WriteBlock
 
@@ -133,7 +134,7 @@ def ours(folder: str, shape: tuple[int, ...], dimension: str, workers: int, sett
         timed("boundaries", lambda: run_stage(job.plan("predict"), make, job.ledger("predict"), execution))
         timed("watershed", lambda: run_fragments(job, execution))
         timed("graph", lambda: run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution))
-        result = timed("solve", lambda: run_solve(job, execution))
+        result = timed("solve", lambda: run_solve(job, execution) | run_sizes(job, execution))
         timed("write", lambda: run_stage(job.plan("write"), WriteBlock(job), job.ledger("write"), execution))
         timed("label pyramid", lambda: run_pyramid(job, execution, labels=True))
     gigavoxels = np.prod(shape) / 1e9

@@ -58,8 +58,8 @@ class Contacts:
     @classmethod
     def from_columns(cls, columns: Mapping[str, NDArray[np.generic]]) -> Contacts:
         """Return the table of stored columns; the inverse of `columns`."""
-        ends = (np.asarray(columns[name], np.uint64) for name in ("u", "v"))
-        return cls(*ends, *(np.asarray(columns[name], np.int64) for name in ("pairs", "totals")))
+        u, v = np.asarray(columns["u"], np.uint64), np.asarray(columns["v"], np.uint64)
+        return cls(u, v, np.asarray(columns["pairs"], np.int64), np.asarray(columns["totals"], np.int64))
 
     @classmethod
     def of(cls, u: Ids, v: Ids, pairs: Counts, totals: Counts) -> Contacts:
