@@ -97,6 +97,7 @@ def test_paths_and_urls(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert absolute("a/b") == str(tmp_path / "a" / "b")
     assert absolute("s3://a/b/") == "s3://a/b"
+    assert absolute("file:///a/b/") == "/a/b"
     assert is_url("s3://a")
     assert not is_url("C:/a")
     assert not is_url("a:b/c")

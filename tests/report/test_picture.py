@@ -111,10 +111,11 @@ def test_shapes_that_differ_are_refused(volumes, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_missing_is_one_line(volumes, tmp_path):
+def test_a_place_that_cannot_be_written_is_one_line(volumes, tmp_path):
     raw, boundaries, labels, _ = (v[0] for v in volumes)
-    with pytest.raises(StorageError, match=r"missing.p\.png") as error:
-        overview(raw, boundaries, labels, tmp_path / "missing" / "p.png", title="", voxel_size_x=4.6)
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"file.p\.png") as error:
+        overview(raw, boundaries, labels, tmp_path / "file" / "p.png", title="", voxel_size_x=4.6)
     assert "\n" not in str(error.value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from zarr.codecs import ZstdCodec
 from vimvol.geometry import Block, Grid
 from vimvol.io.errors import storage_errors
 from vimvol.io.fence import may_write
-from vimvol.io.storage import make_durable, make_node_durable
+from vimvol.io.objects import open_objects
+from vimvol.io.storage import holds_node, is_url, make_durable, make_node_durable, open_store
 
 
 def create_array(
@@ -33,7 +33,7 @@ def create_array(
     Parameters
     ----------
     url
-        Path of the array.
+        Path or URL of the array.
     shape, chunk, shard
         In elements; the shard is a multiple of the chunk.
     dtype
@@ -52,10 +52,10 @@ def create_array(
         if has_layout(url, shape, dtype, chunk, shard):
             return
         may_write()
-        if Path(url).exists():
-            shutil.rmtree(url)
+        parent, _, name = url.rpartition("/")
+        open_objects(parent).remove(name)
         zarr.create_array(
-            url,
+            open_store(url, read_only=False),
             shape=tuple(shape),
             dtype=dtype,
             chunks=tuple(chunk),
@@ -71,9 +71,9 @@ def create_array(
 
 def has_layout(url: str, shape: Sequence[int], dtype: str, chunk: Sequence[int], shard: Sequence[int] | None) -> bool:
     """Tell whether an array of this shape, dtype, chunk and shard is there."""
-    if not (Path(url) / "zarr.json").is_file():
+    if not holds_node(url):
         return False
-    array = zarr.open_array(url, mode="r")
+    array = zarr.open_array(open_store(url), mode="r", zarr_format=3)
     wanted = (tuple(shape), np.dtype(dtype), tuple(chunk), None if shard is None else tuple(shard))
     return (array.shape, array.dtype, array.chunks, array.shards) == wanted
 
@@ -87,7 +87,7 @@ def create_group(url: str) -> None:
         If it cannot be written.
     """
     with storage_errors(f"creating group {url}"):
-        zarr.open_group(url, mode="a", zarr_format=3)
+        zarr.open_group(open_store(url, read_only=False), mode="a", zarr_format=3)
         make_node_durable(url)
 
 
@@ -100,11 +100,11 @@ def read_box(url: str, box: Block) -> npt.NDArray[Any]:
         If it cannot be read.
     """
     with storage_errors(f"array {url}"):
-        return np.asarray(zarr.open_array(url, mode="r")[box.slices])
+        return np.asarray(zarr.open_array(open_store(url), mode="r", zarr_format=3)[box.slices])
 
 
 def write_box(url: str, box: Block, data: npt.NDArray[Any]) -> None:
-    """Write a box of an array: whole shards, or up to the edge of the array; on return they are on the disk.
+    """Write a box of an array: whole shards, or up to the edge of the array; on return they are stored for good.
 
     Raises
     ------
@@ -114,8 +114,10 @@ def write_box(url: str, box: Block, data: npt.NDArray[Any]) -> None:
         If the run that this belongs to may not write any more, see `vimvol.io.fence`.
     """
     with storage_errors(f"array {url}"):
-        array = zarr.open_array(url, mode="r+")
+        array = zarr.open_array(open_store(url, read_only=False), mode="r+", zarr_format=3)
         may_write()
         array[box.slices] = data
+        if is_url(url):  # an object store has what it took
+            return
         for index in Grid(array.shape, array.shards or array.chunks).overlapping(box):
             make_durable(Path(url) / array.metadata.encode_chunk_key(index))

@@ -22,11 +22,12 @@ class FolderObjects:
 
     folder: str
 
-    def names(self, folder: str) -> list[str]:
-        """Return the names of what lies right in a folder, sorted."""
+    def names(self, folder: str, *, drafts: bool = False) -> list[str]:
+        """Return the names of what lies right in a folder, sorted; those that begin with a dot only where asked."""
         with storage_errors(f"listing {join(self.folder, folder)}"):
             try:
-                return sorted(entry.name for entry in os.scandir(self._path(folder)) if not entry.name.startswith("."))
+                names = (entry.name for entry in os.scandir(self._path(folder)))
+                return sorted(name for name in names if drafts or not name.startswith("."))
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
@@ -114,7 +115,7 @@ class StoreObjects:
 
     url: str
 
-    def names(self, folder: str) -> list[str]:
+    def names(self, folder: str, *, drafts: bool = False) -> list[str]:  # noqa: ARG002 - a store has none
         """Return the names of what lies right in a folder, sorted."""
         with storage_errors(f"listing {join(self.url, folder)}"):
             return sorted(name.rstrip("/") for name in list_names(open_store(self.url), folder))

@@ -32,7 +32,11 @@ def join(url: str, *parts: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """Return a local path made absolute, so that a worker with another working directory finds it; a URL as it is."""
+    """Return a local path made absolute, so that a worker with another working directory finds it; a URL as it is.
+
+    A ``file://`` URL is a local path.
+    """
+    path = path.removeprefix("file://")
     return path.rstrip("/") if is_url(path) else str(Path(path).expanduser().absolute())
 
 
@@ -68,6 +72,11 @@ def open_store(url: str, *, read_only: bool = True) -> Store:
         raise InputError(
             f"{url} cannot be opened ({one_line(error)}); use a path, or a scheme that fsspec knows"
         ) from None
+
+
+def holds_node(url: str) -> bool:
+    """Tell whether a zarr v3 array or group is there."""
+    return get_object(open_store(url), "zarr.json") is not None
 
 
 def get_object(store: Store, key: str) -> bytes | None:

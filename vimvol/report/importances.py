@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vimvol.io.errors import storage_errors
+from vimvol.report.png import write_png
 
 
 def draw_importances(importances: Mapping[str, float], path: Path, title: str) -> None:
@@ -36,7 +36,4 @@ def draw_importances(importances: Mapping[str, float], path: Path, title: str) -
     axes.tick_params(labelsize=7)
     axes.set_xlabel("mean decrease in impurity", fontsize=8)
     axes.set_title(title, fontsize=9)
-    with storage_errors(f"writing {path}"):
-        draft = path.with_name(f".{path.name}")
-        figure.savefig(draft, format="png", dpi=120)
-        draft.replace(path)
+    write_png(figure, path)

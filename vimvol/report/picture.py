@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +18,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from vimvol.io.errors import storage_errors
 from vimvol.report.colours import label_colours
+from vimvol.report.png import write_png
 
 Grey = NDArray[np.uint8]
 Labels = NDArray[np.uint64]
@@ -78,7 +76,7 @@ def overview(
     segmentation
         (Y, X), 0 is background and not coloured. An id has the same colour in every picture.
     path
-        Where to write; the folder must exist.
+        Path or URL to write to.
     title
         One line above the panels; a longer one is shortened.
     voxel_size_x
@@ -161,7 +159,8 @@ def _draw(
             left += size[1] + GAP
         page.scale_bar(MARGIN, top + CAPTION, size, cut.voxel_size[1] * cut.raw.shape[1] / size[1])
         top += CAPTION + size[0] + GAP
-    _write(figure, Path(path))
+    with _quiet():
+        write_png(figure, path, DPI)
 
 
 def _panel_sizes(cuts: Sequence[_Cut]) -> list[tuple[int, int]]:
@@ -277,21 +276,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*missing from font.*", category=UserWarning)
         yield
-
-
-def _write(figure: Figure, path: Path) -> None:
-    """Write the picture beside its place and then move it there, so that nobody sees a part of it."""
-    with storage_errors(f"writing {path}"), _quiet():
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".png", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                figure.savefig(
-                    file, format="png", dpi=DPI, metadata={"Software": "vimvol"}, pil_kwargs={"compress_level": 4}
-                )
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(name).chmod(0o666 & ~umask)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vimvol.io.errors import storage_errors
 from vimvol.report.colours import label_colours
+from vimvol.report.png import write_png
 
 
 def draw_seam(
     raw: NDArray[Any],
     boundaries: NDArray[np.uint8],
     segmentation: NDArray[np.uint64],
-    path: Path,
+    path: str,
     *,
     seam: int,
     horizontal: bool,
@@ -32,7 +31,7 @@ def draw_seam(
     raw, boundaries, segmentation
         (N, M), the same cut through each.
     path
-        The file.
+        Path or URL of the file.
     seam
         Rows, or columns, before the seam.
     horizontal
@@ -61,7 +60,4 @@ def draw_seam(
         axes.set_title(name, fontsize=10)
         axes.set_axis_off()
     figure.suptitle(title, fontsize=11)
-    with storage_errors(f"writing {path}"):
-        draft = path.with_name(f".{path.name}")
-        figure.savefig(draft, format="png", dpi=120)
-        draft.replace(path)
+    write_png(figure, path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vimvol.io.errors import storage_errors
+from vimvol.report.png import write_png
 
 COLUMNS = 4
 PANEL = (3.0, 2.6)
@@ -56,6 +56,5 @@ def draw_trials(
         axes.set_xlabel(name)
         if number % COLUMNS == 1:
             axes.set_ylabel(metric)
-    with storage_errors(f"writing {path}"):
-        figure.savefig(path, format="png", dpi=120, metadata={"Software": "vimvol"})
+    write_png(figure, path)
     return path

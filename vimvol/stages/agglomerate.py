@@ -8,17 +8,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from vimvol.config import SegmentConfig, load_config, parse_config
 from vimvol.config.cluster import ClusterConfig
 from vimvol.engine.cluster import open_cluster
+from vimvol.engine.objects import Objects
 from vimvol.engine.performance import check_report
 from vimvol.engine.run import Execution, Progress, run_stage
 from vimvol.errors import ConfigError, InputError, OutputExistsError
-from vimvol.io.errors import storage_errors
 from vimvol.io.fence import may_write
+from vimvol.io.objects import open_objects
 from vimvol.io.omezarr import create_labels
 from vimvol.io.volume import forget_open
 from vimvol.report.jsonlog import JsonLog
@@ -38,6 +38,9 @@ from vimvol.stages.write import WriteBlock
 
 CHANGEABLE = ("agglomerate.", "segment.min_size")
 """Settings that fragments and edges do not depend on."""
+
+NOTE = "run.json"
+"""What made a segmentation beside that of the run."""
 
 
 @dataclass(frozen=True)
@@ -215,19 +218,19 @@ def _check_same(job: Job, manifest: dict[str, Any]) -> None:
 
 def _beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> dict[str, Any]:
     """Make another segmentation beside that of the run; return what is known of it."""
-    path = Path(job.results) / "run.json"
-    if Path(job.labels).exists() and not path.is_file():
+    results = open_objects(job.results)
+    if results.get(NOTE) is None and job.name in open_objects(f"{job.out}/labels").names(""):
         raise OutputExistsError(f"{job.labels} is there, and vimvol did not make it; choose another --name")
     run = job.config.run
     lock_of(job.out).refuse_if_held()
     with open_cluster(cluster, run.workers) as pool, telling.reported(pool), owned(job.out) as lock:
         kind = cluster if isinstance(cluster, str) else cluster.kind
         entry = {**new_run(job, telling.command, kind), "workers": pool.slots}
-        result: dict[str, Any] = {"state": "running", "name": job.name, "runs": [*_runs_of(path), entry]}
-        _note(path, result)
+        result: dict[str, Any] = {"state": "running", "name": job.name, "runs": [*_runs_of(results), entry]}
+        _note(results, result)
         create_labels(job.out, job.name, chunk=job.chunk, shard=job.shard)
         execution = Execution(pool, telling.progress, run.window, run.retries, deadline=run.deadline)
-        with recorded(entry, telling.log, partial(_note, path, result)) as journal:
+        with recorded(entry, telling.log, partial(_note, results, result)) as journal:
             execution = replace(execution, check=lock.check, guard=guard_of(lock), journal=journal)
             # does nothing unless the blocks of the run were others
             run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution)
@@ -240,22 +243,18 @@ def _beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> dict[st
     return result
 
 
-def _runs_of(path: Path) -> list[dict[str, Any]]:
+def _runs_of(results: Objects) -> list[dict[str, Any]]:
     """Return the runs that a note tells of."""
     try:
-        runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")).get("runs", [])
-    except (OSError, ValueError):
+        runs: list[dict[str, Any]] = json.loads(results.get(NOTE) or b"{}").get("runs", [])
+    except ValueError:
         return []
     return runs
 
 
-def _note(path: Path, content: dict[str, Any]) -> None:
+def _note(results: Objects, content: dict[str, Any]) -> None:
     may_write()
-    with storage_errors(f"writing {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(".run.json")
-        draft.write_text(json.dumps(content, indent=2, default=str), encoding="utf-8")
-        draft.replace(path)
+    results.put(NOTE, json.dumps(content, indent=2, default=str).encode())
 
 
 def _solved_at_once(job: Job, edges: int) -> float:

@@ -7,7 +7,6 @@ import json
 import platform
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from vimvol.errors import OutputExistsError
@@ -18,9 +17,13 @@ from vimvol.stages.ownership import holds_nothing_but_a_lock
 PACKAGES = ("vimvol", "torch", "zarr", "distributed", "bioimage-cpp", "numpy")
 
 
-def manifest_path(out: str) -> Path:
-    """Return where the manifest of an output lies."""
-    return Path(out) / "vimvol" / "run.json"
+MANIFEST = "vimvol/run.json"
+"""Name of the manifest in an output."""
+
+
+def has_manifest(out: str) -> bool:
+    """Tell whether vimvol made, or makes, what is there."""
+    return open_objects(out).get(MANIFEST) is not None
 
 
 def read_manifest(out: str) -> dict[str, Any] | None:
@@ -31,12 +34,12 @@ def read_manifest(out: str) -> dict[str, Any] | None:
     OutputExistsError
         If something is there that vimvol did not make.
     """
-    path = manifest_path(out)
-    if not Path(out).exists() or holds_nothing_but_a_lock(out):
+    data = open_objects(out).get(MANIFEST)
+    if data is None and holds_nothing_but_a_lock(out):
         return None
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest: dict[str, Any] = json.loads(data or b"")
+    except ValueError:
         raise OutputExistsError(
             f"{out} exists and is no output of vimvol, so it is left alone; choose another path or remove it yourself"
         ) from None
@@ -54,8 +57,7 @@ def write_manifest(out: str, manifest: Mapping[str, Any]) -> None:
         If the run does not hold the output any more.
     """
     may_write()
-    path = manifest_path(out)
-    open_objects(str(path.parent)).put(path.name, json.dumps(manifest, indent=2, default=str).encode())
+    open_objects(out).put(MANIFEST, json.dumps(manifest, indent=2, default=str).encode())
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

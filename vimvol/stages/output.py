@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ from vimvol.geometry import Index
 from vimvol.io import storage_shapes
 from vimvol.io.arrays import create_array, create_group, has_layout
 from vimvol.io.errors import storage_errors
+from vimvol.io.objects import open_objects
 from vimvol.io.omezarr import create_image, create_labels
-from vimvol.io.storage import remove_drafts
+from vimvol.io.storage import is_url, remove_drafts
 from vimvol.stages.job import Job
-from vimvol.stages.manifest import differences, manifest_path, provenance, read_manifest, write_manifest
+from vimvol.stages.manifest import MANIFEST, differences, provenance, read_manifest, write_manifest
 
 COMPARED = ("config", "input", "model", "layout")
 
@@ -88,7 +88,9 @@ def claim_output(job: Job, manifest: dict[str, Any]) -> None:
 
 
 def tidy_output(job: Job) -> None:
-    """Remove drafts that killed processes left in what vimvol made, from a finished output."""
+    """Remove drafts that killed processes left in what vimvol made, from a finished output; object stores have none."""
+    if is_url(job.out):
+        return
     with storage_errors(f"tidying {job.out}"):
         for place in {job.labels, job.work, *(f"{job.out}/{number}" for number in range(len(job.levels)))}:
             remove_drafts(Path(place))
@@ -136,28 +138,18 @@ def _own_names(job: Job) -> set[str]:
 
 def _foreign_nodes(job: Job) -> list[str]:
     """Return what lies in the output that no run of vimvol made."""
-    root = Path(job.out)
-    found = [path.name for path in _listed(root) if path.name not in _own_names(job) and not path.name.isdigit()]
-    return found + [
-        f"labels/{path.name}" for path in _listed(root / "labels") if path.name not in ("zarr.json", "segmentation")
-    ]
+    store = open_objects(job.out)
+    found = [name for name in store.names("") if name not in _own_names(job) and not name.isdigit()]
+    return found + [f"labels/{name}" for name in store.names("labels") if name not in ("zarr.json", "segmentation")]
 
 
 def _remove_own_nodes(job: Job) -> None:
     """Remove everything but the manifest, by which the output is known as one of vimvol, and the lock."""
-    manifest = manifest_path(job.out)
-    kept = (manifest, manifest.parent, manifest.with_name(lock.NAME))
-    for path in [*_listed(Path(job.out)), *_listed(manifest.parent)]:
-        if path in kept:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _listed(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+    store = open_objects(job.out)
+    kept = ("vimvol", MANIFEST, f"vimvol/{lock.NAME}")
+    for name in [*store.names(""), *(f"vimvol/{name}" for name in store.names("vimvol"))]:
+        if name not in kept:
+            store.remove(name)
 
 
 def _create(job: Job) -> None:

@@ -62,12 +62,9 @@ def owned(out: str) -> Iterator[Lock]:
 
 
 def holds_nothing_but_a_lock(out: str) -> bool:
-    """Tell whether an output is a folder in which there is nothing, or only what a run that was killed locked."""
-    root = Path(out)
-    if not root.is_dir() or {path.name for path in root.iterdir()} - {"vimvol"}:
-        return False
-    own = root / "vimvol"
-    return not own.exists() or (
-        own.is_dir()
-        and all(path.name == NAME or path.name.startswith((f"{NAME}.", f".{NAME}.")) for path in own.iterdir())
-    )
+    """Tell whether nothing is there, or only what a run that was killed locked."""
+    store = open_objects(out)
+    if store.names("", drafts=True) != ["vimvol"]:
+        return not (store.names("", drafts=True) or Path(out).is_file())
+    names = store.names("vimvol", drafts=True)
+    return all(name == NAME or name.startswith((f"{NAME}.", f".{NAME}.")) for name in names)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from vimvol.config import SegmentConfig
 from vimvol.geometry import Block, Index
 from vimvol.io import Volume, open_volume
+from vimvol.io.storage import absolute
 from vimvol.report.picture import overview
 from vimvol.stages.manifest import read_manifest
 from vimvol.stages.region import region_of
@@ -18,7 +19,7 @@ LARGEST = 768
 """Voxels (y, x) of the cut-out at most: more would not be seen."""
 
 
-def draw_overview(source: str, out: str, config: SegmentConfig, truth: str | None = None) -> Path:
+def draw_overview(source: str, out: str, config: SegmentConfig, truth: str | None = None) -> str:
     """Draw the middle of a finished segmentation into ``OUT/vimvol/overview.png``.
 
     Parameters
@@ -26,7 +27,7 @@ def draw_overview(source: str, out: str, config: SegmentConfig, truth: str | Non
     source
         ``PATH[:DATASET]`` of the intensities.
     out
-        Path of the finished output.
+        Path or URL of the finished output.
     config
         The configuration that it was made with.
     truth
@@ -39,7 +40,7 @@ def draw_overview(source: str, out: str, config: SegmentConfig, truth: str | Non
     labels = open_volume(f"{out}:labels/segmentation/0", prefer="labels")
     manifest = read_manifest(out) or {}
     model = manifest.get("model", {})
-    path = Path(out) / "vimvol" / "overview.png"
+    path = f"{absolute(out)}/vimvol/overview.png"
     overview(
         _as_uint8(raw, box),
         boundaries.read_channels(box)[model.get("boundary", 0), 0],

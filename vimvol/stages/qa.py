@@ -11,7 +11,6 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +22,8 @@ from vimvol.evaluate.metrics import voi_merge, voi_split
 from vimvol.evaluate.seams import Endings, endings, judge
 from vimvol.geometry import Block, Grid, Index
 from vimvol.io.arrays import read_box
-from vimvol.io.errors import storage_errors
+from vimvol.io.objects import open_objects
+from vimvol.io.storage import holds_node
 from vimvol.io.volume import forget_open
 from vimvol.report.seam import draw_seam
 from vimvol.segment.graph import edge_table
@@ -107,7 +107,7 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
     address = ":".join(part for part in (manifest["input"]["path"], manifest["input"]["dataset"]) if part)
     try:
         job = prepare(address, out, settings_of(manifest))
-        if name != SEGMENTATION and not (Path(job.out) / "labels" / name).is_dir():
+        if name != SEGMENTATION and not holds_node(f"{job.out}/labels/{name}"):
             raise InputError(f"{out} has no segmentation {name!r}, so there is nothing to check; give one that it has")
         labels = f"{job.out}/labels/{name}/0"
         families = list(families_of(job, divided=len(manifest.get("levels", ())) > 1))
@@ -141,9 +141,8 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
         "shifted": shifted,
         "worst": picture,
     }
-    path = Path(job.work) / ("qa.json" if name == SEGMENTATION else f"qa-{name}.json")
-    with storage_errors(f"writing {path}"):
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    report = "qa.json" if name == SEGMENTATION else f"qa-{name}.json"
+    open_objects(job.work).put(report, (json.dumps(result, indent=2) + "\n").encode())
     return result
 
 
@@ -252,7 +251,7 @@ def _draw(job: Job, labels: str, place: Place) -> dict[str, Any]:
     ).clip(job.shape)
     flat = 3 - axis - along
     rows, columns = sorted((axis, along))
-    path = Path(job.work) / "qa.png"
+    path = f"{job.work}/qa.png"
     draw_seam(
         job.source.read(box).squeeze(flat),
         read_boundaries(job, box).squeeze(flat),
@@ -271,7 +270,7 @@ def _draw(job: Job, labels: str, place: Place) -> dict[str, Any]:
         "ended": place.seam.ended,
         "segments": place.seam.total,
         "interior": round(place.interior.rate, 4),
-        "picture": str(path),
+        "picture": path,
     }
 
 

@@ -24,7 +24,7 @@ from vimvol.evaluate.objects import COLUMNS, Places, largest_errors
 from vimvol.evaluate.protocol import PARTITION_METRICS, SMALL, judged, score_slice
 from vimvol.geometry import Block, Grid, Index, round_up
 from vimvol.io import Volume, open_volume
-from vimvol.stages.manifest import manifest_path, read_manifest
+from vimvol.stages.manifest import has_manifest, read_manifest
 
 MODES = ("auto", "2d", "3d")
 BANDS = (0, 2)
@@ -270,7 +270,7 @@ def _slices(
 
 def _check_complete(volume: Volume) -> None:
     """Refuse an output of vimvol whose run has not ended: missing blocks read as background."""
-    if manifest_path(volume.url).is_file() and (read_manifest(volume.url) or {}).get("state") != "complete":
+    if has_manifest(volume.url) and (read_manifest(volume.url) or {}).get("state") != "complete":
         raise InputError(
             f"{volume.url} is not finished, so missing parts would count as errors; run vimvol segment again to go on"
         )
@@ -278,7 +278,7 @@ def _check_complete(volume: Volume) -> None:
 
 def _mode_of(volume: Volume) -> str:
     """Return the mode that a segmentation was made in, as far as that can be known."""
-    if manifest_path(volume.url).is_file():
+    if has_manifest(volume.url):
         mode: str = (read_manifest(volume.url) or {}).get("mode", "3d")
         return mode
     return "3d" if volume.shape[0] > 1 else "2d"

@@ -22,7 +22,7 @@ from vimvol.geometry import Grid
 from vimvol.infer.predictor import Standardization, named_device, resolve_device
 from vimvol.io import Volume, open_volume, pyramid, storage_shapes
 from vimvol.io.mask import open_mask
-from vimvol.io.storage import absolute, is_url
+from vimvol.io.storage import absolute
 from vimvol.io.volume import forget_open
 from vimvol.models import load_checkpoint, shipped
 from vimvol.models.checkpoint import ModelSpec
@@ -82,8 +82,6 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
         If input, network and configuration do not fit each other, in one line each.
     """
     volume = open_volume(source, axes=config.input.axes, voxel_size=config.input.voxel_size)
-    if is_url(out):
-        raise InputError(f"output {out} is a URL, and only local paths can be written yet; give a path")
     out = absolute(out)
     if Path(out) in (Path(volume.url), *Path(volume.url).parents):
         raise InputError(f"output {out} would overwrite the input {volume.url}; choose another path")
