@@ -83,7 +83,7 @@ def test_the_gap_to_the_whole_graph_is_told(out: Path) -> None:
     assert agglomerate(str(out), name="parts", workers=0).gap is None
 
 
-@pytest.mark.parametrize("solver", ["greedy", "mutex-watershed", "average", "components", "fusion-moves"])
+@pytest.mark.parametrize("solver", ["greedy", "mutex-watershed", "average", "components", "fusion-moves", "lifted"])
 def test_every_solver_can_be_asked_for(out: Path, solver: str) -> None:
     assert agglomerate(str(out), [f"agglomerate.solver={solver}"], name=solver, workers=0).segments > 0
 

@@ -58,6 +58,9 @@ def test_a_memory_too_small_is_told_with_what_is_needed(sample: Path, reference:
     small = small_config(agglomerate__memory=1)
     with pytest.raises(ConfigError, match=r"agglomerate.memory = 1 holds 0 edges, and \d+ are left.*give \d+ or more"):
         segment_volume(f"{sample}:raw", str(tmp_path / "a.zarr"), small)
+    lifted = small_config(agglomerate__memory=needed, agglomerate__solver="lifted")
+    with pytest.raises(ConfigError, match=f"'lifted' takes the whole graph.*agglomerate.memory = {needed // 4 * 7}"):
+        segment_volume(f"{sample}:raw", str(tmp_path / "b.zarr"), lifted)
     average = small_config(agglomerate__memory=needed - 1, agglomerate__solver="average")
     with pytest.raises(ConfigError, match=f"'average' takes the whole graph.*agglomerate.memory = {needed}"):
-        segment_volume(f"{sample}:raw", str(tmp_path / "b.zarr"), average)
+        segment_volume(f"{sample}:raw", str(tmp_path / "b.zarr"), average, overwrite=True)

@@ -109,7 +109,7 @@ class AgglomerateConfig(Section):
     beta: float = Field(0.25, gt=0, lt=1, description="prior probability of a cut; higher splits more, lower merges")
     size_weighting: bool = Field(True, description="scale an edge's cost by its number of voxel pairs")
     memory: Positive = Field(
-        2**31, description="bytes that the last solve may take; 400 an edge that the levels have left"
+        2**31, description="bytes that the last solve may take; 400 an edge that the levels have left, 700 of lifted"
     )
     levels: Annotated[int, Field(ge=0, le=16)] | None = Field(
         None,

@@ -23,7 +23,7 @@ from vimvol.io.omezarr import create_labels
 from vimvol.io.volume import forget_open
 from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
-from vimvol.segment.multicut.division import BYTES_PER_EDGE, merge_costs, solve_table
+from vimvol.segment.multicut.division import bytes_per_edge, merge_costs, solve_table
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import SEGMENTATION, Job
 from vimvol.stages.manifest import differences, provenance, read_manifest
@@ -258,7 +258,7 @@ def _note(results: Objects, content: dict[str, Any]) -> None:
 
 
 def _solved_at_once(job: Job, edges: int) -> float:
-    needed = edges * BYTES_PER_EDGE
+    needed = edges * bytes_per_edge(solver_of(job))
     if needed > job.config.agglomerate.memory and job.config.agglomerate.levels is None:
         raise ConfigError(
             f"the whole graph has {edges} edges, more than agglomerate.memory = {job.config.agglomerate.memory} holds, "

@@ -23,7 +23,7 @@ from vimvol.geometry import Block, round_up
 from vimvol.io.arrays import create_array, read_box, write_box
 from vimvol.io.tables import read_table
 from vimvol.segment.multicut import is_divisible
-from vimvol.segment.multicut.division import BYTES_PER_EDGE, UNIT, CostTable, merge_costs, solve_table
+from vimvol.segment.multicut.division import UNIT, CostTable, bytes_per_edge, merge_costs, solve_table
 from vimvol.stages.costs import CostsBlock, costs_of
 from vimvol.stages.fragments import offsets_of
 from vimvol.stages.graph import nodes_of
@@ -101,7 +101,8 @@ def run_solve(job: Job, execution: Execution) -> dict[str, Any]:
     results = costs.results().values()
     whole = LevelReport(0, sum(r["edges"] for r in results), sum(r["cost"] for r in results) * UNIT)
     hierarchy = hierarchy_of(job)
-    levels, capacity = job.config.agglomerate.levels, job.config.agglomerate.memory // BYTES_PER_EDGE
+    needed = bytes_per_edge(hierarchy.solver)
+    levels, capacity = job.config.agglomerate.levels, job.config.agglomerate.memory // needed
     reports = [whole]
     divisible = is_divisible(hierarchy.solver) or job.stitched
     if levels or (levels is None and whole.edges > (min(capacity, AT_ONCE) if divisible else capacity)):
@@ -110,7 +111,7 @@ def run_solve(job: Job, execution: Execution) -> dict[str, Any]:
     if levels is None and reports[-1].edges > capacity:
         raise ConfigError(
             f"agglomerate.memory = {job.config.agglomerate.memory} holds {capacity} edges, and {reports[-1].edges} are "
-            f"left, so they are not solved; give {reports[-1].edges * BYTES_PER_EDGE} or more, what is done is kept"
+            f"left, so they are not solved; give {reports[-1].edges * needed} or more, what is done is kept"
         )
     plan, ledger = plan_stage("solve", job.shape, job.shape), job.ledger("solve")
     task = Solve(job, hierarchy, tuple(reports))
@@ -151,7 +152,7 @@ def _check_divisible(job: Job, edges: int) -> None:
     if not (is_divisible(solver) or job.stitched):
         raise ConfigError(
             f"solver {solver!r} takes the whole graph, whose {edges} edges need agglomerate.memory = "
-            f"{edges * BYTES_PER_EDGE}, and no agglomerate.levels; give that, or choose kernighan-lin"
+            f"{edges * bytes_per_edge(solver)}, and no agglomerate.levels; give that, or choose kernighan-lin"
         )
 
 

@@ -30,6 +30,9 @@ UNIT = 2.0**-20
 BYTES_PER_EDGE = 400
 """Memory that a solver takes for an edge and its share of nodes, at the most."""
 
+BYTES_PER_LIFTED_EDGE = 700
+"""The same of a solver that makes long-range edges besides."""
+
 Ids = NDArray[np.uint64]
 
 
@@ -118,6 +121,11 @@ class Groups:
             return ids
         place = np.minimum(np.searchsorted(self.node, ids), len(self.node) - 1)
         return np.where(self.node[place] == ids, self.group[place], ids)
+
+
+def bytes_per_edge(solver: str) -> int:
+    """Return the memory that a solver takes for an edge."""
+    return BYTES_PER_LIFTED_EDGE if solver == "lifted" else BYTES_PER_EDGE
 
 
 def merge_costs(tables: Iterable[CostTable], *, add: bool = False) -> CostTable:
