@@ -166,10 +166,12 @@ class Cluster:
         with distributed.Client(self.address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=120)
 
-    def _start(self, *command: object) -> None:
+    def _start(self, *command: object, host: str = "") -> None:
+        """Start a process of Dask, on another host where one is given: a network namespace."""
+        there = ["ip", "netns", "exec", host] if host else []
         self._processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "dask", *map(str, command), "--dashboard-address", "127.0.0.1:0"],
+                [*there, sys.executable, "-m", "dask", *map(str, command), "--dashboard-address", "127.0.0.1:0"],
                 env=self._faults.environment(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
