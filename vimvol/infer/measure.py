@@ -32,8 +32,8 @@ class Cost:
     seconds
         Median of several forward passes, after one that is not counted.
     mebibytes
-        Most memory at a time of weights and maps: of the device, or what a process on a CPU takes beyond Python and
-        the libraries.
+        Most memory at a time of weights and maps: of the device, or what a process on a CPU takes beyond what it holds
+        when code is loaded and compiled.
     device
         Name of the device, on a CPU with the number of threads.
     """
@@ -85,24 +85,30 @@ def measure(
 
 def _measured(name: str, out_channels: int, options: Mapping[str, Any], size: int, repeat: int, device: str) -> Cost:
     where = resolve_device(device)
+
+    def passes(extent: int, count: int) -> list[float]:
+        """Return the seconds of several passes of a fresh network."""
+        model = build_model(name, out_channels=out_channels, **options).to(where).eval()
+        extent = round_up(extent, 2 * int(getattr(model, "divisor", 1)))
+        image = torch.randn(1, 1, extent, extent, device=where)
+        seconds = []
+        with torch.inference_mode(), kept_memory():  # as the predictor does for a block
+            for _ in range(count):
+                begin = time.perf_counter()
+                model(image)
+                if where.type == "cuda":
+                    torch.cuda.synchronize(where)
+                seconds.append(time.perf_counter() - begin)
+        return seconds
+
+    passes(1, 1)  # loads and compiles code, which is not the network's memory
     before = _resident("VmRSS")
-    torch.manual_seed(0)
-    model = build_model(name, out_channels=out_channels, **options).to(where).eval()
-    extent = round_up(size, int(getattr(model, "divisor", 1)))
-    image = torch.randn(1, 1, extent, extent, device=where)
-    seconds = []
-    with torch.inference_mode(), kept_memory():  # as the predictor does for a block
-        for _ in range(repeat + 1):
-            begin = time.perf_counter()
-            model(image)
-            if where.type == "cuda":
-                torch.cuda.synchronize(where)
-            seconds.append(time.perf_counter() - begin)
-        if where.type == "cuda":
-            peak, about = torch.cuda.max_memory_allocated(where) / 2**20, torch.cuda.get_device_name(where)
-        else:
-            peak, about = _resident("VmHWM") - before, f"{where.type}, {torch.get_num_threads()} threads"
-    return Cost(statistics.median(seconds[1:]), peak, about)
+    seconds = passes(size, repeat + 1)[1:]
+    if where.type == "cuda":
+        peak, about = torch.cuda.max_memory_allocated(where) / 2**20, torch.cuda.get_device_name(where)
+    else:
+        peak, about = _resident("VmHWM") - before, f"{where.type}, {torch.get_num_threads()} threads"
+    return Cost(statistics.median(seconds), peak, about)
 
 
 def _resident(what: str) -> float:
