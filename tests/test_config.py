@@ -42,6 +42,28 @@ def test_mistakes_get_one_line(override: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_mistake_names_where_it_was_made_and_what_the_value_means(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("predict: {batch: 0}\n")
+    with pytest.raises(ConfigError, match=r"predict\.batch = 0 in \S+a\.yaml does not fit: .*; it is: tiles a forward"):
+        load_config(SegmentConfig, str(file))
+    file.write_text("predict: {batch: 2}\n")
+    with pytest.raises(
+        ConfigError, match=r"^predict\.tile = 32 in what was set does not fit: .*; it is: voxels"
+    ):
+        load_config(SegmentConfig, str(file), ["predict.tile=32"])
+    with pytest.raises(ConfigError, match=r"^predict\.tile\.0 = 'a' in what was set does not fit"):
+        load_config(SegmentConfig, str(file), ["predict.tile=[a, 4]"])
+
+
+def test_values_that_do_not_go_together_are_told_without_the_whole_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("out: x\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(TrainConfig, str(file), ["batch=3"])
+    assert str(caught.value) == f"{file} does not fit: there is nothing to train on; give volumes or images"
+
+
 def test_unknown_keys_inside_a_list_name_the_valid_ones() -> None:
     data = {"out": "x", "volumes": [{"raw": "a", "labels": "b", "train": [0, 1], "wieght": 2}]}
     with pytest.raises(ConfigError, match=re.escape("'volumes.0.wieght'") + ".*did you mean 'weight'"):

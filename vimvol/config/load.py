@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from vimvol.config.base import Section
 from vimvol.errors import ConfigError
@@ -38,17 +39,33 @@ def load_config(
     """
     data = read_config(path) if path is not None else {}
     pairs = overrides.items() if isinstance(overrides, Mapping) else [_split(text) for text in overrides]
+    keys = []
     for key, value in pairs:
         _put(data, key, value)
-    return parse_config(kind, data, source=path or "the command line")
+        keys.append(key)
+    return parse_config(kind, data, path or "the configuration", keys)
 
 
-def parse_config(kind: type[ConfigT], data: Mapping[str, Any], source: str = "the configuration") -> ConfigT:
-    """Validate a mapping as a configuration; errors become one line of `ConfigError`."""
+def parse_config(
+    kind: type[ConfigT], data: Mapping[str, Any], source: str = "the configuration", overridden: Sequence[str] = ()
+) -> ConfigT:
+    """Validate a mapping as a configuration; errors become one line of `ConfigError`.
+
+    Parameters
+    ----------
+    kind
+        The configuration model to fill.
+    data
+        Its content.
+    source
+        Where it is from, for errors.
+    overridden
+        Keys that are not from there but were set one by one.
+    """
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_explain(kind, error, source)) from None
+        raise ConfigError(_explain(kind, error, source, overridden)) from None
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -123,9 +140,11 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 - 
     data[last] = value
 
 
-def _explain(kind: type[Section], error: ValidationError, source: str) -> str:
+def _explain(kind: type[Section], error: ValidationError, source: str, overridden: Sequence[str]) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
+    if where and any(f"{where}.".startswith(f"{key}.") for key in overridden):
+        source = "what was set"
     more = error.error_count() - 1
     rest = f" ({more} more like this)" if more else ""
     if first["type"] == "extra_forbidden":
@@ -135,21 +154,34 @@ def _explain(kind: type[Section], error: ValidationError, source: str) -> str:
         return f"unknown key {where!r} in {source}{rest}; {hint}valid keys here: {', '.join(valid)}"
     if first["type"] == "missing":
         return f"key {where!r} is missing in {source}{rest}; add it"
-    return f"{where} = {first['input']!r} in {source} does not fit{rest}: {first['msg']}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error" and isinstance(first["input"], Mapping):  # values that do not go together
+        return f"{f'{where} in ' if where else ''}{source} does not fit{rest}: {message}"
+    _, field = _walk(kind, first["loc"])
+    meaning = f"; it is: {field.description}" if field is not None and field.description else ""
+    return f"{where} = {first['input']!r} in {source} does not fit{rest}: {message}{meaning}"
 
 
 def _valid_keys(kind: type[Section], location: Sequence[int | str]) -> list[str]:
     """Return the keys of the section at a location inside a configuration model."""
+    section, _ = _walk(kind, location)
+    return [f.alias or n for n, f in section.model_fields.items()]
+
+
+def _walk(kind: type[Section], location: Sequence[int | str]) -> tuple[type[BaseModel], FieldInfo | None]:
+    """Return the innermost section that a location inside a configuration model leads to, and the last field met."""
     current: type[BaseModel] = kind
+    met = None
     for part in location:
         if isinstance(part, int):
             continue
         field = next((f for n, f in current.model_fields.items() if part in (n, f.alias)), None)
+        met = field or met
         inner = _section_in(field.annotation) if field is not None else None
         if inner is None:
             break
         current = inner
-    return [f.alias or n for n, f in current.model_fields.items()]
+    return current, met
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - typing objects have no common type
