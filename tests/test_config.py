@@ -48,9 +48,7 @@ def test_a_mistake_names_where_it_was_made_and_what_the_value_means(tmp_path: Pa
     with pytest.raises(ConfigError, match=r"predict\.batch = 0 in \S+a\.yaml does not fit: .*; it is: tiles a forward"):
         load_config(SegmentConfig, str(file))
     file.write_text("predict: {batch: 2}\n")
-    with pytest.raises(
-        ConfigError, match=r"^predict\.tile = 32 in what was set does not fit: .*; it is: voxels"
-    ):
+    with pytest.raises(ConfigError, match=r"^predict\.tile = 32 in what was set does not fit: .*; it is: voxels"):
         load_config(SegmentConfig, str(file), ["predict.tile=32"])
     with pytest.raises(ConfigError, match=r"^predict\.tile\.0 = 'a' in what was set does not fit"):
         load_config(SegmentConfig, str(file), ["predict.tile=[a, 4]"])

@@ -105,6 +105,22 @@ def test_nanos_are_small_and_alike():
     assert 1_000_000 < vim < unet < 2_000_000
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("unet", {"features": -4}),
+        ("unet", {"depth": "deep"}),
+        ("vimunet-tiny", {"embedding": -3}),
+        ("unet-nano", {"features": None}),
+    ],
+)
+def test_options_that_make_no_network_are_told_in_one_line(name, options):
+    (key, value), *_ = options.items()
+    with pytest.raises(InputError, match=f"{name}.*{key} = {value!r}") as caught:
+        build_model(name, **options)
+    assert "\n" not in str(caught.value)
+
+
 def test_unknown_names_and_options():
     with pytest.raises(InputError, match=r"'vimunet-tin'; did you mean 'vimunet-tiny'\? there are vimunet-nano, "):
         build_model("vimunet-tin")

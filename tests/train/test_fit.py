@@ -170,6 +170,8 @@ def test_training_ends_early_where_nothing_improves(config):
 
 def test_two_processes_train_one_network(config, tmp_path):
     """The crops of a step are divided: two of each device give nearly the step of four."""
+    alone = config.volumes[0].model_copy(update={"train": None, "validate_": (7, 8)})  # the second process gets nothing
+    config = config.model_copy(update={"volumes": (*config.volumes, alone)})
     config = config.model_copy(update={"batch": 4, "steps": 3, "schedule": "constant", "warmup": 0, "loss": "dice"})
     fit(config)
     apart = config.model_copy(update={"out": str(tmp_path / "apart"), "devices": 2})
@@ -219,6 +221,12 @@ def test_other_targets_are_judged_by_their_loss_and_named_in_the_weights(config,
     assert "loss" in spec.card["scores"]
     assert "msa" not in spec.card["scores"]
     assert "calibration" not in spec.card
+
+
+def test_a_training_that_diverges_is_stopped_and_told(config):
+    with pytest.raises(InputError, match=r"the loss is nan after 2 steps.*learning_rate below 1e\+30"):
+        fit(config.model_copy(update={"learning_rate": 1e30, "warmup": 0, "clip": 0.0, "ema": 0.0}))
+    assert not (Path(config.out) / "unet-nano.safetensors").exists()
 
 
 def test_a_finished_training_is_only_exported_again(config, monkeypatch):

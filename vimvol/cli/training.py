@@ -19,11 +19,13 @@ def train(
     """Train a network. The same command again goes on from the last checkpoint."""
     from vimvol.train.fit import fit, is_first
 
-    weights = fit(load_config(TrainConfig, config, overrides or ()))
+    settings = load_config(TrainConfig, config, overrides or ())
+    weights = fit(settings)
     if not is_first():
         return
     typer.echo(f"weights       {weights}")
-    typer.echo(f"use them      vimvol segment --model {weights} PATH OUT.zarr")
+    cells = "" if settings.target == "boundary" else "--set segment.mode=2d --set predict.normalize=slice "
+    typer.echo(f"use them      vimvol segment --model {weights} {cells}PATH OUT.zarr")
 
 
 @app.command("train-edges")

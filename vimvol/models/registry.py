@@ -106,7 +106,14 @@ def build_model(name: str, *, in_channels: int = 1, out_channels: int = 1, **opt
     unknown = next((o for o in options if o not in valid), None)
     if unknown is not None:
         raise InputError(f"network {name} has no option {unknown!r}; it has {', '.join(valid)}")
-    return entry.build(in_channels=in_channels, out_channels=out_channels, **{**entry.options, **options})
+    try:
+        return entry.build(in_channels=in_channels, out_channels=out_channels, **{**entry.options, **options})
+    except (TypeError, ValueError, ArithmeticError, IndexError, AssertionError, RuntimeError) as error:
+        if not options:
+            raise
+        given = ", ".join(f"{key} = {value!r}" for key, value in options.items())
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"network {name} cannot be built with {given} ({reason}); give other options") from None
 
 
 def count_parameters(name: str, *, in_channels: int = 1, out_channels: int = 1, **options: Any) -> int:  # noqa: ANN401

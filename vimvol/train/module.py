@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 
 from vimvol.config import TrainConfig
+from vimvol.errors import InputError
 from vimvol.models.nnunet import PlannedUNet
 from vimvol.train.dataset import CropDataset, SliceDataset
 from vimvol.train.loss import LOSSES, supervised_loss
@@ -122,16 +123,23 @@ class BoundaryModule(lightning.LightningModule):
         at_once = self.config.batch // (self.config.devices * self.config.nodes)
         logits = predict_slice(self.average, batch["image"], self.config.patch, at_once)
         name = self.names[dataloader_idx]
-        self._losses[name].append(float(self._loss(logits, batch)))
+        loss = float(self._loss(logits, batch))
+        self._losses[name].append(loss)
         probabilities: NDArray[np.float32] = logits[0].float().sigmoid().cpu().numpy()
-        if self.judged_by[0] == "val/msa":
+        if self.judged_by[0] == "val/msa" and np.isfinite(loss):  # else the end of the validation stops the training
             self._accuracies[name].append(slice_accuracies(probabilities[0], batch["labels"][0].cpu().numpy()))
         if batch_idx == 0:
             shown = {key: batch[key][0].cpu() for key in ("image", "target")}
             self.samples[name] = {**shown, "prediction": torch.from_numpy(probabilities)}
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means of every source, and of the sources, at the one threshold that serves all best."""
+        """Log the means of every source, and of the sources, at the one threshold that serves all best.
+
+        Raises
+        ------
+        InputError
+            If the loss is no number any more.
+        """
         found = _gathered({name: (self._losses[name], self._accuracies.get(name, [])) for name in self._losses})
         self._losses.clear()
         self._accuracies.clear()
@@ -140,6 +148,12 @@ class BoundaryModule(lightning.LightningModule):
         if not losses:
             return
         self.scores = {"val/loss": float(np.mean(list(losses.values())))}
+        if not np.isfinite(self.scores["val/loss"]):
+            raise InputError(
+                f"the loss is {self.scores['val/loss']} after {self.trainer.global_step} steps, so the training has "
+                f"diverged and is stopped; begin again in another folder (out) with a learning_rate below "
+                f"{self.config.learning_rate:g}, or a clip of 1"
+            )
         self.scores |= {f"val/{name}/loss": loss for name, loss in losses.items()}
         if curves:
             mean = np.mean(list(curves.values()), axis=0)
@@ -202,6 +216,7 @@ class TrainingSource(lightning.LightningDataModule):
 
     def __init__(self, data: TrainingData, config: TrainConfig, workers: int = 0) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a source may have fewer slices than devices
         self.data = data
         self.config = config
         self.workers = workers
