@@ -10,7 +10,7 @@ from PIL import Image
 
 from vimvol.errors import StorageError
 from vimvol.report.colours import label_colours
-from vimvol.report.picture import CAPTION, GAP, HEAD, MARGIN, PANEL, overview, overview_volume
+from vimvol.report.picture import CAPTION, GAP, HEAD, MARGIN, PANEL, Cut, draw_cuts
 
 SHAPE = (6, 150, 150)
 
@@ -24,6 +24,12 @@ def volumes():
     boundaries = np.where((x % 50 < 3) | (y % 50 < 3), 255, 0).astype(np.uint8)
     raw = (200 - boundaries // 2 + (x + y + z) % 7).astype(np.uint8)
     return raw, boundaries, labels, (labels > 4).astype(np.uint64) * 2**63
+
+
+def overview(raw, boundaries, labels, path, *, title, voxel_size_x, ground_truth=None, scores=None):
+    draw_cuts(
+        [Cut(raw, boundaries, labels, (voxel_size_x, voxel_size_x), ground_truth)], path, title=title, scores=scores
+    )
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -65,7 +71,12 @@ def test_without_ground_truth_there_are_three_panels(volumes, tmp_path):
 def test_a_volume_has_cuts_along_z_in_proportion_and_in_the_same_colours(volumes, tmp_path):
     raw, boundaries, labels, _ = volumes
     path = tmp_path / "overview.png"
-    overview_volume(raw, boundaries, labels, path, title="", voxel_size=(50.0, 5.0, 5.0))
+    volume = raw, boundaries, labels
+    cuts = [
+        Cut(*(v[3] for v in volume), voxel_size=(5.0, 5.0), plane="xy"),
+        Cut(*(v[:, 75] for v in volume), voxel_size=(50.0, 5.0), plane="xz"),
+    ]
+    draw_cuts(cuts, path, title="")
     height = PANEL * SHAPE[0] * 50 // (SHAPE[2] * 5)
     assert pixels(path).shape[0] == HEAD + 2 * CAPTION + PANEL + GAP + height + MARGIN
     across = panels(path, 3)[2]
@@ -106,8 +117,6 @@ def test_shapes_that_differ_are_refused(volumes, tmp_path):
     raw, boundaries, labels, _ = (v[0] for v in volumes)
     with pytest.raises(ValueError, match="do not fit together"):
         overview(raw[1:], boundaries, labels, tmp_path / "p.png", title="", voxel_size_x=4.6)
-    with pytest.raises(ValueError, match="cannot be cut"):
-        overview_volume(raw, boundaries, labels, tmp_path / "p.png", title="", voxel_size=(1.0, 1.0, 1.0))
     assert not list(tmp_path.iterdir())
 
 
@@ -121,8 +130,8 @@ def test_a_place_that_cannot_be_written_is_one_line(volumes, tmp_path):
 
 def test_drawing_leaves_matplotlib_alone(tmp_path):
     program = (
-        "import numpy as np, sys; from vimvol.report.picture import overview; a = np.zeros((9, 9), np.uint8);"
-        f"overview(a, a, a.astype(np.uint64), {str(tmp_path / 'p.png')!r}, title='t', voxel_size_x=1.0);"
+        "import numpy as np, sys; from vimvol.report.picture import Cut, draw_cuts; a = np.zeros((9, 9), np.uint8);"
+        f"draw_cuts([Cut(a, a, a.astype(np.uint64), (1.0, 1.0))], {str(tmp_path / 'p.png')!r}, title='t');"
         "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules and 'dask' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -54,7 +54,7 @@ def test_they_are_the_cells_of_the_whole_slices(network, sample, tmp_path):
         expected = cells_2d(np.ascontiguousarray(predicted[:, z]), method, CellsConfig())
         assert ((found > 0) == (expected > 0)).all()
         np.testing.assert_array_equal(consecutive(found.ravel()), consecutive(expected.ravel().astype(np.uint64)))
-    assert draw_overview(f"{sample}:raw", str(tmp_path / "out.zarr"), config).is_file()
+    assert Path(draw_overview(f"{sample}:raw", str(tmp_path / "out.zarr"), config)).is_file()
 
 
 def test_bodies_are_not_made_of_cells(network, sample, tmp_path):

@@ -37,37 +37,10 @@ INK, FAINT = "#1c2430", "#66707e"
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """One slice of everything, all (Y, X), with the voxel size (y, x) in nm."""
+class Cut:
+    """One cut through everything: a row of the picture.
 
-    raw: Grey
-    boundaries: Grey
-    segmentation: Labels
-    ground_truth: Labels | None
-    voxel_size: tuple[float, float]
-
-    def __post_init__(self) -> None:
-        shapes = {a.shape for a in (self.raw, self.boundaries, self.segmentation, self.ground_truth) if a is not None}
-        if len(shapes) != 1 or self.raw.ndim != 2 or self.raw.size == 0:
-            raise ValueError(f"panels of shapes {sorted(shapes)} do not fit together; give arrays of one 2D shape")
-
-
-def overview(
-    raw: Grey,
-    boundaries: Grey,
-    segmentation: Labels,
-    path: str | os.PathLike[str],
-    *,
-    title: str,
-    voxel_size_x: float,
-    ground_truth: Labels | None = None,
-    scores: Mapping[str, float] | None = None,
-) -> None:
-    """Draw one slice as a PNG: raw, boundaries and segmentation, side by side, with a scale bar.
-
-    The file appears when it is complete, and replaces one that is there.
-
-    Parameters
+    Attributes
     ----------
     raw
         (Y, X) uint8.
@@ -75,72 +48,55 @@ def overview(
         (Y, X) uint8, 255 where a boundary is certain.
     segmentation
         (Y, X), 0 is background and not coloured. An id has the same colour in every picture.
-    path
-        Path or URL to write to.
-    title
-        One line above the panels; a longer one is shortened.
-    voxel_size_x
-        nm; voxels are taken as square.
+    voxel_size
+        nm, (y, x).
     ground_truth
-        (Y, X) labels for a fourth panel.
-    scores
-        Numbers to write beside the title, by name.
+        (Y, X) labels for a fourth panel; none: three panels.
+    plane
+        Which axes are seen, e.g. ``xz``; empty where there is but one cut.
 
     Raises
     ------
     ValueError
         If the shapes differ or are not 2D.
-    StorageError
-        If the file cannot be written.
     """
-    cut = _Cut(raw, boundaries, segmentation, ground_truth, (voxel_size_x, voxel_size_x))
-    _draw([cut], [""], path, title, scores)
+
+    raw: Grey
+    boundaries: Grey
+    segmentation: Labels
+    voxel_size: tuple[float, float]
+    ground_truth: Labels | None = None
+    plane: str = ""
+
+    def __post_init__(self) -> None:
+        shapes = {a.shape for a in (self.raw, self.boundaries, self.segmentation, self.ground_truth) if a is not None}
+        if len(shapes) != 1 or self.raw.ndim != 2 or self.raw.size == 0:
+            raise ValueError(f"panels of shapes {sorted(shapes)} do not fit together; give arrays of one 2D shape")
 
 
-def overview_volume(
-    raw: Grey,
-    boundaries: Grey,
-    segmentation: Labels,
-    path: str | os.PathLike[str],
-    *,
-    title: str,
-    voxel_size: tuple[float, float, float],
-    ground_truth: Labels | None = None,
-    scores: Mapping[str, float] | None = None,
+def draw_cuts(
+    cuts: Sequence[Cut], path: str | os.PathLike[str], *, title: str, scores: Mapping[str, float] | None = None
 ) -> None:
-    """Draw a small volume as a PNG: a row of xy slices, and below it a row of xz cuts in true proportion.
+    """Draw cuts as a PNG, each a row of raw, boundaries and segmentation side by side, with a scale bar.
 
-    Both go through the middle of the volume. Parameters are those of `overview`, with arrays of (Z, Y, X) and
-    ``voxel_size`` in nm along (z, y, x).
+    The file appears when it is complete, and replaces one that is there.
+
+    Parameters
+    ----------
+    cuts
+        All with a ground truth, or none; of equal width in nm, for the rows have one width.
+    path
+        Path or URL to write to.
+    title
+        One line above the panels; a longer one is shortened.
+    scores
+        Numbers to write beside the title, by name.
 
     Raises
     ------
-    ValueError
-        If the shapes differ or are not 3D.
     StorageError
         If the file cannot be written.
     """
-    shapes = [v.shape for v in (raw, boundaries, segmentation, ground_truth) if v is not None]
-    if any(len(shape) != 3 for shape in shapes):
-        raise ValueError(f"volumes of shapes {shapes} cannot be cut twice; give arrays of (Z, Y, X)")
-
-    def cut(index: tuple[int | slice, ...], size: tuple[float, float]) -> _Cut:
-        truth = None if ground_truth is None else ground_truth[index]
-        return _Cut(raw[index], boundaries[index], segmentation[index], truth, size)
-
-    across = cut((raw.shape[0] // 2,), voxel_size[1:])
-    along = cut((slice(None), raw.shape[1] // 2), (voxel_size[0], voxel_size[2]))
-    _draw([across, along], ["xy", "xz"], path, title, scores)
-
-
-def _draw(
-    cuts: Sequence[_Cut],
-    planes: Sequence[str],
-    path: str | os.PathLike[str],
-    title: str,
-    scores: Mapping[str, float] | None,
-) -> None:
-    """Lay out and write rows of panels, one row a cut."""
     sizes = _panel_sizes(cuts)
     columns = 3 if cuts[0].ground_truth is None else 4
     width = 2 * MARGIN + columns * sizes[0][1] + (columns - 1) * GAP
@@ -150,9 +106,9 @@ def _draw(
     page = _Page(figure, width, height)
     page.head(title, scores)
     top = HEAD
-    for cut, plane, size in zip(cuts, planes, sizes, strict=True):
+    for cut, size in zip(cuts, sizes, strict=True):
         left = MARGIN
-        for caption, note, panel in _panels(cut, plane, size):
+        for caption, note, panel in _panels(cut, size):
             page.caption(left, top + CAPTION - 12, size[1], caption, note)
             # Pixel upon pixel: the panel is not resampled again.
             figure.figimage(panel, left, height - top - CAPTION - size[0], origin="upper")
@@ -163,17 +119,17 @@ def _draw(
         write_png(figure, path, DPI)
 
 
-def _panel_sizes(cuts: Sequence[_Cut]) -> list[tuple[int, int]]:
+def _panel_sizes(cuts: Sequence[Cut]) -> list[tuple[int, int]]:
     """Return height and width, pixels, of the panels of every row: of one width, in true proportion."""
     ratios = [c.raw.shape[0] * c.voxel_size[0] / (c.raw.shape[1] * c.voxel_size[1]) for c in cuts]
     width = max(160, round(min(PANEL, 1.5 * PANEL / max(ratios))))
     return [(min(max(24, round(width * ratio)), 3 * PANEL), width) for ratio in ratios]
 
 
-def _panels(cut: _Cut, plane: str, size: tuple[int, int]) -> Iterator[tuple[str, str, Colour]]:
+def _panels(cut: Cut, size: tuple[int, int]) -> Iterator[tuple[str, str, Colour]]:
     """Yield caption, note and pixels of the panels of a row."""
     raw = _resized(cut.raw, size)
-    where = f"{plane}  " if plane else ""
+    where = f"{cut.plane}  " if cut.plane else ""
     height, width = cut.raw.shape
     yield f"{where}raw", f"{width} × {height} voxels", np.repeat(raw[..., None], 3, axis=2)  # noqa: RUF001 - the sign meant
     magma = colormaps["magma"](_resized(cut.boundaries, size))[..., :3]
