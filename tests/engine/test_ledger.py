@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vimvol.engine import ledger as module
+from vimvol.engine import recorder as module
 from vimvol.engine.ledger import Ledger, block_name
+from vimvol.engine.recorder import Recorder
 from vimvol.engine.segments import decode, encode, join_segments, make_segment
 from vimvol.errors import StorageError
 from vimvol.geometry import Block, Grid
@@ -39,7 +40,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def test_records_come_back_with_their_results(tmp_path: Path) -> None:
-    with make(tmp_path).recorder() as recorder:
+    with Recorder(make(tmp_path)) as recorder:
         for number, block in enumerate(blocks_of(BLOCKS)):
             recorder.done(block, {"number": number, "counts": {"3": 4}})
     results = make(tmp_path).results()
@@ -50,7 +51,7 @@ def test_records_come_back_with_their_results(tmp_path: Path) -> None:
 def test_records_are_few_objects_and_all_are_there_after_folding(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(module, "SECONDS_BETWEEN_SEGMENTS", 0)
     grid = Grid((1, 20, 20), (1, 1, 1))
-    with make(tmp_path).recorder() as recorder:
+    with Recorder(make(tmp_path)) as recorder:
         for block in blocks_of(grid):
             recorder.done(block, {"at": list(block.begin)})
     assert len(files(tmp_path)) <= 3 * module.SEGMENTS_TO_FOLD
@@ -110,7 +111,7 @@ def test_write_units_that_other_blocks_finished_are_not_repeated(tmp_path_factor
     finished = data.draw(st.sets(st.sampled_from(list(before))))
     ledger = make(tmp_path_factory.mktemp("ledger"), unit=unit)
     done = np.zeros(shape, bool)
-    with ledger.recorder() as recorder:
+    with Recorder(ledger) as recorder:
         for index in finished:
             recorder.done(before.block(index), {})
             done[before.block(index).slices] = True
@@ -149,7 +150,7 @@ def test_other_blocks_begin_anew_where_a_record_vouches_for_exactly_its_block(tm
 def test_a_failure_stands_until_the_block_is_done(tmp_path: Path) -> None:
     ledger = make(tmp_path, unit=UNIT)
     first, second = blocks_of(BLOCKS)[:2]
-    with ledger.recorder() as recorder:
+    with Recorder(ledger) as recorder:
         recorder.failed(first, {"error": "OSError: broken", "attempts": 3})
         recorder.done(second, {})
     assert ledger.done() == {block_name(second)}
@@ -167,7 +168,7 @@ def test_another_key_forgets_what_was_done(tmp_path: Path) -> None:
 
 
 def test_what_ends_a_stage_leaves_no_record_unwritten(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), make(tmp_path).recorder() as recorder:  # noqa: PT012 - what is tested
+    with pytest.raises(KeyboardInterrupt), Recorder(make(tmp_path)) as recorder:  # noqa: PT012 - what is tested
         for block in blocks_of(BLOCKS)[:5]:
             recorder.done(block, {})
         raise KeyboardInterrupt
@@ -199,7 +200,7 @@ def test_a_passing_failure_of_the_storage_loses_no_record(tmp_path: Path, monkey
     monkeypatch.setattr(module, "SECONDS_BETWEEN_SEGMENTS", 0)
     monkeypatch.setattr(Faulty, "left", 3)
     ledger = Ledger(Faulty(str(tmp_path)), "stage", "k")
-    with ledger.recorder() as recorder:
+    with Recorder(ledger) as recorder:
         for block in blocks_of(BLOCKS):
             recorder.done(block, {})
     assert len(ledger.done()) == 16
@@ -210,7 +211,7 @@ def test_storage_that_fails_for_good_ends_the_stage(tmp_path: Path, monkeypatch)
     monkeypatch.setattr(Faulty, "left", 10**6)
     with (
         pytest.raises(StorageError, match="on purpose"),
-        Ledger(Faulty(str(tmp_path)), "s", "k").recorder() as recorder,
+        Recorder(Ledger(Faulty(str(tmp_path)), "s", "k")) as recorder,
     ):
         recorder.done(BLOCKS.block((0, 0, 0)), {})
 
@@ -247,7 +248,7 @@ def test_folding_that_fails_costs_no_record_and_ends_no_stage(tmp_path: Path, mo
             (tmp_path / names[0]).write_bytes(b"cut")
             return super().fold(names)
 
-    with Harmed(open_objects(str(tmp_path)), "stage", "k").recorder() as recorder:
+    with Recorder(Harmed(open_objects(str(tmp_path)), "stage", "k")) as recorder:
         for block in blocks_of(BLOCKS):
             recorder.done(block, {})
     assert len(make(tmp_path).done()) == (16 if harm == "storage" else 8)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import digest, small_config
 from tests.test_cli import run  # noqa: F401 - a fixture
-from vimvol.engine.ledger import Recorder
+from vimvol.engine.recorder import Recorder
 from vimvol.errors import ConfigError, InputError, OutputExistsError
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box

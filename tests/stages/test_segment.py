@@ -90,12 +90,12 @@ def test_2d_mode_keeps_slices_apart_and_ignores_tiles(sample: Path, tmp_path: Pa
 
 INTERRUPTED = """
 import os, sys
-from vimvol.engine import ledger
+from vimvol.engine import recorder
 from tests.support import small_config
 from vimvol.stages import segment, {module}
 from vimvol.stages.{module} import {task}
 
-ledger.SECONDS_BETWEEN_SEGMENTS = 0
+recorder.SECONDS_BETWEEN_SEGMENTS = 0
 calls = 0
 original = {task}.__call__
 

@@ -16,12 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -29,19 +26,13 @@ import numpy.typing as npt
 
 from vimvol.engine.objects import Objects
 from vimvol.engine.segments import Segment, decode, encode, join_segments, make_segment
-from vimvol.errors import DiskFullError, StorageError
+from vimvol.errors import StorageError
 from vimvol.geometry import Block, Grid, Index
 
 LOG = logging.getLogger(__name__)
 
-SECONDS_BETWEEN_SEGMENTS = 1.0
-RECORDS_OF_SEGMENT = 4096
-"""A segment is written after this time or with this many records, whichever comes first."""
-SECONDS_BEFORE_RETRY = 0.25
 SEGMENTS_TO_FOLD = 16
 """Segments of one size that are folded into one of the next."""
-TRIES = 8
-"""Failed writes in a row after which the storage has failed for good."""
 SUFFIX = ".records"
 PLAN = "plan.json"
 
@@ -204,10 +195,6 @@ class Ledger:
         self.objects.put(name, encode(segment))
         return name
 
-    def recorder(self) -> Recorder:
-        """Return what takes down records: a context manager that has written all of them when it is left."""
-        return Recorder(self)
-
     def record(self, block: Block, result: dict[str, Any]) -> None:
         """Record one block as done, at once; call it after its data are written."""
         self.write(make_segment([(block, False, result)]))
@@ -301,86 +288,6 @@ class Ledger:
             return [grid.block(tuple((first + index).tolist())) for index in np.argwhere(~state)]
 
         return parts
-
-
-class Recorder:
-    """Takes down records and writes them as segments, now and then; used by one thread."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._records: list[tuple[Block, bool, dict[str, Any]]] = []
-        self._sizes: list[list[str]] = [[], [], []]
-        self._last = -math.inf
-        self._failed = 0
-
-    def done(self, block: Block, result: dict[str, Any]) -> None:
-        """Take down a finished block, whose data are flushed."""
-        self._records.append((block, False, result))
-        self.write()
-
-    def failed(self, block: Block, error: dict[str, Any]) -> None:
-        """Take down a block that failed for good."""
-        self._records.append((block, True, error))
-        self.write()
-
-    def write(self, *, now: bool = False) -> None:
-        """Write what was taken down, if it is time.
-
-        Where that fails the records stay and are tried again a little later, ``now`` or `TRIES` times in a row.
-
-        Raises
-        ------
-        DiskFullError
-            If no space is left.
-        StorageError
-            If it cannot be written for good.
-        """
-        time_is_up = time.monotonic() - self._last >= SECONDS_BETWEEN_SEGMENTS
-        if not self._records or not (now or time_is_up or len(self._records) >= RECORDS_OF_SEGMENT):
-            return
-        while self._records:
-            self._last = time.monotonic()
-            try:
-                self._sizes[0].append(self._ledger.write(make_segment(self._records)))
-                self._records.clear()
-                self._fold()
-            except DiskFullError:
-                raise
-            except StorageError as error:
-                self._failed += 1
-                if self._failed >= TRIES:
-                    raise
-                LOG.info("%s; tried again", error)
-                if not now:
-                    return
-                time.sleep(SECONDS_BEFORE_RETRY)
-            else:
-                self._failed = 0
-
-    def _fold(self) -> None:
-        """Fold segments of one size into one of the next where there are enough.
-
-        Where that fails they stay as they are: they hold the records just as well.
-        """
-        for small, large in zip(self._sizes, self._sizes[1:], strict=False):
-            if len(small) < SEGMENTS_TO_FOLD:
-                break
-            names = small[:]
-            small.clear()
-            try:
-                large.append(self._ledger.fold(names))
-            except StorageError as error:
-                LOG.info("%s; these records are left in %d segments", error, len(names))
-
-    def __enter__(self) -> Recorder:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Write what is left, whatever ended the stage."""
-        self.write(now=True)
 
 
 def _damaged(name: str) -> str:

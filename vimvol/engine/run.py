@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from vimvol.engine.journal import Journal, NoJournal, StageReport
-from vimvol.engine.ledger import Ledger, Recorder
+from vimvol.engine.ledger import Ledger
 from vimvol.engine.pace import Pace
 from vimvol.engine.plan import StagePlan
 from vimvol.engine.pool import Pool, Resource, WorkerLostError
+from vimvol.engine.recorder import Recorder
 from vimvol.engine.usage import METER, Usage
 from vimvol.errors import DiskFullError, IncompleteRunError, InputError, OutputLostError
 from vimvol.geometry import Block
@@ -159,7 +160,7 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
     execution.progress.stage(plan.name, finished + left, finished, voxels)
     execution.journal.stage(plan.name, finished + left, finished, voxels)
     todo = (part for block in plan for part in missing(block))
-    recorder = ledger.recorder()
+    recorder = Recorder(ledger)
     stage = _Stage(plan.name, execution.guard(task), recorder, execution, todo, left)
     try:
         with recorder:
