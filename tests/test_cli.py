@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -258,3 +259,28 @@ def test_a_full_disk_gets_one_line_and_goes_on_when_there_is_room(run, sample: P
         assert code == 0, err
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_data_go_to_nnunet_and_predictions_come_back(run, sample, tmp_path) -> None:
+    root = tmp_path / "raw"
+    config = tmp_path / "train.yaml"
+    volume = {"raw": "sample.zarr:raw", "labels": "sample.zarr:labels", "train": [0, 3], "validate": [3, 4]}
+    config.write_text(json.dumps({"out": "runs/x", "root": str(sample.parent), "volumes": [volume]}))
+    assert run("export-nnunet", config, root)[0] == 2  # it has no number
+    code, text, _ = run("export-nnunet", config, root, "--id", 501, "--name", "Sample", "--set", "boundary_width=4")
+    assert code == 0
+    assert "3 cases to train, 1 to validate, 1 to test" in text
+    assert (root / "Dataset501_Sample" / "dataset.json").is_file()
+    predicted = tmp_path / "predicted"
+    code, text, _ = run("export-nnunet", f"{sample}:raw", predicted)
+    assert (code, "4 cases" in text) == (0, True)
+    for path in list(predicted.iterdir()):
+        path.rename(path.with_name(path.name.replace("_0000.tif", ".tif")))  # labels of a network that sees nothing
+    shutil.copy(root / "Dataset501_Sample" / "dataset.json", predicted)
+    code, text, error = run("import-nnunet", predicted, f"{sample}:raw", tmp_path / "boundaries.zarr")
+    assert code == 0, error
+    told = shlex.split(text.split("vimvol ", 1)[1])
+    assert told[:3] == ["segment", f"{sample}:raw", "OUT.zarr"]
+    code, text, error = run(*told[:2], tmp_path / "out.zarr", *told[3:], *settings())
+    assert code == 0, error
+    assert "segments of" in text

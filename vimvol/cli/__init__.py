@@ -9,13 +9,14 @@ from typing import Any
 
 import typer
 
-from vimvol.cli import segmenting, standing, agglomerating, scoring, tuning, training, looking  # isort: skip - the order in which help lists them
+from vimvol.cli import segmenting, standing, agglomerating, scoring, tuning, training, exchanging, looking  # isort: skip - the order in which help lists them
 from vimvol.cli.app import app
 from vimvol.errors import VimvolError
 
 __all__ = [
     "agglomerating",
     "app",
+    "exchanging",
     "looking",
     "main",
     "run_script",

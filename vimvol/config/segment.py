@@ -45,6 +45,12 @@ class PredictConfig(Section):
     normalize: Literal["volume", "slice"] = Field(
         "volume", description="whose mean and standard deviation standardise the intensities"
     )
+    boundaries: str | None = Field(
+        None,
+        description="PATH[:DATASET] of probabilities that are there already, in place of a network's: (c, z, y, x) of "
+        "the extent of the input; 0 to 1, or the range of uint8 or uint16",
+    )
+    classes: tuple[str, ...] = Field(("boundary",), description="what each channel of these is")
 
 
 class SegmentSection(Section):

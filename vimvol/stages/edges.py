@@ -153,7 +153,8 @@ def _measured(job: Job) -> None:
 
 
 def _network(out: str) -> str:
-    return str(settings_of(finished_run(out)).predict.model)
+    settings = settings_of(finished_run(out)).predict
+    return settings.boundaries or settings.model
 
 
 def _labelled(job: Job, truth: Volume, slab: tuple[int, int] | None) -> tuple[Features, npt.NDArray[np.bool_]]:

@@ -53,20 +53,22 @@ class Cells:
 
 @dataclass(frozen=True)
 class Network:
-    """What a job knows of its network.
+    """What a job knows of its network, or of the array that holds its boundaries already.
 
     Attributes
     ----------
     checkpoint
-        Name or path that loads it.
+        Name or path that loads it; of an array, its address.
     digest
-        SHA-256 of the weights.
+        SHA-256 of the weights, or of what identifies the array.
     channels
         Output channels.
     boundary
         Index of the boundary channel.
     cells
         How cells are made, of a network that predicts foreground; none: boundaries are all that there is.
+    given
+        The array (c, z, y, x) that stands in place of a network; none: there is a network.
     """
 
     checkpoint: str
@@ -74,6 +76,7 @@ class Network:
     channels: int
     boundary: int
     cells: Cells | None = None
+    given: Volume | None = None
 
 
 @dataclass(frozen=True)

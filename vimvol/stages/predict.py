@@ -1,4 +1,4 @@
-"""Stage predict: boundary probabilities of every voxel, slice by slice, across one axis or all three."""
+"""Stage predict: boundary probabilities of every voxel, across one axis or all three, or copied from where they are."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from vimvol.infer.planes import predict_planes
 from vimvol.infer.predictor import Fallbacks, Predictor, resolve_device
 from vimvol.io.arrays import write_box
 from vimvol.models import load_checkpoint
+from vimvol.stages.boundaries import read_given
 from vimvol.stages.job import Job
 from vimvol.stages.region import context_of_missing, read_tissue, wanted_voxels
 
@@ -40,6 +41,9 @@ class PredictBlock:
         target = Block((0, *block.begin), (network.channels, *block.end))
         if not wanted_voxels(job.roi, job.mask, block).any():
             write_box(job.boundaries, target, np.zeros(target.shape, np.uint8))
+            return {}
+        if network.given is not None:
+            write_box(job.boundaries, target, read_given(network.given, block) * read_tissue(job, block))
             return {}
         predictor = _predictor(network.checkpoint, network.digest, settings.device, settings.precision, settings.batch)
         origin = context_of_missing(job, block)

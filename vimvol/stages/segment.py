@@ -8,9 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import nn
-
 from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.cluster import open_cluster
@@ -19,20 +16,18 @@ from vimvol.engine.plan import default_shard
 from vimvol.engine.run import Execution, Progress, run_stage
 from vimvol.errors import InputError
 from vimvol.geometry import Grid
-from vimvol.infer.predictor import Standardization, named_device, resolve_device
+from vimvol.infer.predictor import named_device, resolve_device
 from vimvol.io import Volume, open_volume, pyramid, storage_shapes
 from vimvol.io.mask import open_mask
 from vimvol.io.storage import absolute
 from vimvol.io.volume import forget_open
-from vimvol.models import load_checkpoint, shipped
-from vimvol.models.checkpoint import ModelSpec
 from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
-from vimvol.segment.cells import METHODS
 from vimvol.segment.multicut import check_solver
+from vimvol.stages.boundaries import find_boundaries
 from vimvol.stages.fragments import resolve_cells, resolve_fragments, run_fragments
 from vimvol.stages.graph import GraphBlock
-from vimvol.stages.job import Cells, Job, Network
+from vimvol.stages.job import Job
 from vimvol.stages.learned import find_learned
 from vimvol.stages.manifest import now, write_manifest
 from vimvol.stages.output import check_output, claim_output, new_manifest, tidy_output
@@ -83,10 +78,7 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
     """
     volume = open_volume(source, axes=config.input.axes, voxel_size=config.input.voxel_size)
     out = absolute(out)
-    if Path(out) in (Path(volume.url), *Path(volume.url).parents):
-        raise InputError(f"output {out} would overwrite the input {volume.url}; choose another path")
-    if Path(volume.url) in Path(out).parents:
-        raise InputError(f"output {out} lies inside the input {volume.url} and would change it; choose another path")
+    _keep_apart(out, volume)
     if volume.channels > 1:
         raise InputError(
             f"{volume.address} has {volume.channels} channels, and EM has 1, so it is unclear what to segment; "
@@ -95,13 +87,10 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
     check_voxel_size(volume, config)
     if config.predict.device != "auto":
         named_device(config.predict.device)
-    config = _with_absolute_model(config)
-    loaded = load_checkpoint(config.predict.model)
-    spec = loaded.spec
-    if spec.in_channels != 1:
-        raise InputError(f"model {config.predict.model} wants {spec.in_channels} channels, and EM has 1; take another")
-    tile, divisor = _tile(loaded.model, config), _integer(loaded.model, "divisor")
-    wanted = config.output.shard or default_shard(volume.shape, config.output.chunk, tile)
+    config, found = find_boundaries(config, volume)
+    if found.network.given is not None:
+        _keep_apart(out, found.network.given)
+    wanted = config.output.shard or default_shard(volume.shape, config.output.chunk, found.tile)
     chunk, shard = storage_shapes(volume.shape, config.output.chunk, wanted)
     roi, mask = region_of(config, volume), None
     if config.input.mask is not None:
@@ -109,7 +98,7 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
         # The mask is found again from another working directory.
         absolutely = config.input.model_copy(update={"mask": mask.volume.address})
         config = config.model_copy(update={"input": absolutely})
-    cells = cells_of(spec, config.segment.mode)
+    cells = found.network.cells
     if cells is None:
         fragments = resolve_fragments(config.fragments, config.segment.mode, volume.voxel_size, shard)
     else:
@@ -127,9 +116,9 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
         source=volume,
         out=out,
         config=config,
-        network=Network(config.predict.model, loaded.sha256, spec.out_channels, boundary_channel(spec), cells),
-        standardization=_standardization(spec, volume.dtype) or survey(volume, config.predict.normalize, roi, mask),
-        planes=planes_of(config, volume, tile, divisor),
+        network=found.network,
+        standardization=found.standardization or survey(volume, config.predict.normalize, roi, mask),
+        planes=planes_of(config, volume, found.tile, found.divisor),
         fragments_config=fragments,
         fragment_tiles=Grid(volume.shape, fragments.tile or volume.shape),
         chunk=chunk,
@@ -143,12 +132,12 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
     return job
 
 
-def _with_absolute_model(config: SegmentConfig) -> SegmentConfig:
-    """Return the configuration with a path of weights that also holds in the folder of a worker elsewhere."""
-    model = config.predict.model
-    if model in shipped() or not Path(model).is_file():
-        return config
-    return config.model_copy(update={"predict": config.predict.model_copy(update={"model": absolute(model)})})
+def _keep_apart(out: str, volume: Volume) -> None:
+    """Refuse an output that would change what is read."""
+    if Path(out) in (Path(volume.url), *Path(volume.url).parents):
+        raise InputError(f"output {out} would overwrite the input {volume.url}; choose another path")
+    if Path(volume.url) in Path(out).parents:
+        raise InputError(f"output {out} lies inside the input {volume.url} and would change it; choose another path")
 
 
 def check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
@@ -159,74 +148,6 @@ def check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
             f"{volume.address} does not say its voxel size, on which the watershed depends; give it in nm "
             "along z, y, x, e.g. --set input.voxel_size=[40,4,4]"
         )
-
-
-def _tile(model: nn.Module, config: SegmentConfig) -> tuple[int, int]:
-    """Return the tile to use: as configured, but a network that pads every image to a canvas gets it filled."""
-    canvas = _integer(model, "canvas")
-    if not canvas:
-        return config.predict.tile
-    y, x = (canvas - 2 * halo for halo in config.predict.halo)
-    if min(y, x) < 1:
-        raise InputError(
-            f"predict.halo = {config.predict.halo} leaves nothing of the network's canvas of {canvas} x {canvas}; "
-            f"choose one below {canvas // 2}"
-        )
-    return y, x
-
-
-def _integer(model: nn.Module, name: str) -> int:
-    """Return an integer attribute of a network; 0 where it has none."""
-    value = getattr(model, name, None)
-    return value if isinstance(value, int) else 0
-
-
-def boundary_channel(spec: ModelSpec) -> int:
-    """Return the index of the channel that holds the boundaries.
-
-    Raises
-    ------
-    InputError
-        If the network has none.
-    """
-    names = [name.lower() for name in spec.classes]
-    for name in ("boundary", "boundary distance"):
-        if name in names:
-            return names.index(name)
-    if spec.out_channels == 1:
-        return 0
-    raise InputError(
-        f"the network's classes {', '.join(spec.classes)} have no 'boundary', so there is nothing to segment by; "
-        "choose a network with a boundary channel"
-    )
-
-
-def cells_of(spec: ModelSpec, mode: str) -> Cells | None:
-    """Return how cells are made of what a network predicts; none if it knows no foreground.
-
-    Raises
-    ------
-    InputError
-        If whole bodies are wanted of a network for the cells of images.
-    """
-    names = [name.lower() for name in spec.classes]
-    method = next((key for key, method in METHODS.items() if set(method.classes) <= set(names)), None)
-    if method is None:
-        return None
-    if mode == "3d":
-        raise InputError(
-            f"the network's classes {', '.join(spec.classes)} make cells of slices, and segment.mode = 3d wants bodies "
-            "that go on from slice to slice; add --set segment.mode=2d, or choose a network that predicts boundaries "
-            "alone"
-        )
-    return Cells(method, tuple(names.index(name) for name in METHODS[method].classes))
-
-
-def _standardization(spec: ModelSpec, dtype: str) -> Standardization | None:
-    """Return the fixed scaling of a network that wants intensities in [0, 1]; none if the volume is to be surveyed."""
-    if spec.normalize != "none":
-        return None
-    return Standardization((0.0,), (float(np.iinfo(dtype).max) if np.dtype(dtype).kind in "ui" else 1.0,))
 
 
 def segment_volume(
@@ -315,7 +236,8 @@ def _finished(job: Job, cluster: ClusterConfig, overwrite: bool, telling: Tellin
 
 def _run(job: Job, execution: Execution) -> dict[str, Any]:
     """Run every stage that is not done; return the numbers of fragments and segments."""
-    inference = execution.on("CPU" if job.config.predict.device == "cpu" else "GPU")
+    infers = job.config.predict.device != "cpu" and job.network.given is None
+    inference = execution.on("GPU" if infers else "CPU")
     execution = execution.on("CPU")
     run_stage(job.plan("predict"), PredictBlock(job), job.ledger("predict"), inference)
     run_fragments(job, execution)

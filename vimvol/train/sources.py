@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,6 +79,8 @@ class Sections:
         (n, y, x) int32 instances; grown into the gaps (`grow_instances`) for training, as annotated for validation.
     mean, std
         Of the whole volume; the predictor standardises by the same.
+    voxel_size
+        Of the volume, nm, (z, y, x), however it is sliced.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Sections:
     labels: NDArray[np.int32]
     mean: float
     std: float
+    voxel_size: tuple[float, float, float]
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -182,7 +185,7 @@ def load_data(config: TrainConfig) -> TrainingData:
             cut = np.ascontiguousarray(np.moveaxis(whole.raw[inside], AXES[plane], 0))
             ids = np.ascontiguousarray(np.moveaxis(whole.labels[inside], AXES[plane], 0))
             grown = grow_instances(ids, config.fill)
-            train.append(Sections(f"{whole.name}-{plane}", cut, grown, whole.mean, whole.std))
+            train.append(Sections(f"{whole.name}-{plane}", cut, grown, whole.mean, whole.std, whole.voxel_size))
             shares.append(volume.weight / len(volume.planes))
         if volume.validate_ is not None:
             validate.append(_chosen(whole, _spread(*volume.validate_, config.validate_slices)))
@@ -221,11 +224,12 @@ def _read(volume: TrainVolume, handles: tuple[Volume, Volume], number: int) -> S
     mean, std = float(raw.mean(dtype=np.float64)), float(raw.std(dtype=np.float64))
     if std == 0:
         raise InputError(f"{volume.raw} is {mean:g} everywhere, so there is nothing to learn; check it")
-    return Sections(f"{number}-{Path(handles[0].url).stem}", raw, _small_ids(labels), mean, std)
+    name = f"{number}-{Path(handles[0].url).stem}"
+    return Sections(name, raw, _small_ids(labels), mean, std, handles[0].voxel_size)
 
 
 def _chosen(whole: Sections, indices: list[int]) -> Sections:
-    return Sections(whole.name, whole.raw[indices], whole.labels[indices], whole.mean, whole.std)
+    return replace(whole, raw=whole.raw[indices], labels=whole.labels[indices])
 
 
 def _open(config: TrainConfig, volume: TrainVolume) -> tuple[Volume, Volume]:

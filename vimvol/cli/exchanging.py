@@ -1,0 +1,62 @@
+"""Commands that exchange with nnU-Net: ``export-nnunet`` and ``import-nnunet``; see docs/nnunet.md."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Annotated
+
+import typer
+
+from vimvol.cli.app import Overrides, app
+from vimvol.config import TrainConfig, load_config
+from vimvol.errors import InputError
+
+
+@app.command("export-nnunet")
+def export_nnunet(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="CONFIG.yaml|PATH[:DATASET]", help="Training whose data it is; or a volume to predict."),
+    ],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="nnUNet_raw; of a volume, a new folder.")],
+    number: Annotated[int | None, typer.Option("--id", help="Number of the data set, 1 to 999.")] = None,
+    name: Annotated[str, typer.Option(help="Its name.")] = "vimvol",
+    volumes: Annotated[bool, typer.Option("--volumes", help="A case a volume (3D), not a slice (2D).")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Write the data of a training, or a volume to predict, in the format of nnU-Net v2."""
+    if not source.endswith((".yaml", ".yml")):
+        from vimvol.stages.nnunet import export_volume
+
+        if number is not None or overrides:
+            raise InputError(f"{source} is no configuration of a training, and --id and --set are for those")
+        typer.echo(f"{export_volume(source, folder, volumes=volumes)} cases in {folder}")
+        typer.echo(f"predict them  nnUNetv2_predict -i {shlex.quote(folder)} -o PREDICTED ... --save_probabilities")
+        return
+    from vimvol.train.nnunet import export_dataset
+
+    if number is None:
+        raise InputError("a data set of nnU-Net has a number; give one of 1 to 999 that is free, e.g. --id 501")
+    config = load_config(TrainConfig, source, overrides or ())
+    done = export_dataset(config, folder, number, name, volumes=volumes)
+    typer.echo(f"{done.train} cases to train, {done.validate} to validate, {done.test} to test")
+    typer.echo(f"data set      {done.folder}")
+
+
+@app.command("import-nnunet")
+def import_nnunet(
+    predicted: Annotated[str, typer.Argument(metavar="PREDICTED", help="Folder that nnUNetv2_predict wrote.")],
+    source: Annotated[str, typer.Argument(metavar="PATH[:DATASET]", help="The volume that was predicted.")],
+    out: Annotated[str, typer.Argument(metavar="BOUNDARIES.zarr", help="OME-Zarr to write.")],
+) -> None:
+    """Make boundaries to segment by of what nnU-Net predicted of a volume."""
+    from vimvol.stages.nnunet import import_predictions
+
+    done = import_predictions(predicted, source, out)
+    named = shlex.quote(f"predict.classes={json.dumps(list(done.classes))}")
+    typer.echo(f"boundaries    {done.out}")
+    typer.echo(
+        f"use them      vimvol segment {shlex.quote(source)} OUT.zarr --set predict.boundaries={shlex.quote(done.out)} "
+        f"--set {named}"
+    )
