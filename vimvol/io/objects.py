@@ -36,7 +36,7 @@ class FolderObjects:
         with storage_errors(f"reading {join(self.folder, name)}"):
             try:
                 return self._path(name).read_bytes()
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return None
 
     def put(self, name: str, data: bytes) -> None:
