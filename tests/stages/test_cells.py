@@ -63,6 +63,14 @@ def test_bodies_are_not_made_of_cells(network, sample, tmp_path):
     assert not (tmp_path / "out.zarr").exists()
 
 
+def test_images_of_no_known_voxel_size_are_told_what_their_network_makes(network, tmp_path):
+    zarr.create_array(str(tmp_path / "images.zarr"), data=np.zeros((3, 64, 64), np.uint8))
+    with pytest.raises(InputError, match=r"make cells of slices.*segment\.mode=2d"):
+        segment_volume(
+            str(tmp_path / "images.zarr"), str(tmp_path / "out.zarr"), small_config(predict__model=network[1])
+        )
+
+
 def test_a_region_of_interest_keeps_cells_and_ignores_blocks(network, sample, tmp_path):
     _, path = network
     outs = [tmp_path / "a.zarr", tmp_path / "b.zarr"]

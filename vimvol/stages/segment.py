@@ -84,7 +84,6 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
             f"{volume.address} has {volume.channels} channels, and EM has 1, so it is unclear what to segment; "
             "store the wanted channel by itself"
         )
-    check_voxel_size(volume, config)
     if config.predict.device != "auto":
         named_device(config.predict.device)
     config, found = find_boundaries(config, volume)
@@ -99,6 +98,7 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
         absolutely = config.input.model_copy(update={"mask": mask.volume.address})
         config = config.model_copy(update={"input": absolutely})
     cells = found.network.cells
+    check_voxel_size(volume, config)
     if cells is None:
         fragments = resolve_fragments(config.fragments, config.segment.mode, volume.voxel_size, shard)
     else:

@@ -35,7 +35,6 @@ BOUNDARIES = (
 """Fragments from boundaries, joined by multicut."""
 CONNECTED = (
     Parameter("fragments.threshold", 0.1, 0.9, 0.05),
-    Parameter("fragments.sigma_weights", 0.0, 3.0, 0.5),
     Parameter("segment.min_size", 0, 200, 25),
 )
 """Connected components below a threshold."""
