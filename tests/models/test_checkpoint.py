@@ -151,6 +151,22 @@ def test_truncated_files(model, file, tmp_path, share):
         refused(path, "damaged or cut short")
 
 
+def test_the_entry_at_which_a_file_is_cut_off_is_named(model, file):
+    with safetensors.safe_open(file, framework="pt") as opened:
+        shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    named = refused(file, "of shape .* is not whole")
+    assert any(f"({key} of shape {shape} is not whole)" in named for key, shape in shapes.items())
+    begin = 8 + int.from_bytes(whole[:8], "little")
+    file.write_bytes(whole[:begin])
+    assert refused(file, "is not whole") != named
+    file.write_bytes(whole[: begin // 2])
+    assert "is not whole" not in refused(file, "damaged or cut short")
+    file.write_bytes((2**62).to_bytes(8, "little") + whole[8:])
+    refused(file, "damaged or cut short")
+
+
 class Payload:
     def __init__(self) -> None:
         self.value = 1

@@ -37,10 +37,18 @@ def test_scan_and_gradients(name, reverse):
 
 
 @pytest.mark.parametrize(("precision", "bound"), [(torch.float32, 2e-3), (torch.bfloat16, 2e-2)])
-@pytest.mark.parametrize("name", ["vimunet-nano", "unet-nano"])
-def test_networks(name, precision, bound):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vimunet-nano", {}),
+        ("unet-nano", {}),
+        ("nnunet", {"patch": (64, 64), "features": 16}),
+        ("umamba-enc", {"patch": (64, 64), "features": 16}),
+    ],
+)
+def test_networks(name, options, precision, bound):
     torch.manual_seed(0)
-    model = build_model(name).eval()
+    model = build_model(name, **options).eval()
     x = torch.randn(2, 1, 128, 96)
     with torch.inference_mode():
         expected = model(x).sigmoid()

@@ -84,6 +84,24 @@ def test_it_is_the_network_of_the_package(name, kind, blocks):
         torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ["nnunet", "umamba-enc"])
+@pytest.mark.parametrize("batch", [1, 2])
+@torch.inference_mode()
+def test_channels_are_innermost_in_every_map(name, batch):
+    """Else the norm copies a map, and convolutions are slower."""
+    model, seen = build_model(name, **SMALL).eval(), []
+
+    def look(module, inputs, output):
+        seen.extend(m.is_contiguous(memory_format=torch.channels_last) for m in (*inputs, output))
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.in_channels > 1:
+            module.register_forward_hook(look)
+    model(torch.randn(batch, 1, 64, 96).contiguous())
+    assert len(seen) > 40
+    assert all(seen)
+
+
 @pytest.mark.parametrize(("name", "count"), [("umamba-bot", 1), ("umamba-enc", 5)])
 def test_where_mamba_blocks_are(name, count):
     model = build_model(name, **SMALL)

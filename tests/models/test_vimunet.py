@@ -84,9 +84,13 @@ def test_tiny_at_its_official_size(golden):
     x = golden.input(1, 512, 512)
     assert zlib.crc32(x.numpy().tobytes()) == data["x_crc32"]
     model = golden.load(golden.state(TODAY, canvas=1024)).model
+    encoded = []
+    model.encoder.register_forward_hook(lambda module, inputs, output: encoded.append(output))
     y = model(x).sigmoid()
+    close(encoded[0][:, ::8], data["today_enc_ch8"], TOKENS)
     close(y[..., ::4, ::4], data["today_convT_y_s4"], PROBABILITY)
     assert float(y.double().mean()) == pytest.approx(float(data["y_mean"]), rel=1e-6)
+    assert float(y.double().std()) == pytest.approx(float(data["y_std"]), rel=1e-5)
     assert float(y.double().diff(dim=-1).abs().sum()) == pytest.approx(float(data["y_sum_abs_dx"]), rel=1e-5)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import json
 import os
 import pickle
 import re
@@ -182,8 +183,26 @@ def _read_safetensors(path: Path, where: str, weights: bool) -> tuple[ModelSpec,
             wanted = file.keys() if weights or text is None else ()
             state = {key: file.get_tensor(key) for key in wanted}
     except SafetensorError as error:
-        raise CheckpointError(f"{where} is damaged or cut short ({_line(error)}); copy it again") from None
+        reason = _first_lost(path) or _line(error)
+        raise CheckpointError(f"{where} is damaged or cut short ({reason}); copy it again") from None
     return infer_spec(state, where) if text is None else (ModelSpec.from_json(text, where), state)
+
+
+def _first_lost(path: Path) -> str:
+    """Name the first entry of a safetensors file that its end cuts off; nothing where its list of entries is damaged.
+
+    The file begins with the length of that list, in 8 bytes, and the list as JSON.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            entries = json.loads(file.read(length))
+        there = path.stat().st_size - 8 - length
+        lost = {k: v for k, v in entries.items() if k != "__metadata__" and v["data_offsets"][1] > there}
+        first = min(lost, key=lambda k: lost[k]["data_offsets"][1], default="")
+        return f"{first} of shape {tuple(lost[first]['shape'])} is not whole" if first else ""
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError, OverflowError):
+        return ""
 
 
 def _read_torch(path: Path, where: str) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ After the authors' networks as they came with their paper (github.com/bowang-lab
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -19,6 +18,7 @@ from vimvol.errors import InputError
 from vimvol.models.mamba import Mamba
 from vimvol.models.nnunet import SLOPE, PlannedUNet, recipe, tidy
 from vimvol.models.plan import plan_unet
+from vimvol.models.scan.plain import as_given
 
 
 class MambaLayer(nn.Module):
@@ -31,7 +31,7 @@ class MambaLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, Y, X), of the dtype of ``x``; computed in float32 whatever autocast says, as the authors do."""
-        with contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+        with as_given(x):
             h = x.to(torch.promote_types(x.dtype, torch.float32)).flatten(2).transpose(1, 2)
             y: Tensor = self.mamba(self.norm(h)).to(x.dtype)
         # Seen this way, even a single map has the strides by which convolutions know that its channels are innermost.
