@@ -270,12 +270,10 @@ def test_the_manifest_tells_what_made_the_output(sample: Path, reference: Path) 
 
 def test_the_whole_graph_is_that_of_the_volume(sample: Path, reference: Path) -> None:
     """Edges accumulated by block equal those of the fragments taken whole."""
-    from vimvol.engine.ledger import block_name
     from vimvol.geometry import Block
-    from vimvol.io.tables import read_table
-    from vimvol.segment.graph import EdgeTable, edge_table, merge
+    from vimvol.segment.graph import edge_table, merge
     from vimvol.stages.fragments import read_boundaries, read_fragments
-    from vimvol.stages.graph import edges_of
+    from vimvol.stages.graph import read_edges
     from vimvol.stages.segment import prepare
 
     job = prepare(f"{sample}:raw", str(reference), small_config())
@@ -283,7 +281,7 @@ def test_the_whole_graph_is_that_of_the_volume(sample: Path, reference: Path) ->
     window = read_fragments(job, whole)
     np.testing.assert_array_equal(window.ids, np.arange(1, len(window.ids) + 1))
     expected = edge_table(window.labels, read_boundaries(job, whole), whole)
-    parts = [EdgeTable.from_columns(read_table(edges_of(job), block_name(block))) for block in job.plan("graph")]
+    parts = [read_edges(job, block) for block in job.plan("graph")]
     merged = merge(parts)
     for name, column in expected.columns().items():
         np.testing.assert_array_equal(column, merged.columns()[name], err_msg=name)

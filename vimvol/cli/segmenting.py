@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vimvol.cli.app import Cluster, Log, Overrides, PerformanceReport, SchedulerFile, app, chosen_cluster
+from vimvol.cli.slices import slices_of
 from vimvol.config import SegmentConfig, load_config
 
 
@@ -27,6 +28,15 @@ def segment(
         int | None, typer.Option(help="Worker processes; by default one a core, 0 for none. Sets run.workers.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings in OUT.")] = False,
+    replaced: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--replaced",
+            metavar="Z0:Z1",
+            help="Sections of the volume that are new since OUT was made, the last not included; what does not depend "
+            "on them is kept.",
+        ),
+    ] = None,
     log: Log = None,
     performance_report: PerformanceReport = None,
 ) -> None:
@@ -47,6 +57,7 @@ def segment(
             settings,
             cluster=chosen,
             overwrite=overwrite,
+            replaced=[slices_of(text, "--replaced") for text in replaced or ()],
             progress=progress,
             command=" ".join(sys.argv),
             log=log,

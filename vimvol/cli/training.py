@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vimvol.cli.app import Overrides, app
+from vimvol.cli.slices import slices_of
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError
 
@@ -45,13 +46,10 @@ def train_edges(
 
     if len(pairs) % 2:
         raise InputError(f"{pairs[-1]} has no ground truth; give OUT TRUTH in turn")
-    begin, colon, end = (slab or "").partition(":")
-    if slab is not None and not (colon and begin.isdecimal() and end.isdecimal()):
-        raise InputError(f"slab {slab!r} is no range of slices; write it as 0:112")
     done = learn(
         list(zip(pairs[::2], pairs[1::2], strict=True)),
         out,
-        None if slab is None else (int(begin), int(end)),
+        None if slab is None else slices_of(slab, "--slab"),
         note,
     )
     print_rows(["feature", "importance"], [[k, f"{v:.3f}"] for k, v in list(done.importances.items())[:10]])

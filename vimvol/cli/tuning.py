@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vimvol.cli.app import Overrides, app
+from vimvol.cli.slices import slices_of
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
 
@@ -47,7 +48,7 @@ def tune(
         list(zip(volumes[::2], volumes[1::2], strict=True)),
         folder,
         load_config(SegmentConfig, config, overrides or ()),
-        slices=_range(slices),
+        slices=None if slices is None else slices_of(slices, "--slices"),
         trials=trials,
         seconds=None if minutes is None else 60 * minutes,
         seed=seed,
@@ -60,12 +61,3 @@ def tune(
     typer.echo(f"trials        {found.table}")
     typer.echo(f"picture       {found.picture}")
     typer.echo(f"use it        vimvol segment --config {found.config} PATH OUT.zarr")
-
-
-def _range(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    begin, _, end = text.partition(":")
-    if not (begin.isdecimal() and end.isdecimal()):
-        raise InputError(f"--slices {text!r} is no range; give BEGIN:END, the first slice and the one after the last")
-    return int(begin), int(end)

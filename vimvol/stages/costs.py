@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from vimvol.engine.ledger import block_name
 from vimvol.geometry import Block
-from vimvol.io.tables import read_table, write_table
+from vimvol.io.tables import write_table
 from vimvol.segment.costs import edge_costs
 from vimvol.segment.features import edge_features
 from vimvol.segment.graph import EdgeTable
 from vimvol.segment.multicut.division import CostTable
 from vimvol.segment.nodes import NodeTable
-from vimvol.stages.graph import edges_of, nodes_of_edges, read_edges
+from vimvol.stages.graph import nodes_of_edges, read_continued, read_edges
 from vimvol.stages.job import Job
 from vimvol.stages.learned import forest_of
 
@@ -43,8 +43,7 @@ class CostsBlock:
 
     def _stitched(self, block: Block) -> CostTable:
         """Let every pair that continues across a face attract."""
-        columns = read_table(edges_of(self.job), block_name(block))
-        uv = np.stack([columns["u"], columns["v"]], axis=1)
+        uv = read_continued(self.job, block)
         return CostTable.from_costs(uv, np.ones(len(uv)))
 
 

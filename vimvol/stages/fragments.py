@@ -84,7 +84,7 @@ class FragmentsBlock:
         grid, halo, voxel_size = job.fragment_tiles, halo_of(job), job.source.voxel_size
         result = np.zeros(block.shape, np.uint32)
         counts: dict[str, int] = {}
-        reach = self._reach(block)
+        reach = reach_of(job, block)
         if job.network.cells is not None:
             return self._cells(job.network.cells, block, reach)
         if not wanted_voxels(job.roi, job.mask, block).any():
@@ -133,13 +133,14 @@ class FragmentsBlock:
         write_box(job.fragments, block, result)
         return {"counts": counts}
 
-    def _reach(self, block: Block) -> Block:
-        """Return the box of the volume that the windows of the block's tiles cover."""
-        grid = self.job.fragment_tiles
-        cell = grid.cell
-        begin = tuple(b // c * c for b, c in zip(block.begin, cell, strict=True))
-        end = tuple(-(-e // c) * c for e, c in zip(block.end, cell, strict=True))
-        return Block(begin, end).clip(grid.shape).grow(halo_of(self.job)).clip(grid.shape)
+
+def reach_of(job: Job, block: Block) -> Block:
+    """Return the box of the volume that the windows of a block's tiles cover."""
+    grid = job.fragment_tiles
+    cell = grid.cell
+    begin = tuple(b // c * c for b, c in zip(block.begin, cell, strict=True))
+    end = tuple(-(-e // c) * c for e, c in zip(block.end, cell, strict=True))
+    return Block(begin, end).clip(grid.shape).grow(halo_of(job)).clip(grid.shape)
 
 
 def halo_of(job: Job) -> Index:
@@ -220,10 +221,14 @@ class FragmentWindow:
         (z, y, x) int64; 0 is background.
     ids
         (n,) uint64, ascending; ``ids[label - 1]`` is the global id of a label.
+    places
+        (n,) uint64, ascending; where each lies: ``tile << 32 | number`` in that tile. Other than an id it does not
+        depend on how many fragments the tiles before have, so it is what is stored: see `ids_at`.
     """
 
     labels: npt.NDArray[np.int64]
     ids: npt.NDArray[np.uint64]
+    places: npt.NDArray[np.uint64]
 
 
 def read_fragments(job: Job, box: Block) -> FragmentWindow:
@@ -234,7 +239,7 @@ def read_fragments(job: Job, box: Block) -> FragmentWindow:
     grid = job.fragment_tiles
     stored = read_box(job.fragments, box)
     labels = np.zeros(box.shape, np.int64)
-    ids = []
+    ids, places = [], []
     seen = 0
     indices = list(grid.overlapping(box))
     first, last = grid.flat(indices[0]), grid.flat(indices[-1])
@@ -246,5 +251,16 @@ def read_fragments(job: Job, box: Block) -> FragmentWindow:
         part = stored[target]
         labels[target] = np.where(part > 0, part + np.int64(seen), 0)
         ids.append(np.arange(begin + 1, end + 1, dtype=np.uint64))
+        places.append(np.uint64(flat << 32) + np.arange(1, end - begin + 1, dtype=np.uint64))
         seen += end - begin
-    return FragmentWindow(labels, np.concatenate(ids))
+    return FragmentWindow(labels, np.concatenate(ids), np.concatenate(places))
+
+
+def ids_at(job: Job, *places: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint64], ...]:
+    """Return the global ids of fragments by their places, see `FragmentWindow`; both are in the same order."""
+    tiles = [column >> np.uint64(32) for column in places]
+    first = min((int(tile.min()) for tile in tiles if len(tile)), default=0)
+    last = max((int(tile.max()) for tile in tiles if len(tile)), default=0)
+    offsets = read_box(offsets_of(job), Block((first,), (last + 1,)))
+    numbers = zip(tiles, places, strict=True)
+    return tuple(offsets[tile - np.uint64(first)] + (place & np.uint64(0xFFFFFFFF)) for tile, place in numbers)

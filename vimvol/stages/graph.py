@@ -4,8 +4,10 @@ The tables are the edges of the region adjacency graph with sums over their voxe
 slice count. A block owns the pairs whose first voxel lies in it, so that every pair of the volume counts once. The
 blocks of this stage are unions of whole watershed tiles, as it writes no shards: two fragments of different blocks then
 touch in one plane, all of whose pairs the lower block owns. So every edge and every fragment stands, complete, in
-exactly one table, and nobody has to merge tables. Where fragments are whole components already (see `Job.stitched`),
-the tables are the pairs of fragments that continue each other across the faces of watershed tiles.
+exactly one table, and nobody has to merge tables. In the tables fragments go by their places (see `FragmentWindow`), so
+that a table stays right when other tiles change; who reads one gets ids. Where fragments are whole components already
+(see `Job.stitched`), the tables are the pairs of fragments that continue each other across the faces of watershed
+tiles.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from vimvol.io.tables import read_table, write_table
 from vimvol.segment.graph import EdgeTable, edge_table
 from vimvol.segment.nodes import NodeTable, merge_nodes, node_table
 from vimvol.segment.stitch import face_pairs, unique_pairs
-from vimvol.stages.fragments import read_boundaries, read_fragments, read_links
+from vimvol.stages.fragments import ids_at, read_boundaries, read_fragments, read_links
 from vimvol.stages.job import Job
 
 FORWARD = (1, 1, 1)
@@ -42,12 +44,12 @@ class GraphBlock:
         own = block.within(box)
         if job.stitched:
             pairs = self._continued(block, box, window.labels)
-            columns: dict[str, npt.NDArray[Any]] = {"u": window.ids[pairs[:, 0] - 1], "v": window.ids[pairs[:, 1] - 1]}
+            columns: dict[str, npt.NDArray[Any]] = {name: window.places[pairs[:, i] - 1] for i, name in enumerate("uv")}
         else:
             table = edge_table(window.labels, read_boundaries(job, box), own, across=not job.flat)
-            columns = table.renumbered(window.ids).columns()
+            columns = table.renumbered(window.places).columns()
         write_table(edges_of(job), block_name(block), columns)
-        nodes = node_table(window.labels, own, window.ids, box.begin, job.shape)
+        nodes = node_table(window.labels, own, window.places, box.begin, job.shape)
         write_table(nodes_of(job), block_name(block), nodes.columns())
         return {"edges": len(columns["u"])}
 
@@ -75,13 +77,22 @@ def nodes_of(job: Job) -> str:
 
 
 def read_edges(job: Job, block: Block) -> EdgeTable:
-    """Read the edges that a block of the stage owns; not if `Job.stitched`."""
-    return EdgeTable.from_columns(read_table(edges_of(job), block_name(block)))
+    """Read the edges that a block of the stage owns, between fragments by their ids; not if `Job.stitched`."""
+    columns = read_table(edges_of(job), block_name(block))
+    u, v = ids_at(job, columns["u"], columns["v"])
+    return EdgeTable.from_columns({**columns, "u": u, "v": v})
+
+
+def read_continued(job: Job, block: Block) -> npt.NDArray[np.uint64]:
+    """Read the pairs (N, 2) of fragments, by their ids, that continue each other, if `Job.stitched`."""
+    columns = read_table(edges_of(job), block_name(block))
+    return np.stack(ids_at(job, columns["u"], columns["v"]), axis=1)
 
 
 def read_nodes(job: Job, block: Block) -> NodeTable:
-    """Read the fragments of a block of the stage."""
-    return NodeTable.from_columns(read_table(nodes_of(job), block_name(block)))
+    """Read the fragments of a block of the stage, by their ids."""
+    columns = read_table(nodes_of(job), block_name(block))
+    return NodeTable.from_columns({**columns, "fragment": ids_at(job, columns["fragment"])[0]})
 
 
 def nodes_of_edges(job: Job, block: Block) -> NodeTable:

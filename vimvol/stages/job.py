@@ -25,11 +25,14 @@ FORMAT = 3
 SOLVE_FORMAT = 3
 """Version of what is solved for; part of the keys of its stage and of those that follow."""
 
-GRAPH_FORMAT = 3
+GRAPH_FORMAT = 4
 """Version of the tables of the graph; part of the keys of its stage and of those that follow."""
 
 SEGMENTATION = "segmentation"
 """Name of the segmentation that a run makes; others may be added to its output."""
+
+Sections = tuple[int, int]
+"""First section, and section after the last."""
 
 AGGLOMERATION = frozenset({"costs", "solve", "contacts", "sizes", "write", "label-pyramid"})
 """Stages that belong to one segmentation."""
@@ -113,6 +116,8 @@ class Job:
         The file that edges cost by; none: by the mean of their boundaries.
     name
         Name of the segmentation among the labels of the output.
+    replaced
+        Sections that were replaced since the first run, see `vimvol.stages.replaced`.
     """
 
     source: Volume
@@ -130,6 +135,7 @@ class Job:
     mask: Mask | None = None
     learned: Learned | None = None
     name: str = SEGMENTATION
+    replaced: tuple[Sections, ...] = ()
 
     @property
     def shape(self) -> Index:
@@ -213,9 +219,13 @@ class Job:
     @cached_property
     def keys(self) -> dict[str, str]:
         """Digest of all that determines the result of each stage, the stages before it included."""
+        return self.keys_of(self.source.identity())
+
+    def keys_of(self, identity: str) -> dict[str, str]:
+        """Return what `keys` would be for an input of this identity, see `Volume.identity`."""
         config = self.config
         storage = (FORMAT, self.shape, self.chunk, self.shard)
-        source = (self.source.identity(), self.source.axes, self.source.voxel_size)
+        source = (identity, self.source.axes, self.source.voxel_size)
         wanted = (None if self.roi is None else str(self.roi), None if self.mask is None else self.mask.identity())
         settings = config.predict.model_dump(include={"precision", "batch", "device"})
         predict = content_key(
@@ -229,6 +239,7 @@ class Job:
             repr(self.standardization),
             settings,
             *map(repr, self.planes[1:]),
+            *self.replaced,
         )
         if (cells := self.network.cells) is not None:
             grid = (self.fragment_tiles.cell, self.fragments_config.halo)

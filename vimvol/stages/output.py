@@ -31,6 +31,7 @@ def new_manifest(job: Job, command: str) -> dict[str, Any]:
         "config": job.config.model_dump(mode="json", exclude={"run"}),
         "layout": _layout(job),
         "keys": job.keys,
+        "replaced": [list(sections) for sections in job.replaced],
         "standardization": {"mean": list(job.standardization.mean), "std": list(job.standardization.std)},
         "command": command,
         "runs": [],

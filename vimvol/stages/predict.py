@@ -46,9 +46,7 @@ class PredictBlock:
             write_box(job.boundaries, target, read_given(network.given, block) * read_tissue(job, block))
             return {}
         predictor = _predictor(network.checkpoint, network.digest, settings.device, settings.precision, settings.batch)
-        origin = context_of_missing(job, block)
-        for plane in job.planes:
-            origin = origin.hull(plane.region_for(block))
+        origin = read_by_prediction(job, block)
         raw = job.source.read(origin)
         tissue = read_tissue(job, block, raw, origin)
         fallbacks = Fallbacks()
@@ -57,3 +55,11 @@ class PredictBlock:
         )
         write_box(job.boundaries, target, boundaries)
         return {**fallbacks.nonzero()}
+
+
+def read_by_prediction(job: Job, block: Block) -> Block:
+    """Return the box of intensities (z, y, x) that the prediction of a block depends on."""
+    origin = context_of_missing(job, block)
+    for plane in job.planes:
+        origin = origin.hull(plane.region_for(block))
+    return origin

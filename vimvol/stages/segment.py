@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from vimvol.segment.multicut import check_solver
 from vimvol.stages.boundaries import find_boundaries
 from vimvol.stages.fragments import resolve_cells, resolve_fragments, run_fragments
 from vimvol.stages.graph import GraphBlock
-from vimvol.stages.job import Job
+from vimvol.stages.job import Job, Sections
 from vimvol.stages.learned import find_learned
 from vimvol.stages.manifest import now, write_manifest
 from vimvol.stages.output import check_output, claim_output, new_manifest, tidy_output
@@ -37,6 +38,7 @@ from vimvol.stages.predict import PredictBlock
 from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.record import Telling, new_run, recorded
 from vimvol.stages.region import region_of
+from vimvol.stages.replaced import as_recorded, carry_over, with_replaced
 from vimvol.stages.sizes import check_sizes, run_sizes
 from vimvol.stages.solve import run_solve
 from vimvol.stages.survey import survey
@@ -129,7 +131,7 @@ def prepare(source: str, out: str, config: SegmentConfig) -> Job:
         learned=learned,
     )
     job.plan("predict")
-    return job
+    return as_recorded(job)
 
 
 def _keep_apart(out: str, volume: Volume) -> None:
@@ -157,6 +159,7 @@ def segment_volume(
     *,
     cluster: str | ClusterConfig = "local",
     overwrite: bool = False,
+    replaced: Sequence[Sections] = (),
     progress: Progress | None = None,
     command: str = "",
     log: str | None = None,
@@ -179,6 +182,9 @@ def segment_volume(
         Its settings, or ``local``, ``cuda``, the address of a scheduler, or a YAML file as in ``configs/cluster``.
     overwrite
         Allow results of other settings in ``out`` to be replaced; stages that do not depend on what changed are kept.
+    replaced
+        Sections of the input, first and one after the last, that are new since ``out`` was made, the others being the
+        same: blocks that do not depend on these are kept, see `vimvol.stages.replaced`.
     progress
         Who is told how far it is; none: nobody.
     command
@@ -202,10 +208,12 @@ def segment_volume(
         with JsonLog(log) as events:
             config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
             job = prepare(source, out, config)
+            if replaced:
+                job = with_replaced(job, replaced, overwrite=overwrite)
             if cluster.kind == "local":
                 resolve_device(config.predict.device)
             telling = Telling(progress or silent(), events, command, performance_report)
-            manifest = _finished(job, cluster, overwrite, telling)
+            manifest = _finished(job, cluster, overwrite or bool(replaced), telling)
     finally:
         # An HDF5 file that stays open could not be written by its owner.
         forget_open()
@@ -220,6 +228,7 @@ def _finished(job: Job, cluster: ClusterConfig, overwrite: bool, telling: Tellin
         return manifest
     lock_of(job.out).refuse_if_held()
     with open_cluster(cluster, job.config.run.workers) as pool, telling.reported(pool), owned(job.out) as lock:
+        carry_over(job)
         # Another run may have written the output since.
         manifest = check_output(job, new_manifest(job, telling.command), overwrite)
         entry = {**new_run(job, telling.command, cluster.kind), "workers": pool.slots}

@@ -26,7 +26,7 @@ from vimvol.segment.multicut import is_divisible
 from vimvol.segment.multicut.division import UNIT, CostTable, bytes_per_edge, merge_costs, solve_table
 from vimvol.stages.costs import CostsBlock, costs_of
 from vimvol.stages.fragments import offsets_of
-from vimvol.stages.graph import nodes_of
+from vimvol.stages.graph import read_nodes
 from vimvol.stages.hierarchy import Hierarchy, LevelReport, climb
 from vimvol.stages.job import Job
 
@@ -165,6 +165,6 @@ def _voxels(job: Job, first: Ids) -> npt.NDArray[np.int64]:
     """Return the voxels of every segment at its smallest fragment, (N + 1,)."""
     voxels = np.zeros(len(first), np.int64)
     for block in job.plan("graph"):
-        columns = read_table(nodes_of(job), block_name(block))
-        np.add.at(voxels, first[columns["fragment"]], columns["voxels"])
+        nodes = read_nodes(job, block)
+        np.add.at(voxels, first[nodes.fragment], nodes.voxels)
     return voxels

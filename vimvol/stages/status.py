@@ -160,4 +160,9 @@ def _changed_input(manifest: dict[str, Any]) -> str:
         )
     except VimvolError:
         return ""  # it may be gone for good, or not reachable from here; what is made of it stays good
-    return "" if volume.identity() == manifest["input"]["identity"] else f"the input {source} has changed"
+    if volume.identity() == manifest["input"]["identity"]:
+        return ""
+    return (
+        f"the input {source} has changed; where only some sections are new, vimvol segment --replaced FIRST:END keeps "
+        "what does not depend on them"
+    )
