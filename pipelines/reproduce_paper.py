@@ -133,7 +133,9 @@ def cost(experiment: Experiment, out: Path, size: int, repeat: int, device: str)
 
 def cost_file(experiment: Experiment, out: Path) -> Path:
     """Return where the costs of a network are; a task makes no difference to them."""
-    options = json.dumps(experiment.config.options, sort_keys=True)
+    from vimvol.train.export import network_options
+
+    options = json.dumps(network_options(experiment.config), sort_keys=True)
     return out / "costs" / f"{experiment.config.model}-{short(options)}.json"
 
 
