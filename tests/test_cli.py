@@ -160,6 +160,22 @@ def test_what_cannot_be_scored_gets_one_line(run, volume: Path, segmentation, tr
     assert re.search(message, err), err
 
 
+def test_cells_are_scored_image_by_image(run, volume: Path, tmp_path: Path) -> None:
+    labels, scores, errors = f"{volume}:volumes/labels/neuron_ids", tmp_path / "scores.json", tmp_path / "errors.csv"
+    code, _, err = run("evaluate", labels, labels, "--background", "keep", "--json", scores, "--objects", errors)
+    assert code == 0, err
+    result = json.loads(scores.read_text())
+    assert (result["mode"], result["background"]) == ("2d", "keep")
+    assert [one["slice"] for one in result["slices"]] == list(range(len(result["slices"])))
+    assert result["scores"]["slices"]["voi_split"] == 0
+    assert errors.read_text().startswith("kind,id,voxels")
+    code, _, err = run("evaluate", labels, labels, "--background", "keep", "--mode", "3d")
+    assert (code, err.count("\n")) == (2, 1), err
+    code, _, err = run("evaluate", labels, labels, "--background", "kept")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "choose ignore, keep" in err
+
+
 def test_the_input_can_be_written_again_after_a_run(volume: Path, tmp_path: Path) -> None:
     with h5py.File(volume, "r+") as file:
         file["volumes/raw"][:] = np.random.default_rng(0).integers(1, 255, (4, 64, 64))
