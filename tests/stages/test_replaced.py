@@ -6,8 +6,9 @@ import zarr
 
 from tests.support import digest, small_config
 from tests.test_cli import run  # noqa: F401 - a fixture
-from vimvol.engine.ledger import Recorder
+from vimvol.engine.recorder import Recorder
 from vimvol.errors import InputError, OutputExistsError
+from vimvol.infer.predictor import Standardization
 from vimvol.stages import segment as module
 from vimvol.stages.agglomerate import agglomerate
 from vimvol.stages.manifest import read_manifest
@@ -97,7 +98,7 @@ def test_statistics_of_the_volume_stay(raw: Path, tmp_path: Path, monkeypatch: p
     agglomerate(str(out), ["agglomerate.beta=0.6"], name="split", workers=0)
     assert status(str(out)).complete
     shutil.rmtree(out / "labels" / "split")
-    recorded = module.Standardization(tuple(known["mean"]), tuple(known["std"]))
+    recorded = Standardization(tuple(known["mean"]), tuple(known["std"]))
     monkeypatch.setattr(module, "survey", lambda *_: recorded)
     go(raw, tmp_path / "new.zarr")
     new = digest(tmp_path / "new.zarr")
