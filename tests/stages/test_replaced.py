@@ -9,6 +9,7 @@ from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.engine.recorder import Recorder
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.infer.predictor import Standardization
+from vimvol.sample import SampleSpec, generate
 from vimvol.stages import segment as module
 from vimvol.stages.agglomerate import agglomerate
 from vimvol.stages.manifest import read_manifest
@@ -41,10 +42,10 @@ def raw(sample: Path, tmp_path: Path) -> Path:
 
 
 def replace_section(raw: Path, z: int) -> None:
-    """Turn a section of 4 over, so that it has other fragments, and other statistics only by a hair."""
+    """Turn a section over, so that it has other fragments, and other statistics only by a hair."""
     array = zarr.open_array(str(raw / "raw"), mode="r+")
     section = array[z][::-1].copy()
-    section[:20] = section[20:40]
+    section[:16] = section[16:32]
     array[z] = section
 
 
@@ -162,3 +163,30 @@ def test_on_the_command_line(run, raw: Path, tmp_path: Path) -> None:  # noqa: F
     code, _, error = run("segment", f"{raw}:raw", tmp_path / "out.zarr", "--replaced", "0:1")
     assert code == 2
     assert "holds nothing yet" in error
+
+
+def test_predictions_across_all_axes_are_kept_beyond_tile_and_halo(
+    tmp_path: Path, blocks: dict[str, list[tuple[int, int]]]
+) -> None:
+    volume = generate(SampleSpec(shape=(48, 32, 32), voxel_size=(8.0, 8.0, 8.0)))[0]
+    array = zarr.create_array(str(tmp_path / "in.zarr" / "raw"), data=volume, chunks=(16, 32, 32))
+    array.attrs["resolution"] = [8.0, 8.0, 8.0]
+    settings = SLICES | {
+        "predict__axes": "zyx",
+        "predict__tile": [16, 16],
+        "predict__halo": [8, 8],
+        "output__chunk": [16, 32, 32],
+        "output__shard": [16, 32, 32],
+        "fragments__tile": [16, 32, 32],
+        "fragments__halo": [4, 8, 8],
+        "run__block": [16, 32, 32],
+    }
+    go(tmp_path / "in.zarr", tmp_path / "out.zarr", **settings)
+    replace_section(tmp_path / "in.zarr", 44)
+    blocks.clear()
+    go(tmp_path / "in.zarr", tmp_path / "out.zarr", [(44, 45)], **settings)
+    # the tiles of 32 to 47 see it, and the windows of the fragments before see these
+    assert set(blocks["predict"]) == {(32, 48)}
+    assert set(blocks["fragments"]) == {(16, 32), (32, 48)}
+    go(tmp_path / "in.zarr", tmp_path / "new.zarr", **settings)
+    assert digest(tmp_path / "out.zarr") == digest(tmp_path / "new.zarr")
