@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,17 +68,23 @@ def main(
     size: Annotated[int, typer.Option(min=1, help="Pixels along an axis of the image that is timed.")] = 512,
     repeat: Annotated[int, typer.Option(min=1, help="Forward passes that are timed.")] = 3,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Of `vimvol segment`; repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Such as cremi_*; measure and score no others.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep segmentations.")] = False,
 ) -> None:
     """Measure and score whatever is not yet; write table and figure after each."""
     experiments = find(configs, runs, data)
     settings = {e.name: segment_settings(e, overrides or []) for e in experiments}
+    wanted = {e.name for e in experiments if any(fnmatch(e.name, pattern) for pattern in only or ["*"])}
+    if not wanted:
+        raise InputError(f"{', '.join(only or [])} fits no experiment; there are {', '.join(settings)}")
     out.mkdir(parents=True, exist_ok=True)
     if not any(e.weights.is_file() for e in experiments):
         typer.echo(f"{runs} holds no weights of these trainings, so nothing can be scored; only costs follow", err=True)
     failed = []
-    rows = [as_row(e, out, None) for e in experiments]
+    rows = [as_row(e, out, known(e, settings[e.name], out)) for e in experiments]
     for number, experiment in enumerate(experiments):
+        if experiment.name not in wanted:
+            continue
         scores = None
         try:
             cost(experiment, out, size, repeat, settings[experiment.name].predict.device)
@@ -87,11 +94,12 @@ def main(
             failed.append(f"{experiment.name}: {error}")
             typer.echo(f"warning: {failed[-1]}", err=True)
         rows[number] = as_row(experiment, out, scores)
+        rows = [row | {"cost": read(cost_file(e, out))} for row, e in zip(rows, experiments, strict=True)]
         write(rows, out, size)
     typer.echo((out / "table.md").read_text(encoding="utf-8"))
     typer.echo(f"figure        {out / 'figure.png'}")
     if failed:
-        raise IncompleteRunError(f"{len(failed)} of {len(experiments)} experiments are not complete: {failed[0]}")
+        raise IncompleteRunError(f"{len(failed)} of {len(wanted)} experiments are not complete: {failed[0]}")
 
 
 def find(configs: Path, runs: Path, data: Path | None) -> list[Experiment]:
@@ -141,16 +149,12 @@ def cost_file(experiment: Experiment, out: Path) -> Path:
 
 def evaluate(experiment: Experiment, settings: SegmentConfig, out: Path, keep: bool) -> dict[str, Any]:
     """Segment and score the test data of an experiment, unless the same weights have been with the same settings."""
-    path = out / "scores" / f"{experiment.name}.json"
+    before = known(experiment, settings, out)
+    if before is not None:
+        return before
+    key = key_of(experiment, settings)
     model = {"model": str(experiment.weights)}
     settings = settings.model_copy(update={"predict": settings.predict.model_copy(update=model)})
-    how = settings.model_dump(mode="json", exclude={"run": True, "predict": {"model", "batch", "device"}})
-    with experiment.weights.open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
-    key = {"weights": weights, "data": test_data(experiment.config), "settings": how}
-    before = read(path)
-    if before is not None and before["key"] == key:
-        return before
     check_weights(experiment)
     volumes = prepared(experiment, out)
     scratch = out / "segmentations" / experiment.name
@@ -167,10 +171,29 @@ def evaluate(experiment: Experiment, settings: SegmentConfig, out: Path, keep: b
     names = [n for n in ("mean_segmentation_accuracy", "sa50", "sa75", "parts") if n in slices[0]]
     means = {name: float(np.mean([one[name] for one in slices])) for name in names}
     found = {"key": key, **means, "images": len(slices), "pipeline_seconds": seconds, "slices": slices}
-    save(path, found)
+    save(scores_file(experiment, out), found)
     if not keep:
         shutil.rmtree(scratch)
     return found
+
+
+def known(experiment: Experiment, settings: SegmentConfig, out: Path) -> dict[str, Any] | None:
+    """Return the scores of an experiment if it is trained and scored as it is now."""
+    before = read(scores_file(experiment, out)) if experiment.weights.is_file() else None
+    return before if before is not None and before["key"] == key_of(experiment, settings) else None
+
+
+def scores_file(experiment: Experiment, out: Path) -> Path:
+    """Return where the scores of an experiment are."""
+    return out / "scores" / f"{experiment.name}.json"
+
+
+def key_of(experiment: Experiment, settings: SegmentConfig) -> dict[str, Any]:
+    """Return what the scores of a trained network depend on."""
+    with experiment.weights.open("rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    how = settings.model_dump(mode="json", exclude={"run": True, "predict": {"model", "batch", "device"}})
+    return {"weights": weights, "data": test_data(experiment.config), "settings": how}
 
 
 def check_weights(experiment: Experiment) -> None:

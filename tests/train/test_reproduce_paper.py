@@ -15,7 +15,7 @@ from skimage.measure import label
 from tests.train.formats import write_data
 from tests.train.test_configs import SMALL
 from vimvol.config import TrainConfig, load_config
-from vimvol.errors import IncompleteRunError
+from vimvol.errors import IncompleteRunError, InputError
 from vimvol.models.unet import UNet
 from vimvol.models.vimunet import ViMUNet
 from vimvol.train.fit import fit
@@ -142,6 +142,16 @@ def test_what_is_done_is_not_done_again(made, script, folder, monkeypatch):
     monkeypatch.setattr("vimvol.infer.measure.measure", fail)
     monkeypatch.setattr("vimvol.train.sources.load_test_data", fail)
     assert run(script, folder, out) == rows
+
+
+def test_only_what_is_wanted_is_done_and_the_rest_is_shown(made, script, folder, tmp_path):
+    out, rows = made
+    assert run(script, folder, out, only=["cremi_vimunet*"]) == rows
+    some = run(script, folder, tmp_path / "paper", only=["livecell_boundaries_*"])
+    assert [name for name, row in some.items() if row["scores"]] == ["livecell_boundaries_unet"]
+    assert [name for name, row in some.items() if row["cost"]] == ["cremi_unet", "livecell_boundaries_unet"]
+    with pytest.raises(InputError, match="cremi_unett fits no experiment; there are cremi_unet, "):
+        run(script, folder, tmp_path / "paper", only=["cremi_unett"])
 
 
 def test_an_interrupted_run_goes_on_and_a_new_training_is_scored_anew(made, script, folder, tmp_path, monkeypatch):
