@@ -182,6 +182,11 @@ def test_where_it_makes_no_sense_it_is_refused_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_boundaries_that_are_given_are_not_predicted_across_any_axis(cube: str, config, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"taken as they are, so predict\.axes = zyx would change nothing"):
+        prepare(cube, str(tmp_path / "out.zarr"), config(predict__boundaries=cube))
+
+
 def test_voxels_of_unknown_size_are_refused(config, tmp_path: Path) -> None:
     zarr.create_array(str(tmp_path / "raw.zarr"), data=np.ones((32, 32, 32), np.uint8))
     with pytest.raises(InputError, match=r"does not say its voxel size, and predict\.axes = zyx"):
