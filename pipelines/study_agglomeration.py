@@ -98,7 +98,8 @@ def _synthetic(here: Path, model: str) -> list[dict]:
             segment_volume(source, out, config, overwrite=True)
             for beta in BETAS:
                 done = agglomerate(out, [f"agglomerate.beta={beta}"], name="study", workers=0)
-                scores = _scores(done.labels, truth.transpose(order), Block.whole(raw.shape))
+                turned = truth.transpose(order)
+                scores = _scores(done.labels, turned, Block.whole(turned.shape))
                 choice = "boundary means" + (", three axes" if axes == "zyx" else "")
                 results.append({"synthetic": along, "choice": choice, "beta": beta, **scores})
         _show(f"synthetic neurites along {along}", [row for row in results if row["synthetic"] == along])
