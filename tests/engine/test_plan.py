@@ -69,3 +69,13 @@ def test_a_region_has_the_blocks_that_meet_it_and_no_others(shape, unit, factor,
     assert list(plan.meeting(box)) == [b for b in found if b.intersect(box).size]
     inside = region.clip(shape)
     assert sum(b.intersect(region).size for b in found) == inside.size
+
+
+@given(shape=sizes, unit=units, data=st.data())
+def test_a_block_is_found_by_its_number_and_voxels_add_up(shape, unit, data) -> None:
+    begin = tuple(data.draw(st.integers(0, extent - 1)) for extent in shape)
+    end = tuple(data.draw(st.integers(b + 1, extent)) for b, extent in zip(begin, shape, strict=True))
+    for region in (None, Block(begin, end), Block(begin, begin)):
+        plan = plan_stage("predict", shape, unit, region=region)
+        assert [plan[number] for number in range(len(plan))] == list(plan)
+        assert plan.voxels == sum(block.size for block in plan)

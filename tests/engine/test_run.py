@@ -37,6 +37,9 @@ class Told:
     def finish(self) -> None:
         self.log.append(("finish",))
 
+    def note(self, *args) -> None:
+        self.log.append(("note", *args))
+
     def count(self, what: str) -> int:
         return sum(entry[0] == what for entry in self.log)
 

@@ -3,7 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from vimvol.report.progress import Counter, Lines, Live, clock_text, make_progress, silent
+from vimvol.report.amounts import clock_text
+from vimvol.report.progress import Counter, Lines, Live, make_progress, silent
 
 
 class Clock:

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from vimvol.cli import segmenting, standing, agglomerating, scoring, tuning, training, exchanging, looking  # isort: skip - the order in which help lists them
+from vimvol.cli import segmenting, planning, standing, agglomerating, scoring, tuning, training, exchanging, looking  # isort: skip - the order in which help lists them
 from vimvol.cli.app import app
 from vimvol.errors import VimvolError
 
@@ -19,6 +19,7 @@ __all__ = [
     "exchanging",
     "looking",
     "main",
+    "planning",
     "run_script",
     "scoring",
     "segmenting",

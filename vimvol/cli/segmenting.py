@@ -12,22 +12,39 @@ from vimvol.cli.app import Cluster, Log, Overrides, PerformanceReport, Scheduler
 from vimvol.cli.slices import slices_of
 from vimvol.config import SegmentConfig, load_config
 
+Source = Annotated[str, typer.Argument(metavar="PATH[:DATASET]", help="Volume: zarr, OME-Zarr, HDF5, TIFF.")]
+Out = Annotated[str, typer.Argument(metavar="OUT.zarr", help="OME-Zarr to write.")]
+Config = Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML configuration.")]
+Model = Annotated[
+    str | None, typer.Option("--model", help="Network: a name of `vimvol models` or a file. Sets predict.model.")
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Worker processes; by default one a core, 0 for none. Sets run.workers.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings in OUT.")]
+
+
+def settings_of(
+    config: str | None, overrides: list[str] | None, model: str | None, workers: int | None
+) -> SegmentConfig:
+    """Return the settings that the options give."""
+    extra = [*(overrides or [])]
+    extra += [f"predict.model={json.dumps(model)}"] if model is not None else []
+    extra += [f"run.workers={workers}"] if workers is not None else []
+    return load_config(SegmentConfig, config, extra)
+
 
 @app.command()
 def segment(
-    source: Annotated[str, typer.Argument(metavar="PATH[:DATASET]", help="Volume: zarr, OME-Zarr, HDF5, TIFF.")],
-    out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="OME-Zarr to write.")],
-    config: Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML configuration.")] = None,
+    source: Source,
+    out: Out,
+    config: Config = None,
     overrides: Overrides = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Network: a name of `vimvol models` or a file. Sets predict.model.")
-    ] = None,
+    model: Model = None,
     cluster: Cluster = "local",
     scheduler_file: SchedulerFile = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes; by default one a core, 0 for none. Sets run.workers.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings in OUT.")] = False,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
     replaced: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,10 +62,7 @@ def segment(
     from vimvol.stages.picture import draw_overview
     from vimvol.stages.segment import segment_volume
 
-    extra = [*(overrides or [])]
-    extra += [f"predict.model={json.dumps(model)}"] if model is not None else []
-    extra += [f"run.workers={workers}"] if workers is not None else []
-    settings = load_config(SegmentConfig, config, extra)
+    settings = settings_of(config, overrides, model, workers)
     chosen = chosen_cluster(cluster, scheduler_file)
     with make_progress() as progress:
         result = segment_volume(

@@ -30,7 +30,7 @@ def tune(
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
 ) -> None:
     """Search for the post-processing that scores best on volumes with ground truth. Called again, it goes on."""
-    from vimvol.report.progress import clock_text
+    from vimvol.report.amounts import clock_text
     from vimvol.stages.tune import Trial, tune
 
     if len(volumes) % 2:

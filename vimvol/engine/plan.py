@@ -7,6 +7,7 @@ write the same file or object.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,19 @@ class StagePlan:
 
     def __iter__(self) -> Iterator[Block]:
         return self.meeting(Block.whole(self.blocks.shape))
+
+    def __getitem__(self, number: int) -> Block:
+        """Return a block by its number in C order, without going through those before it."""
+        cells = self._cells()
+        index = Grid(cells.shape, (1,) * len(cells.shape)).index(number)
+        return self.blocks.block(tuple(b + i for b, i in zip(cells.begin, index, strict=True)))
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of all blocks together."""
+        cells = self._cells()
+        extents = zip(cells.begin, cells.end, self.blocks.cell, self.blocks.shape, strict=True)
+        return math.prod(max(0, min(end * c, s) - begin * c) for begin, end, c, s in extents)
 
     def meeting(self, box: Block) -> Iterator[Block]:
         """Yield, in C order, the blocks of the stage that share a voxel with a box."""

@@ -12,6 +12,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import distributed
@@ -36,6 +37,22 @@ SCHEDULER_GONE = (
 )
 
 
+@dataclass(frozen=True)
+class Room:
+    """What a worker process has.
+
+    Attributes
+    ----------
+    memory
+        Bytes that it may take; 0 where nothing limits it.
+    calls
+        Calls that it runs at once.
+    """
+
+    memory: int
+    calls: int
+
+
 class Pool(Protocol):
     """Computes submitted calls and hands their outcomes back one by one, in any order."""
 
@@ -44,6 +61,10 @@ class Pool(Protocol):
 
     def slots_for(self, resource: Resource | None) -> int:
         """Return how many calls that want this resource can run at the same time."""
+        ...
+
+    def room_for(self, resource: Resource | None) -> Room:
+        """Return what the smallest worker process has that runs calls which want this resource."""
         ...
 
     def submit(
@@ -92,6 +113,10 @@ class SerialPool:
     def slots_for(self, resource: Resource | None) -> int:  # noqa: ARG002 - this process is all there is
         """Return 1."""
         return self.slots
+
+    def room_for(self, resource: Resource | None) -> Room:  # noqa: ARG002
+        """Return the memory of the machine, or of the control group that this process is in."""
+        return Room(int(distributed.system.MEMORY_LIMIT), 1)
 
     def submit(
         self,
@@ -176,6 +201,24 @@ class DaskPool:
     def slots_for(self, resource: Resource | None) -> int:
         """Return how many calls that want this resource can run at the same time."""
         return self.slots if resource is None else self._resources.get(resource, self.slots)
+
+    def room_for(self, resource: Resource | None) -> Room:
+        """Return what the smallest worker process has that runs calls which want this resource.
+
+        Raises
+        ------
+        IncompleteRunError
+            If the cluster went away.
+        """
+        with self._scheduler():
+            workers = list(self.client.scheduler_info()["workers"].values())
+        if resource in self._resources and resource is not None:
+            having = [worker for worker in workers if worker.get("resources", {}).get(resource)]
+            calls = [int(worker["resources"][resource] / SHARE[resource]) for worker in having]
+        else:
+            having, calls = workers, [worker["nthreads"] for worker in workers]
+        limits = [worker["memory_limit"] for worker in having if worker["memory_limit"]]
+        return Room(int(min(limits, default=0)), max(1, *calls, 1))
 
     def submit(
         self,

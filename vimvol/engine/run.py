@@ -56,6 +56,9 @@ class Progress(Protocol):
     def finish(self) -> None:
         """End the stage."""
 
+    def note(self, text: str) -> None:
+        """Tell a line that belongs to no stage."""
+
 
 @dataclass(frozen=True)
 class Execution:

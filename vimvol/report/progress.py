@@ -17,6 +17,7 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from vimvol.engine.run import Progress as Told
+from vimvol.report.amounts import clock_text
 
 SECONDS_BETWEEN_LINES = 10.0
 SHARE_BETWEEN_LINES = 0.1
@@ -52,6 +53,9 @@ class Silent:
         """Do nothing."""
 
     def finish(self) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
         """Do nothing."""
 
     def __enter__(self) -> Silent:
@@ -180,6 +184,10 @@ class Lines:
             self._write(f"{counter.name}: {counter.done}/{counter.total} blocks, {counter.conclude()}")
         self._counter = None
 
+    def note(self, text: str) -> None:
+        """Write a line."""
+        self._write(text)
+
     def _write(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
@@ -245,6 +253,10 @@ class Live:
             self._bars.update(self._task, ended=True)
         self._counter = None
 
+    def note(self, text: str) -> None:
+        """Write a line above those of the stages."""
+        self._bars.console.print(Text(text))
+
     def __enter__(self) -> Live:
         """Take the terminal."""
         self._bars.start()
@@ -264,10 +276,3 @@ def make_progress() -> Progress:
 def silent() -> Progress:
     """Return a progress that tells nobody."""
     return Silent()
-
-
-def clock_text(seconds: float) -> str:
-    """Return a time as ``m:ss`` or ``h:mm:ss``."""
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -6,7 +6,7 @@ tiles before it, turns them into global ids. Both depend on the tile grid only, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -152,8 +152,13 @@ def run_fragments(job: Job, execution: Execution) -> None:
     """Make the fragments of the whole volume and store the offset of every tile."""
     plan, ledger = job.plan("fragments"), job.ledger("fragments")
     run_stage(plan, FragmentsBlock(job), ledger, execution)
+    write_offsets(job, (result for _, result in ledger.entries()))
+
+
+def write_offsets(job: Job, results: Iterable[dict[str, Any]]) -> None:
+    """Store the offset of every tile, from what `FragmentsBlock` returned for all blocks."""
     counts = np.zeros(len(job.fragment_tiles), np.uint64)
-    for _, result in ledger.entries():
+    for result in results:
         for tile, count in result["counts"].items():
             counts[int(tile)] = count
     offsets = np.concatenate([np.zeros(1, np.uint64), np.cumsum(counts)])

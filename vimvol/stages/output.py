@@ -83,7 +83,7 @@ def claim_output(job: Job, manifest: dict[str, Any]) -> None:
     if not manifest["created"]:
         with storage_errors(f"removing the old arrays of {job.out}"):
             _remove_own_nodes(job)
-        _create(job)
+        create_arrays(job)
         manifest["created"] = True
         write_manifest(job.out, manifest)
 
@@ -153,7 +153,7 @@ def _remove_own_nodes(job: Job) -> None:
             store.remove(name)
 
 
-def _create(job: Job) -> None:
+def create_arrays(job: Job) -> None:
     """Create the arrays and metadata of an output, all empty."""
     layout: dict[str, Any] = {"chunk": job.chunk, "shard": job.shard}
     create_image(

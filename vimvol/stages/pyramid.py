@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from vimvol.engine.ledger import Ledger
+from vimvol.engine.plan import StagePlan
 from vimvol.engine.run import Execution, run_stage
 from vimvol.geometry import Block, Index
 from vimvol.io import storage_shapes
@@ -55,11 +58,16 @@ class PyramidBlock:
         write_box(f"{self.job.out}/{self.level}", Block((0, *block.begin), (channels, *block.end)), mean)
 
 
-def run_pyramid(job: Job, execution: Execution, *, labels: bool) -> None:
-    """Make all coarser levels, one after the other."""
+def pyramid_stages(job: Job, *, labels: bool) -> Iterator[tuple[int, StagePlan, Ledger]]:
+    """Yield number, blocks and ledger of every coarser level."""
     name = "label-pyramid" if labels else "pyramid"
     for number, level in enumerate(job.levels[1:], start=1):
         _, shard = storage_shapes(level.shape, job.chunk, job.shard)
         stage = f"{name} {number}"
-        plan, ledger = job.plan(stage, level, shard), job.ledger(stage, shard)
+        yield number, job.plan(stage, level, shard), job.ledger(stage, shard)
+
+
+def run_pyramid(job: Job, execution: Execution, *, labels: bool) -> None:
+    """Make all coarser levels, one after the other."""
+    for number, plan, ledger in pyramid_stages(job, labels=labels):
         run_stage(plan, PyramidBlock(job, number, labels), ledger, execution)

@@ -18,12 +18,17 @@ from vimvol.engine.run import Progress
 from vimvol.errors import VimvolError
 from vimvol.geometry import Block
 from vimvol.infer.predictor import Fallbacks
+from vimvol.report.amounts import clock_text, disk_text, memory_text
 from vimvol.report.jsonlog import JsonLog, ending
+from vimvol.stages.forecast import Forecast, as_json
 from vimvol.stages.job import Job
 from vimvol.stages.manifest import now, provenance
 
 HEALED = tuple(Fallbacks(1, 1).nonzero())
 """Names under which a block returns what it healed from."""
+
+MEASURED = ("seconds", "cpu", "peak", "read", "written")
+"""What is both forecast and measured of a stage."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,16 @@ class RunJournal:
     def __init__(self, log: JsonLog) -> None:
         self.stages: list[dict[str, Any]] = []
         self._log = log
+        self._expected: dict[str, dict[str, Any]] = {}
         self._stage = ""
         self._healed: Counter[str] = Counter()
+
+    def expect(self, entry: dict[str, Any], ahead: Forecast, seconds: float) -> None:
+        """Take down, also in the record of the run, what it is expected to take, and the time that telling it took."""
+        entry["forecast"] = {**as_json(ahead), "sampling": round(seconds, 3)}
+        stages = entry["forecast"]["stages"] if ahead.sampled else ()
+        self._expected = {stage["name"]: {key: stage[key] for key in MEASURED} for stage in stages}
+        self._log.write("forecast", **entry["forecast"])
 
     def stage(self, name: str, blocks: int, done: int, voxels: int) -> None:
         """Take down that a stage begins."""
@@ -90,6 +103,8 @@ class RunJournal:
         numbers = asdict(report)
         numbers |= {**numbers.pop("usage"), **self._healed}
         done = {name: round(value, 3) if isinstance(value, float) else value for name, value in numbers.items()}
+        if report.name in self._expected:
+            done["forecast"] = self._expected[report.name]
         self.stages.append(done)
         self._log.write("stage ends", stage=done["name"], **{key: done[key] for key in done if key != "name"})
 
@@ -138,3 +153,19 @@ def recorded(entry: dict[str, Any], log: JsonLog, store: Callable[[], None]) -> 
         raise
     end(None)
     store()
+
+
+def compared(entry: dict[str, Any]) -> str:
+    """Return what a run took beside what was forecast, as a line to tell; empty where nothing was."""
+    both = [(stage, stage["forecast"]) for stage in entry["stages"] if "forecast" in stage]
+    if not both:
+        return ""
+    seconds, written = (
+        [sum(each[key] or 0 for each in side) for side in zip(*both, strict=True)] for key in ("seconds", "written")
+    )
+    workers = [(stage, ahead) for stage, ahead in both if stage["name"] != "solve"]
+    peak = [max(each["peak"] or 0 for each in side) for side in zip(*workers, strict=True)]
+    return (
+        f"stages took {clock_text(seconds[0])}, {clock_text(seconds[1])} forecast; at most {memory_text(peak[0])} a "
+        f"worker, {memory_text(peak[1])} forecast; wrote {disk_text(written[0])}, {disk_text(written[1])} forecast"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut import check_solver
 from vimvol.stages.boundaries import find_boundaries
+from vimvol.stages.forecast import inference_resource
 from vimvol.stages.fragments import resolve_cells, resolve_fragments, run_fragments
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import Job, Sections
@@ -35,8 +37,9 @@ from vimvol.stages.output import check_output, claim_output, new_manifest, tidy_
 from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.planes import planes_of
 from vimvol.stages.predict import PredictBlock
+from vimvol.stages.preflight import check_fits, preflight, short_text
 from vimvol.stages.pyramid import run_pyramid
-from vimvol.stages.record import Telling, new_run, recorded
+from vimvol.stages.record import Telling, compared, new_run, recorded
 from vimvol.stages.region import region_of
 from vimvol.stages.replaced import as_recorded, carry_over, with_replaced
 from vimvol.stages.sizes import check_sizes, run_sizes
@@ -227,26 +230,40 @@ def _finished(job: Job, cluster: ClusterConfig, overwrite: bool, telling: Tellin
     if manifest["state"] == "complete":
         return manifest
     lock_of(job.out).refuse_if_held()
-    with open_cluster(cluster, job.config.run.workers) as pool, telling.reported(pool), owned(job.out) as lock:
-        carry_over(job)
-        # Another run may have written the output since.
-        manifest = check_output(job, new_manifest(job, telling.command), overwrite)
-        entry = {**new_run(job, telling.command, cluster.kind), "workers": pool.slots}
-        manifest["runs"] = [*manifest.get("runs", ()), entry]
-        claim_output(job, manifest)
-        with recorded(entry, telling.log, partial(write_manifest, job.out, manifest)) as journal:
-            run = job.config.run
-            execution = Execution(pool, telling.progress, run.window, run.retries, deadline=run.deadline)
-            manifest |= _run(job, replace(execution, check=lock.check, guard=guard_of(lock), journal=journal))
-            tidy_output(job)
-            manifest |= {"state": "complete", "finished": now()}
+    with (
+        open_cluster(cluster, job.config.run.workers) as pool,
+        telling.reported(pool),
+        ExitStack() as until_adopted,
+    ):
+        ahead = until_adopted.enter_context(
+            preflight(job, pool, fresh=not manifest["created"], tell=telling.progress.note)
+        )
+        check_fits(job, ahead.forecast)
+        if text := short_text(ahead):
+            telling.progress.note(text)
+        with owned(job.out) as lock:
+            carry_over(job)
+            # Another run may have written the output since.
+            manifest = check_output(job, new_manifest(job, telling.command), overwrite)
+            entry = {**new_run(job, telling.command, cluster.kind), "workers": pool.slots}
+            manifest["runs"] = [*manifest.get("runs", ()), entry]
+            claim_output(job, manifest)
+            with recorded(entry, telling.log, partial(write_manifest, job.out, manifest)) as journal:
+                journal.expect(entry, ahead.adopt(pool), ahead.seconds)
+                until_adopted.close()
+                run = job.config.run
+                execution = Execution(pool, telling.progress, run.window, run.retries, deadline=run.deadline)
+                manifest |= _run(job, replace(execution, check=lock.check, guard=guard_of(lock), journal=journal))
+                tidy_output(job)
+                manifest |= {"state": "complete", "finished": now()}
+            if text := compared(entry):
+                telling.progress.note(text)
     return manifest
 
 
 def _run(job: Job, execution: Execution) -> dict[str, Any]:
     """Run every stage that is not done; return the numbers of fragments and segments."""
-    infers = job.config.predict.device != "cpu" and job.network.given is None
-    inference = execution.on("GPU" if infers else "CPU")
+    inference = execution.on(inference_resource(job))
     execution = execution.on("CPU")
     run_stage(job.plan("predict"), PredictBlock(job), job.ledger("predict"), inference)
     run_fragments(job, execution)

@@ -2,7 +2,7 @@
 
 A graph of up to a million edges is solved as a whole. A larger one is first reduced out of core, level by level
 (`vimvol.stages.hierarchy`), until so much is left, or what the configured memory holds. This process holds the graph
-that is left and, at the end, 24 bytes a fragment.
+that is left and, at the end, `BYTES_PER_FRAGMENT`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ CELL = (64, 1024, 1024)
 
 AT_ONCE = 10**6
 """Edges that are solved in one process though more would fit: this one step cannot be shared out. A few seconds."""
+
+BYTES_PER_FRAGMENT = 24
+"""Memory of this process for the lookup table while it is made."""
 
 Ids = npt.NDArray[np.uint64]
 

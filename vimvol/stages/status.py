@@ -14,6 +14,7 @@ from vimvol.errors import InputError, VimvolError
 from vimvol.io import open_volume
 from vimvol.io.objects import open_objects
 from vimvol.io.storage import absolute
+from vimvol.report.amounts import clock_text
 from vimvol.stages.manifest import differences, read_manifest
 
 State = Literal["done", "running", "failed", "stale", "missing"]
@@ -64,6 +65,8 @@ class Status:
         Who is writing it, as text; empty if nobody is.
     notes
         What is stale, and why.
+    runs
+        Of every run that contributed, the latest last: when it began, how it ended, seconds, and its command, as text.
     """
 
     out: str
@@ -71,6 +74,7 @@ class Status:
     complete: bool
     holder: str
     notes: tuple[str, ...]
+    runs: tuple[str, ...] = ()
 
 
 def status(out: str, config: SegmentConfig | None = None) -> Status:
@@ -116,7 +120,16 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
         there = {True: "", False: ", which has ended", None: ", on another machine"}[is_alive(holder)]
         text = f"{holder}{there}"
     complete = manifest["state"] == "complete" and not any(stage.state == "stale" for stage in stages)
-    return Status(out, tuple(stages), complete, text, tuple(notes))
+    runs = tuple(_run_text(run) for run in manifest.get("runs", ()))
+    return Status(out, tuple(stages), complete, text, tuple(notes), runs)
+
+
+def _run_text(run: dict[str, Any]) -> str:
+    took = f" after {clock_text(run['seconds'])}" if "seconds" in run else ", no end recorded"
+    ahead = run.get("forecast", {}).get("seconds")
+    told = f" ({clock_text(ahead)} forecast)" if ahead else ""
+    where = f"{run.get('workers', 0)} at once on {run['host']}"
+    return f"{run['started']} {run['state']}{took}{told}, {where}: {run['command']}"
 
 
 def _further(objects: Objects, folders: set[str], *, stale: bool) -> list[StageStatus]:

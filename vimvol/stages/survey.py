@@ -48,7 +48,7 @@ def survey(volume: Volume, scope: str, roi: Block | None = None, mask: Mask | No
 
     def windows(first: int, count: int, wanted: int) -> list[Block]:
         draws = wanted if mask is None else wanted * LOOKS
-        places = range(count) if count <= wanted else _spread(count, draws)
+        places = range(count) if count <= wanted else spread(count, draws)
         found = (grid.block(grid.index(first + i)).moved(region.begin) for i in places)
         seen = (w for w in found if mask is None or wanted_voxels(None, mask, w).any())
         return sorted(itertools.islice(seen, wanted))
@@ -63,7 +63,7 @@ def survey(volume: Volume, scope: str, roi: Block | None = None, mask: Mask | No
     return Standardization(tuple(m for m, _ in pairs), tuple(s for _, s in pairs))
 
 
-def _spread(count: int, draws: int) -> Iterator[int]:
+def spread(count: int, draws: int) -> Iterator[int]:
     """Yield different numbers below ``count``, at any time evenly spread but in step with no row or column."""
     return iter(dict.fromkeys(int(count * ((i * GOLDEN_RATIO) % 1.0)) for i in range(draws)))
 

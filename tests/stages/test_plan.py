@@ -1,0 +1,251 @@
+"""What is told before a run, and that the sample which that needs changes nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support import SMALL, digest, small_config
+from vimvol.errors import InputError
+from vimvol.geometry import Block
+from vimvol.stages import preflight
+from vimvol.stages.forecast import makespan
+from vimvol.stages.fragments import FragmentsBlock
+from vimvol.stages.plan import plan_volume
+from vimvol.stages.predict import PredictBlock
+from vimvol.stages.segment import segment_volume
+
+ROI = [[0, 10, 5], [3, 128, 100]]
+
+
+class Notes:
+    """Keeps what a run tells that belongs to no stage."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def __getattr__(self, name: str):
+        return lambda *_: None
+
+
+@pytest.fixture
+def sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs of any size be preceded by a sample."""
+    monkeypatch.setattr(preflight, "WORTH", 1)
+
+
+@pytest.fixture(scope="module")
+def mask(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A mask of the sample, empty in most blocks."""
+    data = np.zeros((4, 128, 120), bool)
+    data[:2, :50, :40] = True
+    path = tmp_path_factory.mktemp("mask") / "mask.zarr"
+    zarr.create_array(str(path), data=data)
+    return str(path)
+
+
+def last_run(out: Path) -> dict:
+    return json.loads((out / "vimvol" / "run.json").read_text())["runs"][-1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"input__roi": ROI},
+        {"run__block": [4, 128, 144], "output__levels": 2},
+        {"segment__mode": "2d", "fragments__seeds": "components"},
+        {"agglomerate__levels": 0, "fragments__tile": [2, 96, 96]},
+    ],
+    ids=["default", "roi", "one block", "components", "tiles across blocks"],
+)
+def test_the_plan_counts_the_blocks_that_a_run_then_computes(sample: Path, tmp_path: Path, changes: dict) -> None:
+    out, config = tmp_path / "out.zarr", small_config(**changes)
+    planned = plan_volume(f"{sample}:raw", str(out), config).forecast
+    assert not list(tmp_path.iterdir())
+    assert planned.sampled == 1
+    segment_volume(f"{sample}:raw", str(out), config)
+    ran = {stage["name"]: (stage["blocks"], stage["voxels"]) for stage in last_run(out)["stages"]}
+    assert {stage.name: (stage.left, stage.voxels) for stage in planned.stages} == ran
+    assert all(stage.seconds > 0 and stage.peak > 0 for stage in planned.stages)
+    after = plan_volume(f"{sample}:raw", str(out), config).forecast
+    assert {stage.left for stage in after.stages} == {0}
+    assert {stage.name: stage.blocks for stage in after.stages} == {name: blocks for name, (blocks, _) in ran.items()}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_blocks_of_the_sample_are_results(
+    sample: Path, reference: Path, tmp_path: Path, sampled: None, workers: int
+) -> None:
+    out, told = tmp_path / "out.zarr", Notes()
+    segment_volume(f"{sample}:raw", str(out), small_config(run__workers=workers), progress=told)
+    assert digest(out) == digest(reference)
+    blocks = {stage["name"]: stage["blocks"] for stage in last_run(out)["stages"]}
+    taken = max(1, workers)
+    assert (blocks["predict"], blocks["fragments"]) == (12 - taken, 12)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
+    before, plan, after = told.notes
+    assert before == f"plan: a sample of {taken} of 12 blocks"
+    assert plan.startswith("plan: about 0:0")
+    assert "forecast" in after
+    measured = {"seconds", "cpu", "peak", "read", "written"}
+    assert all(stage["forecast"].keys() == measured for stage in last_run(out)["stages"])
+
+
+def test_what_is_written_and_held_in_memory_is_forecast_within_30_percent(
+    sample: Path, tmp_path: Path, sampled: None
+) -> None:
+    out = tmp_path / "out.zarr"
+    segment_volume(f"{sample}:raw", str(out), small_config())
+    stages = {stage["name"]: stage for stage in last_run(out)["stages"]}
+    for name in ("predict", "fragments", "write", "label-pyramid 1"):
+        assert stages[name]["forecast"]["written"] == pytest.approx(stages[name]["written"], rel=0.3), name
+    for name, stage in stages.items():
+        assert stage["forecast"]["peak"] == pytest.approx(stage["peak"], rel=0.3), name
+
+
+def test_region_and_mask_bound_the_sample_too(sample: Path, tmp_path: Path, mask: str, monkeypatch) -> None:
+    config = small_config(input__roi=ROI, input__mask=mask)
+    segment_volume(f"{sample}:raw", str(tmp_path / "plain.zarr"), config)
+    monkeypatch.setattr(preflight, "WORTH", 1)
+    segment_volume(f"{sample}:raw", str(tmp_path / "sampled.zarr"), config)
+    assert digest(tmp_path / "sampled.zarr") == digest(tmp_path / "plain.zarr")
+    whole = plan_volume(f"{sample}:raw", str(tmp_path / "x"), small_config()).forecast
+    masked = plan_volume(f"{sample}:raw", str(tmp_path / "x"), small_config(input__mask=mask)).forecast
+    # the same blocks run, but of 12 only 1 holds anything
+    assert masked.stages[0].left == whole.stages[0].left
+    assert masked.stages[0].written == pytest.approx(whole.stages[0].written / 12, rel=0.5)
+
+
+def test_of_a_run_that_was_stopped_only_the_rest_is_planned_and_finished(
+    sample: Path, reference: Path, tmp_path: Path, sampled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, config = tmp_path / "out.zarr", small_config()
+    original, seen = FragmentsBlock.__call__, []
+
+    def fifth_fails(self: FragmentsBlock, block: Block) -> dict:
+        if self.job.out == str(out):
+            seen.append(block)
+            if len(seen) == 5:
+                raise KeyboardInterrupt
+        return original(self, block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FragmentsBlock, "__call__", fifth_fails)
+        with pytest.raises(KeyboardInterrupt):
+            segment_volume(f"{sample}:raw", str(out), config)
+    planned = plan_volume(f"{sample}:raw", str(out), config).forecast
+    predict, fragments, graph, *_ = planned.stages
+    assert (predict.left, fragments.left, graph.left) == (0, 8, graph.blocks)
+    assert planned.sampled == 1
+    assert planned.stages[1].seconds > 0
+
+    def never(self: PredictBlock, block: Block) -> dict:
+        raise AssertionError("the boundaries are there")
+
+    monkeypatch.setattr(PredictBlock, "__call__", never)
+    segment_volume(f"{sample}:raw", str(out), config)
+    assert digest(out) == digest(reference)
+
+
+def test_a_block_that_fails_in_the_sample_is_left_to_the_run(
+    sample: Path, reference: Path, tmp_path: Path, sampled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, told = tmp_path / "out.zarr", Notes()
+    original, failures = PredictBlock.__call__, [RuntimeError("broken on purpose")]
+
+    def first_fails(self: PredictBlock, block: Block) -> dict:
+        if failures:
+            raise failures.pop()
+        return original(self, block)
+
+    monkeypatch.setattr(PredictBlock, "__call__", first_fails)
+    segment_volume(f"{sample}:raw", str(out), small_config(), progress=told)
+    assert digest(out) == digest(reference)
+    assert told.notes[1:] == ["plan: no sample could be taken (RuntimeError: broken on purpose)"]
+
+
+def test_what_cannot_fit_is_refused_with_the_figure_and_what_to_change(sample: Path, tmp_path: Path) -> None:
+    found = plan_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config())
+    preflight.check_fits(found.job, found.forecast)
+    little = {
+        "disk": {"free": found.forecast.disk - 1},
+        "a worker is ended at": {"memory_limit": found.forecast.largest.peak},
+        "of this process": {"solver": 2**60},
+    }
+    for text, change in little.items():
+        with pytest.raises(InputError, match=text) as refused:
+            preflight.check_fits(found.job, replace(found.forecast, **change))
+        assert "\n" not in str(refused.value)
+
+
+def test_a_solver_that_takes_the_whole_graph_is_refused_before_anything_is_written(
+    sample: Path, tmp_path: Path, sampled: None
+) -> None:
+    config = small_config(agglomerate__solver="average", agglomerate__memory=4000)
+    with pytest.raises(InputError, match=r"solver 'average' takes the whole graph of about \d+ edges"):
+        segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), config)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def tiny_disk(reference: Path, tmp_path: Path) -> Iterator[Path]:
+    """A file system that holds the sample of one block, but no output."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    size = sum(path.stat().st_blocks * 512 for path in reference.rglob("*") if path.is_file())
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size // 2}", "tmpfs", str(folder)]
+    if os.name != "posix" or os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a small file system needs root and the right to mount")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_is_too_small_is_refused(sample: Path, tiny_disk: Path, sampled: None) -> None:
+    out = str(tiny_disk / "out.zarr")
+    found = plan_volume(f"{sample}:raw", out, small_config())
+    for refused in (
+        lambda: preflight.check_fits(found.job, found.forecast),
+        lambda: segment_volume(f"{sample}:raw", out, small_config()),
+    ):
+        with pytest.raises(InputError, match=r"the disk would be full before the end; free .* more") as error:
+            refused()
+        assert error.value.exit_code == 2
+        assert not list(tiny_disk.iterdir())
+
+
+def test_the_command_prints_the_plan_and_writes_it(sample: Path, tmp_path: Path) -> None:
+    settings = [f"--set={key}={json.dumps(value)}" for key, value in SMALL.items()]
+    done = subprocess.run(
+        [sys.executable, "-m", "vimvol", "plan", f"{sample}:raw", "out.zarr", "--json", "plan.json", *settings],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert [stage["name"] for stage in plan["stages"]][:2] == ["predict", "fragments"]
+    assert plan["seconds"] == pytest.approx(sum(stage["seconds"] for stage in plan["stages"]), abs=0.01)
+    lines = done.stdout.splitlines()
+    assert lines[1].split()[:3] == ["predict", "12", "12"]
+    assert {line.split()[0] for line in lines[-5:]} == {"time", "disk", "worker", "solver", "sample"}
+
+
+@given(sizes=st.lists(st.integers(1, 100), min_size=1, max_size=50), slots=st.integers(1, 20))
+def test_a_makespan_lies_between_its_bounds(sizes: list[int], slots: int) -> None:
+    found = makespan(sizes, slots)
+    assert max(max(sizes), sum(sizes) / slots) <= found <= sum(sizes) / slots + max(sizes)

@@ -1,0 +1,66 @@
+"""The command ``plan``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster, write_text
+from vimvol.cli.segmenting import Config, Model, Out, Overwrite, Source, Workers, settings_of
+
+
+@app.command()
+def plan(
+    source: Source,
+    out: Out,
+    config: Config = None,
+    overrides: Overrides = None,
+    model: Model = None,
+    cluster: Cluster = "local",
+    scheduler_file: SchedulerFile = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the plan, too.")] = None,
+) -> None:
+    """Tell what `segment` with the same options would take: blocks, time, memory, disk. Exit code 2: it cannot fit."""
+    from vimvol.report.amounts import clock_text, disk_text, memory_text
+    from vimvol.report.table import print_rows
+    from vimvol.stages.forecast import as_json
+    from vimvol.stages.plan import plan_volume
+    from vimvol.stages.preflight import check_fits
+
+    chosen = chosen_cluster(cluster, scheduler_file)
+    found = plan_volume(
+        source, out, settings_of(config, overrides, model, workers), cluster=chosen, overwrite=overwrite
+    )
+    ahead = found.forecast
+    rows = [
+        [
+            stage.name,
+            f"{stage.left:,}",
+            f"{stage.blocks:,}",
+            f"{stage.voxels / 1e6:,.1f}",
+            "-" if stage.seconds is None else clock_text(stage.seconds),
+            "-" if stage.peak is None else memory_text(stage.peak),
+            "-" if stage.read is None else disk_text(stage.read),
+            "-" if stage.written is None else disk_text(stage.written),
+        ]
+        for stage in ahead.stages
+    ]
+    print_rows(["stage", "blocks left", "of", "MVox left", "time", "memory", "reads", "writes"], rows)
+    if ahead.sampled:
+        typer.echo(f"time          about {clock_text(ahead.seconds)} with {ahead.workers} blocks at once")
+        typer.echo(f"disk          {disk_text(ahead.disk or 0)} to be taken, {disk_text(ahead.free)} free")
+        limit = f" of {memory_text(ahead.memory_limit)}" if ahead.memory_limit else ""
+        typer.echo(f"worker        {memory_text(ahead.largest.peak or 0)}{limit} in stage {ahead.largest.name}")
+        typer.echo(f"solver        {memory_text(ahead.solver or 0)}, graph of about {ahead.edges:,} edges")
+        typer.echo(f"sample        {ahead.sampled} blocks in {clock_text(found.seconds)}")
+    else:
+        reason = found.failure or "there is nothing left to predict or to cut into fragments"
+        typer.echo(f"disk          {disk_text(ahead.free)} free")
+        typer.echo(f"sample        none: {reason}")
+    if json_file is not None:
+        write_text(json_file, json.dumps({**as_json(ahead), "sampling": round(found.seconds, 3)}, indent=2) + "\n")
+    check_fits(found.job, ahead)

@@ -1,0 +1,317 @@
+"""What a run will take: blocks, time, memory and bytes of every stage, from its plan and a sample of its blocks."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from vimvol.engine.ledger import Ledger
+from vimvol.engine.plan import StagePlan, plan_stage
+from vimvol.engine.pool import Pool, Resource, Room
+from vimvol.engine.usage import memory_of_process
+from vimvol.segment.multicut import is_divisible
+from vimvol.segment.multicut.division import BYTES_PER_EDGE
+from vimvol.stages.job import Job
+from vimvol.stages.probe import Probe, existing_parent
+from vimvol.stages.pyramid import pyramid_stages
+from vimvol.stages.region import wanted_voxels
+from vimvol.stages.solve import AT_ONCE, BYTES_PER_FRAGMENT, hierarchy_of, solver_of
+from vimvol.stages.survey import spread
+
+MANY = 10_000
+"""Blocks of a stage from which on their distribution over the workers is not simulated: all end at about one time."""
+LOOKS = 1000
+"""Blocks at most whose mask is looked at for the share that holds something."""
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """What a stage will take.
+
+    Attributes
+    ----------
+    name
+        Name of the stage; ``levels`` stands for all that reduces a graph too large for one solve.
+    blocks, left
+        Blocks in all, and those not done yet.
+    voxels
+        Voxels of those not done yet.
+    seconds
+        Wall time.
+    cpu
+        Seconds of processors, of all workers together: a measure that a busy machine does not change.
+    peak
+        Bytes of memory of one process.
+    read, written
+        Bytes that files give and take. None, like all but the numbers of blocks and voxels: there was no sample.
+    """
+
+    name: str
+    blocks: int
+    left: int
+    voxels: int
+    seconds: float | None = None
+    cpu: float | None = None
+    peak: int | None = None
+    read: int | None = None
+    written: int | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take.
+
+    Attributes
+    ----------
+    stages
+        In the order in which they run.
+    workers
+        Blocks that run at once.
+    sampled
+        Blocks that were timed.
+    memory_limit
+        Bytes of memory that a worker process may take; 0 where nothing limits it.
+    edges
+        Of the graph; none without a sample.
+    solver
+        Bytes of memory that the last solve takes beside what its process has already; none without a sample.
+    solver_limit
+        What it may take, ``agglomerate.memory``.
+    divisible
+        Whether a graph that is too large can be reduced first.
+    disk
+        Bytes that will be taken on the disk, in whole blocks of the file system; none without a sample.
+    free
+        Bytes free on the disk of the output.
+    """
+
+    stages: tuple[StageForecast, ...]
+    workers: int
+    sampled: int
+    memory_limit: int
+    edges: int | None
+    solver: int | None
+    solver_limit: int
+    divisible: bool
+    disk: int | None
+    free: int
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all stages."""
+        return sum(stage.seconds or 0.0 for stage in self.stages)
+
+    @property
+    def written(self) -> int:
+        """Bytes that all stages write; nothing of it is removed while a run goes on."""
+        return sum(stage.written or 0 for stage in self.stages)
+
+    @property
+    def read(self) -> int:
+        """Bytes that all stages read."""
+        return sum(stage.read or 0 for stage in self.stages)
+
+    @property
+    def largest(self) -> StageForecast:
+        """The stage that takes most memory of a worker."""
+        return max((s for s in self.stages if s.name != "solve"), key=lambda stage: stage.peak or 0)
+
+
+def inference_resource(job: Job) -> Resource:
+    """Return what the prediction wants of a worker."""
+    infers = job.config.predict.device != "cpu" and job.network.given is None
+    return "GPU" if infers else "CPU"
+
+
+def stages_of(job: Job) -> list[tuple[StagePlan, Ledger]]:
+    """Return blocks and ledger of every stage in the order in which they run, but for the levels of large graphs."""
+    found = [(job.plan(name), job.ledger(name)) for name in ("predict", "fragments", "graph")]
+    found.append((replace(job.plan("graph"), name="costs"), job.ledger("costs")))
+    found.append((plan_stage("solve", job.shape, job.shape), job.ledger("solve")))
+    found.append((job.plan("write"), job.ledger("write")))
+    for labels in (True, False):
+        found += [(plan, ledger) for _, plan, ledger in pyramid_stages(job, labels=labels)]
+    return found
+
+
+def forecast(job: Job, probes: Sequence[Probe], pool: Pool, *, fresh: bool) -> Forecast:
+    """Forecast a run.
+
+    Parameters
+    ----------
+    job
+        The job.
+    probes
+        What single blocks took; none: only counts are told.
+    pool
+        The workers.
+    fresh
+        Whether nothing in the output counts as done, since it is laid out anew.
+    """
+    share = _wanted_share(job)
+    rooms = {kind: pool.room_for(kind) for kind in ("CPU", inference_resource(job))}
+    slots = {kind: pool.slots_for(kind) for kind in rooms}
+    stages = []
+    edges = fragments = None
+    if probes:
+        ratio = job.plan("graph").voxels * share / sum(probe.block.size for probe in probes)
+        edges, fragments = (int(ratio * sum(n)) for n in zip(*((p.edges, p.fragments) for p in probes), strict=True))
+    solver = _solver_edges(job, edges or 0)
+    memory = BYTES_PER_EDGE * solver + BYTES_PER_FRAGMENT * (fragments or 0)
+    for plan, ledger in stages_of(job):
+        kind = inference_resource(job) if plan.name == "predict" else "CPU"
+        stage, sizes = _count(plan, ledger, fresh=fresh)
+        if not probes or plan.name.split(" ")[0] not in probes[0].stages:
+            stages.append(stage)
+        elif plan.name == "solve":
+            if (levels := _levels(job, probes, edges or 0, slots["CPU"], stage)) is not None:
+                stages.append(levels)
+            stages.append(_solve(stage, probes, solver, memory))
+        else:
+            stages.append(_scaled(job, plan, stage, sizes, probes, share, slots[kind], rooms[kind]))
+    written = sum(taken.usage.written for probe in probes for taken in probe.stages.values())
+    blocky = max(1.0, sum(probe.stored for probe in probes) / max(1, written))
+    limits = [room.memory for room in rooms.values() if room.memory]
+    return Forecast(
+        tuple(stages),
+        workers=slots["CPU"],
+        sampled=len(probes),
+        memory_limit=min(limits, default=0),
+        edges=edges,
+        solver=memory if probes else None,
+        solver_limit=job.config.agglomerate.memory,
+        divisible=is_divisible(solver_of(job)) or job.stitched,
+        disk=int(blocky * sum(stage.written or 0 for stage in stages)) if probes else None,
+        free=shutil.disk_usage(existing_parent(job.out)).free,
+    )
+
+
+def makespan(sizes: Sequence[float], slots: int) -> float:
+    """Return when the last of some blocks ends if each goes to the first worker that is free, in units of the sizes."""
+    busy = [0.0] * min(slots, max(1, len(sizes)))
+    for size in sizes:
+        heapq.heapreplace(busy, busy[0] + size)
+    return max(busy)
+
+
+def _count(plan: StagePlan, ledger: Ledger, *, fresh: bool) -> tuple[StageForecast, list[int]]:
+    """Return how much of a stage is left, and the sizes of these blocks unless there are `MANY`."""
+    if fresh or not ledger.segments():
+        sizes = [block.size for block in plan] if len(plan) <= MANY else []
+        return StageForecast(plan.name, len(plan), len(plan), plan.voxels), sizes
+    missing = ledger.missing(plan.blocks)
+    blocks, sizes = 0, []
+    for block in plan:
+        parts = missing(block)
+        blocks += len(parts) or 1
+        sizes += [part.size for part in parts]
+    return StageForecast(plan.name, blocks, len(sizes), sum(sizes)), sizes if len(sizes) <= MANY else []
+
+
+def _scaled(
+    job: Job,
+    plan: StagePlan,
+    stage: StageForecast,
+    sizes: Sequence[int],
+    probes: Sequence[Probe],
+    share: float,
+    slots: int,
+    room: Room,
+) -> StageForecast:
+    """Scale what the sample took by voxels."""
+    kind, *level = plan.name.split(" ")
+    taken = [probe.stages[kind] for probe in probes]
+    finer = math.prod(_factor(job, int(level[0]))) if level else 1  # voxels that one is made from
+    voxels = sum(each.voxels for each in taken)
+    per_voxel = finer * share / voxels
+    seconds = sum(each.seconds for each in taken) * per_voxel
+    largest = finer * math.prod(min(c, s) for c, s in zip(plan.blocks.cell, plan.blocks.shape, strict=True))
+    # what a process has besides its block does not grow with the block
+    peak = max(
+        each.base + room.calls * max(0, each.usage.peak - each.base) * max(1.0, largest / each.voxels) for each in taken
+    )
+    return replace(
+        stage,
+        seconds=seconds * (makespan(sizes, slots) if sizes else stage.voxels / slots),
+        cpu=sum(each.usage.cpu for each in taken) * per_voxel * stage.voxels,
+        peak=int(peak) if stage.left else 0,
+        read=int(sum(each.usage.read for each in taken) * per_voxel * stage.voxels),
+        written=int(sum(each.usage.written for each in taken) * per_voxel * stage.voxels),
+    )
+
+
+def _factor(job: Job, level: int) -> list[int]:
+    """Return the voxels (z, y, x) of the level below that become one."""
+    below, here = list(pairwise(job.levels))[level - 1]
+    return [h // b for h, b in zip(here.factor, below.factor, strict=True)]
+
+
+def _solver_edges(job: Job, edges: int) -> int:
+    """Return the edges that the last solve takes at the most; a large graph is reduced first, if the solver lets it."""
+    config = job.config.agglomerate
+    if config.levels == 0 or not (is_divisible(solver_of(job)) or job.stitched):
+        return edges
+    return min(edges, AT_ONCE, config.memory // BYTES_PER_EDGE)
+
+
+def _solve(stage: StageForecast, probes: Sequence[Probe], edges: int, memory: int) -> StageForecast:
+    """Forecast the last solve, in the process of the run."""
+    if not stage.left:
+        return stage
+    sample = [probe.stages["solve"] for probe in probes]
+    fixed = sum(max(0.0, t.seconds - p.solving) for t, p in zip(sample, probes, strict=True)) / len(probes)
+    slope = sum(probe.solving for probe in probes) / max(1, sum(probe.edges for probe in probes))
+    scale = edges / max(1, sum(probe.edges for probe in probes))
+    return replace(
+        stage,
+        seconds=fixed + slope * edges,
+        cpu=sum(t.usage.cpu / max(t.seconds, 1e-9) for t in sample) / len(sample) * (fixed + slope * edges),
+        peak=memory_of_process() + memory,
+        read=int(scale * sum(t.usage.read for t in sample)),
+        written=int(scale * sum(t.usage.written for t in sample)),
+    )
+
+
+def _levels(job: Job, probes: Sequence[Probe], edges: int, slots: int, solve: StageForecast) -> StageForecast | None:
+    """Forecast the first level of a large graph, which takes most of what all take; none if the graph is small."""
+    if _solver_edges(job, edges) == edges and not job.config.agglomerate.levels:
+        return None
+    cells = hierarchy_of(job).cells(0)
+    left = 4 * len(cells) if solve.left else 0  # collect, decide, contract, reduce
+    slope = sum(probe.solving for probe in probes) / max(1, sum(probe.edges for probe in probes))
+    base = max(probe.stages["costs"].base for probe in probes)
+    per_cell = edges * math.prod(min(c, s) for c, s in zip(cells.cell, cells.shape, strict=True)) // cells.voxels
+    return StageForecast(
+        "levels",
+        4 * len(cells),
+        left,
+        solve.voxels,
+        seconds=slope * edges / min(slots, len(cells)) if left else 0.0,
+        cpu=slope * edges if left else 0.0,
+        peak=base + BYTES_PER_EDGE * per_cell if left else 0,
+    )
+
+
+def _wanted_share(job: Job) -> float:
+    """Return the share of the blocks that the mask leaves something of; the others cost next to nothing."""
+    plan = job.plan("predict")
+    if job.mask is None or not len(plan):
+        return 1.0
+    looked = [plan[number] for number in spread(len(plan), LOOKS)]
+    return sum(bool(wanted_voxels(job.roi, job.mask, block).any()) for block in looked) / len(looked)
+
+
+def as_json(found: Forecast) -> dict[str, Any]:
+    """Return a forecast as JSON-serialisable values, with its sums."""
+    stages = [{name: _rounded(value) for name, value in vars(stage).items()} for stage in found.stages]
+    sums = {"seconds": _rounded(found.seconds), "read": found.read, "written": found.written}
+    return {**vars(found), "stages": stages, **(sums if found.sampled else {})}
+
+
+def _rounded(value: object) -> object:
+    return round(value, 3) if isinstance(value, float) else value

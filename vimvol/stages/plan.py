@@ -1,0 +1,44 @@
+"""The plan of a run, without the run."""
+
+from __future__ import annotations
+
+from vimvol.config import SegmentConfig
+from vimvol.config.cluster import ClusterConfig, read_cluster
+from vimvol.engine.cluster import open_cluster
+from vimvol.infer.predictor import resolve_device
+from vimvol.io.volume import forget_open
+from vimvol.stages.output import check_output, new_manifest
+from vimvol.stages.preflight import Preflight, preflight
+from vimvol.stages.segment import prepare
+
+
+def plan_volume(
+    source: str,
+    out: str,
+    config: SegmentConfig | None = None,
+    *,
+    cluster: str | ClusterConfig = "local",
+    overwrite: bool = False,
+) -> Preflight:
+    """Tell what `segment_volume` would take, given the same; nothing of it stays.
+
+    A sample is taken on the workers of the cluster, one block each.
+
+    Raises
+    ------
+    InputError
+        As `segment_volume` does, and if not even the sample fits memory or disk.
+    """
+    try:
+        config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
+        job = prepare(source, out, config)
+        if cluster.kind == "local":
+            resolve_device(config.predict.device)
+        manifest = check_output(job, new_manifest(job, ""), overwrite)
+        with (
+            open_cluster(cluster, config.run.workers) as pool,
+            preflight(job, pool, fresh=not manifest["created"], worth=0) as found,
+        ):
+            return found
+    finally:
+        forget_open()

@@ -1,0 +1,185 @@
+"""Before a run: what it will take, by a timed sample where that is worth it, and whether it fits."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from vimvol.engine.ledger import Ledger
+from vimvol.engine.plan import StagePlan
+from vimvol.engine.pool import Pool, SerialPool, WorkerLostError
+from vimvol.engine.usage import memory_of_process
+from vimvol.errors import DiskFullError, IncompleteRunError, InputError
+from vimvol.geometry import Block
+from vimvol.report.amounts import clock_text, disk_text, memory_text
+from vimvol.segment.multicut.division import BYTES_PER_EDGE
+from vimvol.stages.forecast import LOOKS, Forecast, forecast, inference_resource
+from vimvol.stages.job import Job
+from vimvol.stages.probe import Probe, adopt, existing_parent, scratch_beside, take_probes
+from vimvol.stages.region import wanted_voxels
+from vimvol.stages.survey import spread
+
+WORTH = 1 << 21
+"""Voxels left to predict from which on a run is preceded by a sample: less takes seconds."""
+MOST_SAMPLED = 32
+"""Blocks that are sampled at most, one for each worker, as workers slow each other down."""
+ENDED_AT = 0.95
+"""Share of its limit at which Dask ends a worker process."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is known before a run.
+
+    Attributes
+    ----------
+    job
+        The job.
+    forecast
+        What the run will take.
+    probes
+        The sample.
+    seconds
+        Wall time of the sample.
+    failure
+        Why there is no sample though there should be one; empty if nothing went wrong.
+    """
+
+    job: Job
+    forecast: Forecast
+    probes: tuple[Probe, ...] = ()
+    seconds: float = 0.0
+    failure: str = ""
+
+    def adopt(self, pool: Pool) -> Forecast:
+        """Take over what the sample has made, and return what the rest of the run will take."""
+        if not self.probes:
+            return self.forecast
+        adopt(self.job, self.probes)
+        return forecast(self.job, self.probes, pool, fresh=False)
+
+
+@contextlib.contextmanager
+def preflight(
+    job: Job, pool: Pool, *, fresh: bool, worth: int | None = None, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Preflight]:
+    """Look ahead at a run; what the sample has written is there until this context is left.
+
+    Parameters
+    ----------
+    job
+        The job.
+    pool
+        The workers of the run.
+    fresh
+        Whether nothing in the output counts as done, since it is laid out anew.
+    worth
+        Voxels left to compute from which on a sample is taken; none: `WORTH`.
+    tell
+        Told that this takes a while.
+
+    Raises
+    ------
+    InputError
+        If not even the sample fits memory or disk.
+    """
+    counted = forecast(job, (), pool, fresh=fresh)
+    left = max(stage.voxels for stage in counted.stages[:2])
+    least = max(1, WORTH if worth is None else worth)
+    blocks, predicted = _to_sample(job, pool, fresh=fresh) if left >= least else ([], False)
+    if not blocks:
+        yield Preflight(job, counted)
+        return
+    start, failure = time.perf_counter(), ""
+    tell(f"plan: a sample of {len(blocks)} of {counted.stages[0].left} blocks")
+    with scratch_beside(job.out) as folder:
+        try:
+            probes = take_probes(job, blocks, folder, pool, inference_resource(job), predicted=predicted)
+        except WorkerLostError as error:
+            raise InputError(f"a block of {blocks[0].shape} voxels (z, y, x) does not fit: {error}") from None
+        except DiskFullError as error:
+            raise InputError(f"the disk of {job.out} holds not even a sample ({error}); free space first") from None
+        except (InputError, IncompleteRunError):
+            raise
+        except Exception as error:  # of one block, which the run would try again or set aside
+            probes, failure = [], f"{type(error).__name__}: {error}"
+        seconds = time.perf_counter() - start
+        ahead = forecast(job, probes, pool, fresh=fresh) if probes else counted
+        yield Preflight(job, ahead, tuple(probes), seconds, failure)
+
+
+def check_fits(job: Job, found: Forecast) -> None:
+    """Refuse what cannot fit.
+
+    Raises
+    ------
+    InputError
+        If the disk, the memory of a worker, or that of the solver would not do; in one line each, with the figures.
+    """
+    disk = found.disk or 0
+    if disk > found.free:
+        raise InputError(
+            f"{job.out} takes about {disk_text(disk)}, and {disk_text(found.free)} are free at "
+            f"{existing_parent(job.out)}, so the disk would be full before the end; free "
+            f"{disk_text(disk - found.free)} more, choose another place, or confine the run by input.roi"
+        )
+    stage = found.largest
+    if found.memory_limit and (stage.peak or 0) > ENDED_AT * found.memory_limit:
+        raise InputError(
+            f"stage {stage.name} takes about {memory_text(stage.peak or 0)} of a worker, and a worker is ended at "
+            f"{memory_text(int(ENDED_AT * found.memory_limit))}, so no block would be finished; give a worker more "
+            f"memory by fewer workers, or make run.block or output.shard = {job.shard} smaller"
+        )
+    needed = BYTES_PER_EDGE * (found.edges or 0)
+    if needed > found.solver_limit and not found.divisible and job.config.agglomerate.levels is None:
+        raise InputError(
+            f"solver {job.config.agglomerate.solver!r} takes the whole graph of about {found.edges} edges, which needs "
+            f"agglomerate.memory = {needed}, and it is {found.solver_limit}; give that, or choose kernighan-lin"
+        )
+    own = SerialPool().room_for(None).memory
+    if (found.solver or 0) + memory_of_process() > own:
+        raise InputError(
+            f"the last solve takes about {memory_text(found.solver or 0)} of this process, and the machine has "
+            f"{memory_text(own)}; set agglomerate.memory below that, or run on a machine with more"
+        )
+
+
+def short_text(found: Preflight) -> str:
+    """Return a line to tell before a run; empty where there was nothing to sample."""
+    ahead = found.forecast
+    if not ahead.sampled:
+        return f"plan: no sample could be taken ({found.failure})" if found.failure else ""
+    limit = f" of {memory_text(ahead.memory_limit)}" if ahead.memory_limit else ""
+    return (
+        f"plan: about {clock_text(ahead.seconds)} with {ahead.workers} blocks at once; memory "
+        f"{memory_text(ahead.largest.peak or 0)}{limit} a worker, {memory_text(ahead.solver or 0)} to solve "
+        f"{ahead.edges:,} edges; takes {disk_text(ahead.disk or 0)} of the disk, {disk_text(ahead.free)} free"
+    )
+
+
+def _to_sample(job: Job, pool: Pool, *, fresh: bool) -> tuple[list[Block], bool]:
+    """Return blocks to sample, one for each worker, spread over what is to be done, the largest of those looked at.
+
+    Of what is predicted already, blocks are sampled whose fragments are missing; the second value tells that.
+    """
+    for stage, resource in (("predict", inference_resource(job)), ("fragments", "CPU")):
+        plan, ledger = job.plan(stage), job.ledger(stage)
+        count = min(pool.slots_for(resource), MOST_SAMPLED)
+        found = list(itertools.islice(_spread_blocks(job, plan, _missing(plan, ledger, fresh=fresh)), 4 * count))
+        if found:
+            return sorted(found, key=lambda block: -block.size)[:count], stage != "predict"
+    return [], False
+
+
+def _missing(plan: StagePlan, ledger: Ledger, *, fresh: bool) -> Callable[[Block], list[Block]]:
+    return (lambda block: [block]) if fresh else ledger.missing(plan.blocks)
+
+
+def _spread_blocks(job: Job, plan: StagePlan, missing: Callable[[Block], list[Block]]) -> Iterator[Block]:
+    for number in spread(len(plan), LOOKS):
+        block = plan[number]
+        if missing(block) == [block] and wanted_voxels(job.roi, job.mask, block).any():
+            yield block

@@ -1,0 +1,252 @@
+"""A timed sample of a run: single blocks go through all stages on the run's own workers, in a folder of their own.
+
+What a block takes of a real worker, with the real network and data, is measured and not modelled. The sample of a block
+is the job with the block as its region of interest, so it runs the very code of the stages. The boundaries of a block
+do not depend on others: they are kept, and the run goes on with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vimvol.engine.pool import Pool, Resource
+from vimvol.engine.run import BlockTask, compute_blocks
+from vimvol.engine.usage import Usage, memory_of_process
+from vimvol.geometry import Block
+from vimvol.io.arrays import read_box, write_box
+from vimvol.io.errors import storage_errors
+from vimvol.segment.multicut.division import merge_costs, solve_table
+from vimvol.stages.costs import CostsBlock
+from vimvol.stages.fragments import FragmentsBlock, write_offsets
+from vimvol.stages.graph import GraphBlock
+from vimvol.stages.hierarchy import LevelReport
+from vimvol.stages.job import Job
+from vimvol.stages.output import create_arrays
+from vimvol.stages.predict import PredictBlock
+from vimvol.stages.pyramid import PyramidBlock
+from vimvol.stages.solve import Solve, all_costs, hierarchy_of, solver_of
+from vimvol.stages.write import WriteBlock
+
+WARM_UP = "warm-up"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a stage took for the block.
+
+    Attributes
+    ----------
+    voxels
+        Of the block at full resolution, or what a level of the pyramid is made from.
+    seconds
+        Wall time.
+    usage
+        Of the worker process.
+    base
+        Bytes of memory that the process had before.
+    """
+
+    voxels: int
+    seconds: float
+    usage: Usage
+    base: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one block took.
+
+    Attributes
+    ----------
+    job
+        The job whose region of interest and output are those of the sample.
+    block
+        The block.
+    stages
+        What the stages took, by the first word of their names.
+    result
+        What the prediction returned; none: the boundaries were there.
+    edges
+        Edges of the block's graph.
+    fragments
+        Its fragments.
+    stored
+        Bytes that what its stages wrote takes on the disk, in whole blocks of the file system.
+    solving
+        Seconds that partitioning this graph took; what else the stage of that name took does not grow with it.
+    """
+
+    job: Job
+    block: Block
+    stages: dict[str, Taken]
+    result: dict[str, Any] | None = None
+    edges: int = 0
+    fragments: int = 0
+    stored: int = 0
+    solving: float = 0.0
+
+
+@contextlib.contextmanager
+def scratch_beside(out: str) -> Iterator[str]:
+    """Yield a folder on the disk of an output, for the time being.
+
+    Raises
+    ------
+    StorageError
+        If nothing can be written there.
+    """
+    parent = existing_parent(out)
+    with storage_errors(f"writing {parent}"):
+        folder = tempfile.mkdtemp(prefix=".vimvol-sample-", dir=parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def existing_parent(out: str) -> Path:
+    """Return the folder, as far as there is one, that an output is to lie in."""
+    return next(parent for parent in Path(out).absolute().parents if parent.is_dir())
+
+
+def take_probes(
+    job: Job, blocks: Sequence[Block], folder: str, pool: Pool, inference: Resource, *, predicted: bool
+) -> list[Probe]:
+    """Run the sample of every block, all at once, as blocks run later.
+
+    Parameters
+    ----------
+    job
+        The job.
+    blocks
+        Blocks of the prediction, one for each worker.
+    folder
+        Where to write.
+    pool
+        The workers.
+    inference
+        What the prediction wants of a worker.
+    predicted
+        Whether the boundaries of the blocks are there, and are to be copied instead.
+
+    Raises
+    ------
+    Exception
+        What the block raised.
+    """
+    tasks = []
+    for number, block in enumerate(blocks):
+        region = block if job.roi is None else block.intersect(job.roi)
+        tasks.append(replace(job, out=f"{folder}/{number}", roi=region))
+        create_arrays(tasks[-1])
+    try:
+        if predicted:
+            for own, block in zip(tasks, blocks, strict=True):
+                _copy(job, own, block)
+            first = [Probe(own, block, {}) for own, block in zip(tasks, blocks, strict=True)]
+        else:
+            first = _all(pool, inference, _predict, list(zip(tasks, blocks, strict=True)))
+        return _all(pool, "CPU", _rest, [(probe,) for probe in first])
+    finally:
+        pool.cancel()
+
+
+def adopt(job: Job, probes: Sequence[Probe]) -> None:
+    """Take the boundaries of samples over into the output, as blocks of the prediction that are done."""
+    ledger = job.ledger("predict")
+    ledger.begin(job.plan("predict").blocks)
+    for probe in probes:
+        if probe.result is not None:
+            _copy(probe.job, job, probe.block)
+            ledger.record(probe.block, {"seconds": round(probe.stages["predict"].seconds, 3), **probe.result})
+
+
+def _copy(source: Job, target: Job, block: Block) -> None:
+    box = Block((0, *block.begin), (source.network.channels, *block.end))
+    write_box(target.boundaries, box, read_box(source.boundaries, box))
+
+
+def _all(pool: Pool, resource: Resource, function: Any, calls: Sequence[tuple[Any, ...]]) -> list[Any]:  # noqa: ANN401
+    """Compute calls; return their results in order, or raise what the first to fail raised."""
+    tickets = [pool.submit(function, *call, resource=resource) for call in calls]
+    results = {}
+    for _ in tickets:
+        ticket, outcome = pool.next_done()
+        if isinstance(outcome, Exception):
+            raise outcome
+        results[ticket] = outcome
+    return [results[ticket] for ticket in tickets]
+
+
+def _predict(job: Job, block: Block) -> Probe:
+    """Predict the block, on a worker; before that one tile, for which the network is loaded and loops compiled."""
+    taken, _ = _timed(WARM_UP, PredictBlock(_smallest(job)), [block], 0)
+    taken, results = _timed("predict", PredictBlock(job), [block], block.size)
+    return Probe(job, block, {"predict": taken}, results[0])
+
+
+def _rest(probe: Probe) -> Probe:
+    """Take the block through the other stages, on a worker; before that one tile."""
+    _stages(_smallest(probe.job), probe.block, warm_up=True)
+    found = _stages(probe.job, probe.block, warm_up=False)
+    stored = _stored(probe.job, boundaries=bool(probe.stages))
+    return replace(found, stages=probe.stages | found.stages, result=probe.result, stored=stored)
+
+
+def _stored(job: Job, *, boundaries: bool) -> int:
+    """Return the bytes that a sample takes on the disk but for what does not grow, its metadata."""
+    files = (path for path in Path(job.out).rglob("*") if path.is_file() and path.name != "zarr.json")
+    counted = (path for path in files if boundaries or Path(job.boundaries) not in path.parents)
+    return sum(getattr(path.stat(), "st_blocks", 0) * 512 or path.stat().st_size for path in counted)
+
+
+def _smallest(job: Job) -> Job:
+    """Return the job of one tile of one slice of its region."""
+    assert job.roi is not None  # a sample has one
+    begin = job.roi.begin
+    extent = (1, *job.tiling.grid.cell[1:])
+    return replace(job, roi=job.roi.intersect(Block(begin, tuple(b + e for b, e in zip(begin, extent, strict=True)))))
+
+
+def _stages(job: Job, block: Block, *, warm_up: bool) -> Probe:
+    stages = {}
+
+    def timed(name: str, task: BlockTask, blocks: Sequence[Block]) -> list[dict[str, Any]]:
+        stages[name], results = _timed(WARM_UP if warm_up else name, task, blocks, block.size)
+        return results
+
+    write_offsets(job, timed("fragments", FragmentsBlock(job), [block]))
+    graph = list(job.plan("graph"))
+    timed("graph", GraphBlock(job), graph)
+    edges = sum(result["edges"] for result in timed("costs", CostsBlock(job), graph))
+    start = time.perf_counter()
+    solve_table(merge_costs(all_costs(job)), solver_of(job))
+    solving = time.perf_counter() - start
+    solve = Solve(job, hierarchy_of(job), (LevelReport(0, edges, 0.0),))
+    (solved,) = timed("solve", solve, [block])
+    timed("write", WriteBlock(job), [block])
+    if len(job.levels) > 1:
+        level = job.levels[1]
+        coarse = [block.coarser(level.factor).clip(level.shape)]
+        timed("label-pyramid", PyramidBlock(job, 1, labels=True), coarse)
+        timed("pyramid", PyramidBlock(job, 1, labels=False), coarse)
+    return Probe(job, block, stages, None, edges, solved["fragments"], solving=solving)
+
+
+def _timed(stage: str, task: BlockTask, blocks: Sequence[Block], voxels: int) -> tuple[Taken, list[dict[str, Any]]]:
+    """Compute blocks and return what that took, and what they returned."""
+    base = memory_of_process()
+    outcomes = compute_blocks(task, blocks, stage)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    usage = sum((outcome.usage for outcome in outcomes), Usage())
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    return Taken(voxels, seconds, usage, base), [outcome.result or {} for outcome in outcomes]
