@@ -236,7 +236,7 @@ def test_a_change_of_layout_that_was_interrupted_is_finished(
     shutil.copytree(reference, out)
     changed = small_config(output__shard=[2, 32, 48])
     with monkeypatch.context() as patch:
-        patch.setattr(output, "_create", lambda job: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(output, "create_arrays", lambda job: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             segment_volume(f"{sample}:raw", str(out), changed, overwrite=True)
     segment_volume(f"{sample}:raw", str(out), changed)

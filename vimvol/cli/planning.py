@@ -29,7 +29,7 @@ def plan(
     from vimvol.report.table import print_rows
     from vimvol.stages.forecast import as_json
     from vimvol.stages.plan import plan_volume
-    from vimvol.stages.preflight import check_fits
+    from vimvol.stages.preflight import check_fits, free_text
 
     chosen = chosen_cluster(cluster, scheduler_file)
     found = plan_volume(
@@ -52,14 +52,14 @@ def plan(
     print_rows(["stage", "blocks left", "of", "MVox left", "time", "memory", "reads", "writes"], rows)
     if ahead.sampled:
         typer.echo(f"time          about {clock_text(ahead.seconds)} with {ahead.workers} blocks at once")
-        typer.echo(f"disk          {disk_text(ahead.disk or 0)} to be taken, {disk_text(ahead.free)} free")
+        typer.echo(f"disk          {disk_text(ahead.disk or 0)} to store, {free_text(ahead)}")
         limit = f" of {memory_text(ahead.memory_limit)}" if ahead.memory_limit else ""
         typer.echo(f"worker        {memory_text(ahead.largest.peak or 0)}{limit} in stage {ahead.largest.name}")
         typer.echo(f"solver        {memory_text(ahead.solver or 0)}, graph of about {ahead.edges:,} edges")
         typer.echo(f"sample        {ahead.sampled} blocks in {clock_text(found.seconds)}")
     else:
         reason = found.failure or "there is nothing left to predict or to cut into fragments"
-        typer.echo(f"disk          {disk_text(ahead.free)} free")
+        typer.echo(f"disk          {free_text(ahead)}")
         typer.echo(f"sample        none: {reason}")
     if json_file is not None:
         write_text(json_file, json.dumps({**as_json(ahead), "sampling": round(found.seconds, 3)}, indent=2) + "\n")

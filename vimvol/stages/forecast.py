@@ -14,8 +14,9 @@ from vimvol.engine.ledger import Ledger
 from vimvol.engine.plan import StagePlan, plan_stage
 from vimvol.engine.pool import Pool, Resource, Room
 from vimvol.engine.usage import memory_of_process
+from vimvol.io.storage import is_url
 from vimvol.segment.multicut import is_divisible
-from vimvol.segment.multicut.division import BYTES_PER_EDGE
+from vimvol.segment.multicut.division import bytes_per_edge
 from vimvol.stages.job import Job
 from vimvol.stages.probe import Probe, existing_parent
 from vimvol.stages.pyramid import pyramid_stages
@@ -87,7 +88,7 @@ class Forecast:
     disk
         Bytes that will be taken on the disk, in whole blocks of the file system; none without a sample.
     free
-        Bytes free on the disk of the output.
+        Bytes free on the disk of the output; none for an object store.
     """
 
     stages: tuple[StageForecast, ...]
@@ -99,7 +100,7 @@ class Forecast:
     solver_limit: int
     divisible: bool
     disk: int | None
-    free: int
+    free: int | None
 
     @property
     def seconds(self) -> float:
@@ -119,7 +120,7 @@ class Forecast:
     @property
     def largest(self) -> StageForecast:
         """The stage that takes most memory of a worker."""
-        return max((s for s in self.stages if s.name != "solve"), key=lambda stage: stage.peak or 0)
+        return max((s for s in self.stages if s.name not in ("solve", "sizes")), key=lambda stage: stage.peak or 0)
 
 
 def inference_resource(job: Job) -> Resource:
@@ -133,6 +134,9 @@ def stages_of(job: Job) -> list[tuple[StagePlan, Ledger]]:
     found = [(job.plan(name), job.ledger(name)) for name in ("predict", "fragments", "graph")]
     found.append((replace(job.plan("graph"), name="costs"), job.ledger("costs")))
     found.append((plan_stage("solve", job.shape, job.shape), job.ledger("solve")))
+    if job.small_below:
+        found.append((replace(job.plan("graph"), name="contacts"), job.ledger("contacts")))
+    found.append((plan_stage("sizes", job.shape, job.shape), job.ledger("sizes")))
     found.append((job.plan("write"), job.ledger("write")))
     for labels in (True, False):
         found += [(plan, ledger) for _, plan, ledger in pyramid_stages(job, labels=labels)]
@@ -162,12 +166,14 @@ def forecast(job: Job, probes: Sequence[Probe], pool: Pool, *, fresh: bool) -> F
         ratio = job.plan("graph").voxels * share / sum(probe.block.size for probe in probes)
         edges, fragments = (int(ratio * sum(n)) for n in zip(*((p.edges, p.fragments) for p in probes), strict=True))
     solver = _solver_edges(job, edges or 0)
-    memory = BYTES_PER_EDGE * solver + BYTES_PER_FRAGMENT * (fragments or 0)
+    memory = bytes_per_edge(solver_of(job)) * solver + BYTES_PER_FRAGMENT * (fragments or 0)
     for plan, ledger in stages_of(job):
         kind = inference_resource(job) if plan.name == "predict" else "CPU"
         stage, sizes = _count(plan, ledger, fresh=fresh)
         if not probes or plan.name.split(" ")[0] not in probes[0].stages:
             stages.append(stage)
+        elif plan.name == "sizes":
+            stages.append(_solve(stage, probes, 0, BYTES_PER_FRAGMENT * (fragments or 0)))
         elif plan.name == "solve":
             if (levels := _levels(job, probes, edges or 0, slots["CPU"], stage)) is not None:
                 stages.append(levels)
@@ -187,7 +193,7 @@ def forecast(job: Job, probes: Sequence[Probe], pool: Pool, *, fresh: bool) -> F
         solver_limit=job.config.agglomerate.memory,
         divisible=is_divisible(solver_of(job)) or job.stitched,
         disk=int(blocky * sum(stage.written or 0 for stage in stages)) if probes else None,
-        free=shutil.disk_usage(existing_parent(job.out)).free,
+        free=None if is_url(job.out) else shutil.disk_usage(existing_parent(job.out)).free,
     )
 
 
@@ -230,11 +236,10 @@ def _scaled(
     voxels = sum(each.voxels for each in taken)
     per_voxel = finer * share / voxels
     seconds = sum(each.seconds for each in taken) * per_voxel
-    largest = finer * math.prod(min(c, s) for c, s in zip(plan.blocks.cell, plan.blocks.shape, strict=True))
+    largest = math.prod(min(c, s) for c, s in zip(plan.blocks.cell, plan.blocks.shape, strict=True))
     # what a process has besides its block does not grow with the block
-    peak = max(
-        each.base + room.calls * max(0, each.usage.peak - each.base) * max(1.0, largest / each.voxels) for each in taken
-    )
+    grown = [room.calls * max(1.0, largest / each.largest) for each in taken]
+    peak = max(each.base + by * max(0, each.usage.peak - each.base) for by, each in zip(grown, taken, strict=True))
     return replace(
         stage,
         seconds=seconds * (makespan(sizes, slots) if sizes else stage.voxels / slots),
@@ -256,21 +261,24 @@ def _solver_edges(job: Job, edges: int) -> int:
     config = job.config.agglomerate
     if config.levels == 0 or not (is_divisible(solver_of(job)) or job.stitched):
         return edges
-    return min(edges, AT_ONCE, config.memory // BYTES_PER_EDGE)
+    return min(edges, AT_ONCE, config.memory // bytes_per_edge(solver_of(job)))
 
 
 def _solve(stage: StageForecast, probes: Sequence[Probe], edges: int, memory: int) -> StageForecast:
-    """Forecast the last solve, in the process of the run."""
+    """Forecast a stage of one block in the process of the run: the last solve, or what comes after it."""
     if not stage.left:
         return stage
-    sample = [probe.stages["solve"] for probe in probes]
-    fixed = sum(max(0.0, t.seconds - p.solving) for t, p in zip(sample, probes, strict=True)) / len(probes)
-    slope = sum(probe.solving for probe in probes) / max(1, sum(probe.edges for probe in probes))
-    scale = edges / max(1, sum(probe.edges for probe in probes))
+    sample = [probe.stages[stage.name] for probe in probes]
+    of_sample = sum(probe.edges for probe in probes)
+    solving = [probe.solving if edges else 0.0 for probe in probes]
+    fixed = sum(max(0.0, t.seconds - s) for t, s in zip(sample, solving, strict=True)) / len(probes)
+    seconds = fixed + sum(solving) * edges / max(1, of_sample)
+    busy = sum(t.usage.cpu for t in sample) / max(1e-9, sum(t.seconds for t in sample))
+    scale = max(1.0, edges / max(1, of_sample)) / len(probes)
     return replace(
         stage,
-        seconds=fixed + slope * edges,
-        cpu=sum(t.usage.cpu / max(t.seconds, 1e-9) for t in sample) / len(sample) * (fixed + slope * edges),
+        seconds=seconds,
+        cpu=min(1.0, busy) * seconds,
         peak=memory_of_process() + memory,
         read=int(scale * sum(t.usage.read for t in sample)),
         written=int(scale * sum(t.usage.written for t in sample)),
@@ -293,7 +301,7 @@ def _levels(job: Job, probes: Sequence[Probe], edges: int, slots: int, solve: St
         solve.voxels,
         seconds=slope * edges / min(slots, len(cells)) if left else 0.0,
         cpu=slope * edges if left else 0.0,
-        peak=base + BYTES_PER_EDGE * per_cell if left else 0,
+        peak=base + bytes_per_edge(solver_of(job)) * per_cell if left else 0,
     )
 
 

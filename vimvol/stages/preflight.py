@@ -15,11 +15,12 @@ from vimvol.engine.usage import memory_of_process
 from vimvol.errors import DiskFullError, IncompleteRunError, InputError
 from vimvol.geometry import Block
 from vimvol.report.amounts import clock_text, disk_text, memory_text
-from vimvol.segment.multicut.division import BYTES_PER_EDGE
+from vimvol.segment.multicut.division import bytes_per_edge
 from vimvol.stages.forecast import LOOKS, Forecast, forecast, inference_resource
 from vimvol.stages.job import Job
 from vimvol.stages.probe import Probe, adopt, existing_parent, scratch_beside, take_probes
 from vimvol.stages.region import wanted_voxels
+from vimvol.stages.solve import solver_of
 from vimvol.stages.survey import spread
 
 WORTH = 1 << 22
@@ -120,7 +121,7 @@ def check_fits(job: Job, found: Forecast) -> None:
         If the disk, the memory of a worker, or that of the solver would not do; in one line each, with the figures.
     """
     disk = found.disk or 0
-    if disk > found.free:
+    if found.free is not None and disk > found.free:
         raise InputError(
             f"{job.out} takes about {disk_text(disk)}, and {disk_text(found.free)} are free at "
             f"{existing_parent(job.out)}, so the disk would be full before the end; free "
@@ -133,7 +134,7 @@ def check_fits(job: Job, found: Forecast) -> None:
             f"{memory_text(int(ENDED_AT * found.memory_limit))}, so no block would be finished; give a worker more "
             f"memory by fewer workers, or make run.block or output.shard = {job.shard} smaller"
         )
-    needed = BYTES_PER_EDGE * (found.edges or 0)
+    needed = bytes_per_edge(solver_of(job)) * (found.edges or 0)
     if needed > found.solver_limit and not found.divisible and job.config.agglomerate.levels is None:
         raise InputError(
             f"solver {job.config.agglomerate.solver!r} takes the whole graph of about {found.edges} edges, which needs "
@@ -156,8 +157,13 @@ def short_text(found: Preflight) -> str:
     return (
         f"plan: about {clock_text(ahead.seconds)} with {ahead.workers} blocks at once; memory "
         f"{memory_text(ahead.largest.peak or 0)}{limit} a worker, {memory_text(ahead.solver or 0)} to solve "
-        f"{ahead.edges:,} edges; takes {disk_text(ahead.disk or 0)} of the disk, {disk_text(ahead.free)} free"
+        f"{ahead.edges:,} edges; {disk_text(ahead.disk or 0)} to store, {free_text(ahead)}"
     )
+
+
+def free_text(found: Forecast) -> str:
+    """Return how much is free where the output is stored."""
+    return "in an object store" if found.free is None else f"{disk_text(found.free)} free"
 
 
 def _to_sample(job: Job, pool: Pool, *, fresh: bool) -> tuple[list[Block], bool]:

@@ -8,29 +8,34 @@ do not depend on others: they are kept, and the run goes on with them.
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vimvol.engine.pool import Pool, Resource
 from vimvol.engine.run import BlockTask, compute_blocks
 from vimvol.engine.usage import Usage, memory_of_process
+from vimvol.errors import StorageError
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box, write_box
-from vimvol.io.errors import storage_errors
+from vimvol.io.objects import open_objects
+from vimvol.io.storage import is_url
+from vimvol.io.volume import forget_open
 from vimvol.segment.multicut.division import merge_costs, solve_table
 from vimvol.stages.costs import CostsBlock
-from vimvol.stages.fragments import FragmentsBlock, write_offsets
+from vimvol.stages.fragments import FragmentsBlock, reach_of, read_fragments, write_offsets
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.hierarchy import LevelReport
 from vimvol.stages.job import Job
 from vimvol.stages.output import create_arrays
 from vimvol.stages.predict import PredictBlock
 from vimvol.stages.pyramid import PyramidBlock
+from vimvol.stages.sizes import ContactsBlock, Sizes
 from vimvol.stages.solve import Solve, all_costs, hierarchy_of, solver_of
 from vimvol.stages.write import WriteBlock
 
@@ -44,7 +49,9 @@ class Taken:
     Attributes
     ----------
     voxels
-        Of the block at full resolution, or what a level of the pyramid is made from.
+        Of the block at full resolution, also where a level of the pyramid is made from it.
+    largest
+        Voxels of the largest box that was computed at once.
     seconds
         Wall time.
     usage
@@ -54,6 +61,7 @@ class Taken:
     """
 
     voxels: int
+    largest: int
     seconds: float
     usage: Usage
     base: int
@@ -95,24 +103,24 @@ class Probe:
 
 @contextlib.contextmanager
 def scratch_beside(out: str) -> Iterator[str]:
-    """Yield a folder on the disk of an output, for the time being.
+    """Yield the path or URL of a folder on the storage of an output, for the time being.
 
     Raises
     ------
     StorageError
         If nothing can be written there.
     """
-    parent = existing_parent(out)
-    with storage_errors(f"writing {parent}"):
-        folder = tempfile.mkdtemp(prefix=".vimvol-sample-", dir=parent)
+    parent = out.rpartition("/")[0] if is_url(out) else str(existing_parent(out))
+    name = f".vimvol-sample-{uuid.uuid4().hex}"
     try:
-        yield folder
+        yield f"{parent}/{name}"
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(StorageError):
+            open_objects(parent).remove(name)
 
 
 def existing_parent(out: str) -> Path:
-    """Return the folder, as far as there is one, that an output is to lie in."""
+    """Return the folder, as far as there is one, that an output on this machine is to lie in."""
     return next(parent for parent in Path(out).absolute().parents if parent.is_dir())
 
 
@@ -153,7 +161,7 @@ def take_probes(
             first = [Probe(own, block, {}) for own, block in zip(tasks, blocks, strict=True)]
         else:
             first = _all(pool, inference, _predict, list(zip(tasks, blocks, strict=True)))
-        return _all(pool, "CPU", _rest, [(probe,) for probe in first])
+        return _all(pool, "CPU", _rest, [(probe, job.roi) for probe in first])
     finally:
         pool.cancel()
 
@@ -187,57 +195,84 @@ def _all(pool: Pool, resource: Resource, function: Any, calls: Sequence[tuple[An
 
 def _predict(job: Job, block: Block) -> Probe:
     """Predict the block, on a worker; before that one tile, for which the network is loaded and loops compiled."""
-    taken, _ = _timed(WARM_UP, PredictBlock(_smallest(job)), [block], 0)
+    _timed(WARM_UP, PredictBlock(_smallest(job)), [block], 0)
+    # or what the warm-up has read would be at hand
+    forget_open()
     taken, results = _timed("predict", PredictBlock(job), [block], block.size)
     return Probe(job, block, {"predict": taken}, results[0])
 
 
-def _rest(probe: Probe) -> Probe:
-    """Take the block through the other stages, on a worker; before that one tile."""
-    _stages(_smallest(probe.job), probe.block, warm_up=True)
-    found = _stages(probe.job, probe.block, warm_up=False)
+def _rest(probe: Probe, roi: Block | None) -> Probe:
+    """Take the block of a job with this region through the other stages, on a worker; before that a single voxel."""
+    _stages(_smallest(probe.job), probe.block, probe.job.roi, warm_up=True)
+    _surround(probe.job, probe.block)
+    found = _stages(probe.job, probe.block, roi, warm_up=False)
     stored = _stored(probe.job, boundaries=bool(probe.stages))
     return replace(found, stages=probe.stages | found.stages, result=probe.result, stored=stored)
 
 
+def _smallest(job: Job) -> Job:
+    """Return the job of one voxel in the middle of its region."""
+    assert job.roi is not None  # a sample has one
+    middle = tuple((b + e) // 2 for b, e in zip(job.roi.begin, job.roi.end, strict=True))
+    return replace(job, roi=Block(middle, tuple(m + 1 for m in middle)))
+
+
+def _surround(job: Job, block: Block) -> None:
+    """Surround the boundaries of the block by their mirror image, so that its fragments cost what they will."""
+    channels = job.network.channels
+    reach = reach_of(job, block).hull(block)
+    inside = read_box(job.boundaries, Block((0, *block.begin), (channels, *block.end)))
+    pad = [(b - r, s - e) for r, b, e, s in zip(reach.begin, block.begin, block.end, reach.end, strict=True)]
+    write_box(
+        job.boundaries, Block((0, *reach.begin), (channels, *reach.end)), np.pad(inside, [(0, 0), *pad], "symmetric")
+    )
+
+
 def _stored(job: Job, *, boundaries: bool) -> int:
-    """Return the bytes that a sample takes on the disk but for what does not grow, its metadata."""
+    """Return the bytes that a sample takes on the disk but for what does not grow, its metadata; 0 behind a URL."""
     files = (path for path in Path(job.out).rglob("*") if path.is_file() and path.name != "zarr.json")
     counted = (path for path in files if boundaries or Path(job.boundaries) not in path.parents)
     return sum(getattr(path.stat(), "st_blocks", 0) * 512 or path.stat().st_size for path in counted)
 
 
-def _smallest(job: Job) -> Job:
-    """Return the job of one tile of one slice of its region."""
-    assert job.roi is not None  # a sample has one
-    begin = job.roi.begin
-    extent = (1, *job.tiling.grid.cell[1:])
-    return replace(job, roi=job.roi.intersect(Block(begin, tuple(b + e for b, e in zip(begin, extent, strict=True)))))
-
-
-def _stages(job: Job, block: Block, *, warm_up: bool) -> Probe:
+def _stages(job: Job, block: Block, roi: Block | None, *, warm_up: bool) -> Probe:
+    """Take a block through all stages but the first; fragments are made as in a job with the region ``roi``."""
     stages = {}
 
-    def timed(name: str, task: BlockTask, blocks: Sequence[Block]) -> list[dict[str, Any]]:
-        stages[name], results = _timed(WARM_UP if warm_up else name, task, blocks, block.size)
+    def timed(name: str, task: BlockTask, blocks: Iterable[Block]) -> list[dict[str, Any]]:
+        stages[name], results = _timed(WARM_UP if warm_up else name, task, list(blocks), block.size)
         return results
 
-    write_offsets(job, timed("fragments", FragmentsBlock(job), [block]))
-    graph = list(job.plan("graph"))
-    timed("graph", GraphBlock(job), graph)
-    edges = sum(result["edges"] for result in timed("costs", CostsBlock(job), graph))
+    write_offsets(job, timed("fragments", FragmentsBlock(replace(job, roi=roi)), job.plan("fragments")))
+    timed("graph", GraphBlock(job), job.plan("graph"))
+    edges = sum(result["edges"] for result in timed("costs", CostsBlock(job), job.plan("graph")))
     start = time.perf_counter()
     solve_table(merge_costs(all_costs(job)), solver_of(job))
     solving = time.perf_counter() - start
-    solve = Solve(job, hierarchy_of(job), (LevelReport(0, edges, 0.0),))
-    (solved,) = timed("solve", solve, [block])
-    timed("write", WriteBlock(job), [block])
+    (solved,) = timed("solve", Solve(job, hierarchy_of(job), (LevelReport(0, edges, 0.0),)), [block])
+    if job.small_below:
+        timed("contacts", ContactsBlock(job), job.plan("graph"))
+    timed("sizes", Sizes(job), [block])
+    timed("write", WriteBlock(job), job.plan("write"))
     if len(job.levels) > 1:
         level = job.levels[1]
         coarse = [block.coarser(level.factor).clip(level.shape)]
         timed("label-pyramid", PyramidBlock(job, 1, labels=True), coarse)
         timed("pyramid", PyramidBlock(job, 1, labels=False), coarse)
+    edges += 0 if job.stitched else _beyond(job, block)
     return Probe(job, block, stages, None, edges, solved["fragments"], solving=solving)
+
+
+def _beyond(job: Job, block: Block) -> int:
+    """Return how many edges lead out of the block towards higher coordinates, at one for every fragment at its end."""
+    labels = read_fragments(job, block).labels
+    ends = [
+        np.take(labels, -1, axis=axis)
+        for axis in range(3)
+        if block.end[axis] < job.shape[axis] and (axis or not job.flat)
+    ]
+    return sum(len(np.unique(end[end > 0])) for end in ends)
 
 
 def _timed(stage: str, task: BlockTask, blocks: Sequence[Block], voxels: int) -> tuple[Taken, list[dict[str, Any]]]:
@@ -247,6 +282,7 @@ def _timed(stage: str, task: BlockTask, blocks: Sequence[Block], voxels: int) ->
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error
+    largest = max(block.size for block in blocks)
     usage = sum((outcome.usage for outcome in outcomes), Usage())
     seconds = sum(outcome.seconds for outcome in outcomes)
-    return Taken(voxels, seconds, usage, base), [outcome.result or {} for outcome in outcomes]
+    return Taken(voxels, largest, seconds, usage, base), [outcome.result or {} for outcome in outcomes]

@@ -163,7 +163,7 @@ def compared(entry: dict[str, Any]) -> str:
     seconds, written = (
         [sum(each[key] or 0 for each in side) for side in zip(*both, strict=True)] for key in ("seconds", "written")
     )
-    workers = [(stage, ahead) for stage, ahead in both if stage["name"] != "solve"]
+    workers = [(stage, ahead) for stage, ahead in both if stage["name"] not in ("solve", "sizes")]
     peak = [max(each["peak"] or 0 for each in side) for side in zip(*workers, strict=True)]
     return (
         f"stages took {clock_text(seconds[0])}, {clock_text(seconds[1])} forecast; at most {memory_text(peak[0])} a "
