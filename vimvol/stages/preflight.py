@@ -90,7 +90,9 @@ def preflight(
     counted = forecast(job, (), pool, fresh=fresh)
     left = max(stage.voxels for stage in counted.stages[:2])
     least = max(1, WORTH if worth is None else worth)
-    blocks, predicted = _to_sample(job, pool, fresh=fresh) if left >= least else ([], False)
+    # of replaced sections it is known only later what else has to be done
+    worthwhile = left >= least and not job.replaced
+    blocks, predicted = _to_sample(job, pool, fresh=fresh) if worthwhile else ([], False)
     if not blocks:
         yield Preflight(job, counted)
         return

@@ -206,6 +206,7 @@ def _rest(probe: Probe, roi: Block | None) -> Probe:
     """Take the block of a job with this region through the other stages, on a worker; before that a single voxel."""
     _stages(_smallest(probe.job), probe.block, probe.job.roi, warm_up=True)
     _surround(probe.job, probe.block)
+    forget_open()
     found = _stages(probe.job, probe.block, roi, warm_up=False)
     stored = _stored(probe.job, boundaries=bool(probe.stages))
     return replace(found, stages=probe.stages | found.stages, result=probe.result, stored=stored)
