@@ -23,7 +23,7 @@ from vimvol.stages.region import wanted_voxels
 from vimvol.stages.solve import solver_of
 from vimvol.stages.survey import spread
 
-WORTH = 1 << 22
+WORTH = 1 << 23
 """Voxels left to predict from which on a run is preceded by a sample: less takes seconds."""
 MOST_SAMPLED = 32
 """Blocks that are sampled at most, one for each worker, as workers slow each other down."""

@@ -195,10 +195,10 @@ def _all(pool: Pool, resource: Resource, function: Any, calls: Sequence[tuple[An
 
 def _predict(job: Job, block: Block) -> Probe:
     """Predict the block, on a worker; before that one tile, for which the network is loaded and loops compiled."""
-    _timed(WARM_UP, PredictBlock(_smallest(job)), [block], 0)
+    _timed(WARM_UP, PredictBlock(_smallest(job)), [block], block.size, 0)
     # or what the warm-up has read would be at hand
     forget_open()
-    taken, results = _timed("predict", PredictBlock(job), [block], block.size)
+    taken, results = _timed("predict", PredictBlock(job), [block], block.size, memory_of_process())
     return Probe(job, block, {"predict": taken}, results[0])
 
 
@@ -240,9 +240,11 @@ def _stored(job: Job, *, boundaries: bool) -> int:
 def _stages(job: Job, block: Block, roi: Block | None, *, warm_up: bool) -> Probe:
     """Take a block through all stages but the first; fragments are made as in a job with the region ``roi``."""
     stages = {}
+    # of all stages: what an earlier one leaves to be used again is no part of what the process has besides
+    base = memory_of_process()
 
     def timed(name: str, task: BlockTask, blocks: Iterable[Block]) -> list[dict[str, Any]]:
-        stages[name], results = _timed(WARM_UP if warm_up else name, task, list(blocks), block.size)
+        stages[name], results = _timed(WARM_UP if warm_up else name, task, list(blocks), block.size, base)
         return results
 
     write_offsets(job, timed("fragments", FragmentsBlock(replace(job, roi=roi)), job.plan("fragments")))
@@ -276,9 +278,10 @@ def _beyond(job: Job, block: Block) -> int:
     return sum(len(np.unique(end[end > 0])) for end in ends)
 
 
-def _timed(stage: str, task: BlockTask, blocks: Sequence[Block], voxels: int) -> tuple[Taken, list[dict[str, Any]]]:
+def _timed(
+    stage: str, task: BlockTask, blocks: Sequence[Block], voxels: int, base: int
+) -> tuple[Taken, list[dict[str, Any]]]:
     """Compute blocks and return what that took, and what they returned."""
-    base = memory_of_process()
     outcomes = compute_blocks(task, blocks, stage)
     for outcome in outcomes:
         if outcome.error is not None:
