@@ -39,6 +39,15 @@ def test_blocks_score_as_the_volume_does(volumes, cell):
         assert found[name] == score_volume(seg, gt, band, ignore_gt=(0, 5))
 
 
+@pytest.mark.parametrize("mode", ["2d", "3d"])
+def test_a_label_that_the_ground_truth_cannot_hold_is_ignored_without_effect(volumes, tmp_path, mode):
+    _, gt, seg, _ = volumes
+    zarr.create_array(str(tmp_path / "small.zarr"), data=gt.astype(np.uint8))
+    pair = seg, str(tmp_path / "small.zarr")
+    assert score(*pair, mode, ignore=(300, 2**64 - 1)) == score(*pair, mode)
+    assert score(*pair, mode, ignore=(300, 5)) == score(*pair, mode, ignore=(5,)) != score(*pair, mode)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_tiles_score_as_slices_do(volumes, cell):
     seg, gt, *addresses = volumes
@@ -102,6 +111,15 @@ def test_the_users_mistakes_are_told(volumes, tmp_path: Path):
         score(*addresses, background="white")
     with pytest.raises(InputError, match="background = keep scores the cells of slices"):
         score(*addresses, "3d", background="keep")
+    with pytest.raises(InputError, match="ignore = 0 leaves that out"):
+        score(*addresses, background="keep", ignore=(0,))
+    for label in (-1, 2**64):
+        with pytest.raises(InputError, match=f"ignore = .{label}. are no labels"):
+            score(*addresses, ignore=(label,))
+    zarr.create_array(str(tmp_path / "negative.zarr"), data=gt.astype(np.int32) - 1)
+    for pair in ((addresses[0], str(tmp_path / "negative.zarr")), (str(tmp_path / "negative.zarr"), addresses[1])):
+        with pytest.raises(InputError, match="holds label -1 in .*, and labels are 0 or more"):
+            score(*pair)
     with pytest.raises(InputError, match="do not name distances"):
         score(*addresses, bands=(-1,))
     with pytest.raises(InputError, match="is float32, but labels are integers"):

@@ -148,7 +148,9 @@ def judged(gt: NDArray[np.integer], band: int = 0, ignore_gt: Collection[int] = 
     band, ignore_gt
         As in `score_volume`; label 0 is never judged.
     """
-    result = np.where(np.isin(gt, np.array(sorted(ignore_gt), gt.dtype)), 0, gt) if set(ignore_gt) - {0} else gt.copy()
+    span = np.iinfo(gt.dtype)
+    held = sorted(label for label in ignore_gt if label and span.min <= label <= span.max)  # others cannot occur
+    result = np.where(np.isin(gt, np.array(held, gt.dtype)), 0, gt) if held else gt.copy()
     if band > 0:
         for kept, objects in zip(result, gt, strict=True):
             kept[boundary_band(objects, band)] = 0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vimvol.errors import StorageError
+from vimvol.errors import InputError, StorageError
 from vimvol.geometry import Block
 from vimvol.io.errors import storage_errors
 from vimvol.io.formats import OPENERS
@@ -82,6 +82,22 @@ class Volume:
         """
         first: NDArray[Any] = self._read(block, slice(0, 1))[0]
         return first
+
+    def read_labels(self, block: Block) -> NDArray[Any]:
+        """Read a box of labels, (z, y, x) integers of 0 or more; raises as `read` does.
+
+        Raises
+        ------
+        InputError
+            If a label is negative.
+        """
+        labels = self.read(block)
+        if labels.dtype.kind == "i" and (labels < 0).any():
+            raise InputError(
+                f"{self.address} holds label {labels.min()} in {block}, and labels are 0 or more; store 0 where nothing "
+                "is annotated"
+            )
+        return labels
 
     def read_channels(self, block: Block) -> NDArray[Any]:
         """Read a box of voxels of all channels, (c, z, y, x); raises as `read` does."""

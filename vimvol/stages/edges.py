@@ -184,7 +184,7 @@ def _objects(job: Job, truth: Volume, block: Block, slab: tuple[int, int] | None
     """Return the object of every fragment of a block that is annotated well enough; fragments end with the block."""
     window = read_fragments(job, block)
     inside = window.labels > 0
-    fragment, label = window.labels[inside], truth.read(block)[inside].astype(np.uint64)
+    fragment, label = window.labels[inside], truth.read_labels(block)[inside].astype(np.uint64)
     pairs, count = np.unique(np.stack([fragment.astype(np.uint64), label]), axis=1, return_counts=True)
     size = np.bincount(fragment, minlength=len(window.ids) + 1)
     if slab is not None:

@@ -66,9 +66,9 @@ class CountBlock:
         """Return the counts of the block: one a slice and band if slices count one by one, else one a band."""
         context = max(self.bands)
         window = block.grow((0, context, context)).clip(self.truth.shape)
-        truth = self.truth.read(window)
-        shape = self.found.shape
-        seg = self.found.read(block) if self.flat else fill_block(self.found.read, block, shape)
+        truth = self.truth.read_labels(window)
+        read, shape = self.found.read_labels, self.found.shape
+        seg = read(block) if self.flat else fill_block(read, block, shape)
         result = []
         for band in self.bands:
             kept = truth if self.flat else judged(truth, band, self.ignore)
@@ -163,7 +163,7 @@ def score(
     Raises
     ------
     InputError
-        If one cannot be opened, the shapes differ, a band is negative or nothing is annotated.
+        If one cannot be opened, the shapes differ, a band or label is negative or nothing is annotated.
     """
     if mode not in MODES:
         raise InputError(f"mode {mode!r} is not known, so nothing is scored; choose {', '.join(MODES)}")
@@ -173,6 +173,12 @@ def score(
         raise InputError(
             "background = keep scores the cells of slices, and mode = 3d bodies in a volume, whose label 0 is never "
             "judged; leave out one of them"
+        )
+    if any(not 0 <= label < 2**64 for label in ignore):
+        raise InputError(f"ignore = {list(ignore)} are no labels, so nothing is scored; give integers of 0 or more")
+    if background == "keep" and 0 in ignore:
+        raise InputError(
+            "background = keep scores where the ground truth is 0, and ignore = 0 leaves that out; give one of them"
         )
     if not bands or min(bands) < 0:
         raise InputError(f"bands = {list(bands)} do not name distances from a boundary; give 0 or more voxels")

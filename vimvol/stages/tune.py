@@ -207,7 +207,7 @@ def _copied(pair: tuple[str, str], slices: tuple[int, int], path: Path, config: 
         raise InputError(f"slices {begin}:{end} are not all in {raw.address}, which has {raw.shape[0]}; give others")
     check_voxel_size(raw, config)
     part = Block((begin, 0, 0), (end, *raw.shape[1:]))
-    write_annotated(path, raw.read(part), truth.read(part), raw.voxel_size, TRUTH)
+    write_annotated(path, raw.read(part), truth.read_labels(part), raw.voxel_size, TRUTH)
     return str(path), f"{path}:labels/{TRUTH}/0"
 
 

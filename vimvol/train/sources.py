@@ -220,7 +220,8 @@ def load_test_data(config: TrainConfig) -> tuple[Source, ...]:
 
 
 def _read(volume: TrainVolume, handles: tuple[Volume, Volume], number: int) -> Sections:
-    raw, labels = (handle.read(Block.whole(handle.shape)) for handle in handles)
+    whole = Block.whole(handles[0].shape)
+    raw, labels = handles[0].read(whole), handles[1].read_labels(whole)
     mean, std = float(raw.mean(dtype=np.float64)), float(raw.std(dtype=np.float64))
     if std == 0:
         raise InputError(f"{volume.raw} is {mean:g} everywhere, so there is nothing to learn; check it")
