@@ -24,6 +24,11 @@ def test_what_is_wrong_is_told_from_the_other_process():
         measure("unet-nan")
 
 
+def test_too_little_memory_is_told():
+    with pytest.raises(IncompleteRunError, match="unet-nano could not be measured on 10000000 x 10000000 pixels"):
+        measure("unet-nano", size=10**7, device="cpu")
+
+
 def killed(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 

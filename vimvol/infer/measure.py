@@ -19,7 +19,7 @@ import torch
 from vimvol.errors import IncompleteRunError
 from vimvol.geometry import round_up
 from vimvol.infer.memory import kept_memory
-from vimvol.infer.predictor import resolve_device
+from vimvol.infer.predictor import is_out_of_memory, resolve_device
 from vimvol.models.registry import build_model
 
 
@@ -76,7 +76,9 @@ def measure(
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             return pool.submit(_measured, *arguments).result()
-    except (BrokenProcessPool, MemoryError, torch.OutOfMemoryError):
+    except (BrokenProcessPool, MemoryError, RuntimeError) as error:  # the first is a RuntimeError, too
+        if not isinstance(error, BrokenProcessPool) and not is_out_of_memory(error):
+            raise
         raise IncompleteRunError(
             f"network {name} could not be measured on {size} x {size} pixels: memory is too small, probably; choose a "
             "smaller image"

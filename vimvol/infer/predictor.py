@@ -208,7 +208,7 @@ class Predictor:
             try:
                 parts.append(self._probabilities(part, min(used - begin, len(part)), call.fallbacks))
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 call.batch //= 2
                 call.fallbacks.halved += 1
@@ -255,7 +255,7 @@ class _Call:
     batch: int
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Tell whether an error means that memory of the device or of the host ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
