@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vimvol.report.png import write_png
+
 TASKS = {
     "cremi": "CREMI, boundaries",
     "livecell_boundaries": "LIVECell, boundaries",
@@ -125,13 +130,23 @@ def complete(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw the mSA of every task: bars of the paper, and of ours where they have been trained; rows as for `table`."""
-    import matplotlib as mpl
+    """Draw the mSA of every task: bars of the paper, and of ours where they have been trained.
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    Parameters
+    ----------
+    rows
+        As for `table`.
+    path
+        Of the PNG.
 
-    figure, axes = plt.subplots(1, len(TASKS), figsize=(13, 4), sharey=True, layout="constrained")
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(TASKS), sharey=True)
     for axis, (task, title) in zip(axes, TASKS.items(), strict=True):
         shown = [row for row in complete(rows) if row["task"] == task]
         places = range(len(shown))
@@ -148,5 +163,4 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set(title=title, ylim=(0, 1.15))
     axes[0].set_ylabel("mean segmentation accuracy")
     axes[0].legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    write_png(figure, path)
