@@ -127,16 +127,17 @@ def segment_settings(experiment: Experiment, overrides: list[str]) -> SegmentCon
 
 
 def cost(experiment: Experiment, out: Path, size: int, repeat: int, device: str) -> None:
-    """Measure a network, unless that has been done."""
+    """Measure a network, unless that has been done for such an image and device."""
     from vimvol.infer.measure import measure
     from vimvol.train.export import network_options
 
     path, name = cost_file(experiment, out), experiment.config.model
-    if (read(path) or {}).get("size") == size:
+    given = {"size": size, "asked": device}
+    if (read(path) or {}).items() >= given.items():
         return
     typer.echo(f"{name}: measured on {size} x {size} pixels", err=True)
     found = measure(name, options=network_options(experiment.config), size=size, repeat=repeat, device=device)
-    save(path, {"size": size} | asdict(found))
+    save(path, given | asdict(found))
 
 
 def cost_file(experiment: Experiment, out: Path) -> Path:

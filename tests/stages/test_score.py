@@ -118,7 +118,7 @@ def test_the_users_mistakes_are_told(volumes, tmp_path: Path):
             score(*addresses, ignore=(label,))
     zarr.create_array(str(tmp_path / "negative.zarr"), data=gt.astype(np.int32) - 1)
     for pair in ((addresses[0], str(tmp_path / "negative.zarr")), (str(tmp_path / "negative.zarr"), addresses[1])):
-        with pytest.raises(InputError, match="holds label -1 in .*, and labels are 0 or more"):
+        with pytest.raises(InputError, match=r"holds label -1 in .*, and labels are 0 or more"):
             score(*pair)
     with pytest.raises(InputError, match="do not name distances"):
         score(*addresses, bands=(-1,))

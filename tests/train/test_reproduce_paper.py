@@ -16,6 +16,7 @@ from tests.train.formats import write_data
 from tests.train.test_configs import SMALL
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import IncompleteRunError, InputError
+from vimvol.infer.measure import Cost
 from vimvol.models.unet import UNet
 from vimvol.models.vimunet import ViMUNet
 from vimvol.train.fit import fit
@@ -142,6 +143,23 @@ def test_what_is_done_is_not_done_again(made, script, folder, monkeypatch):
     monkeypatch.setattr("vimvol.infer.measure.measure", fail)
     monkeypatch.setattr("vimvol.train.sources.load_test_data", fail)
     assert run(script, folder, out) == rows
+
+
+def test_costs_are_those_of_the_device_that_is_asked_for(made, script, folder, tmp_path, monkeypatch):
+    out, rows = made
+    shutil.copytree(out, tmp_path / "paper", ignore=shutil.ignore_patterns("segmentations"))
+    asked = []
+
+    def measured(name, *, device, **_):
+        asked.append((name, device))
+        return Cost(1.5, 2.5, "another")
+
+    monkeypatch.setattr("vimvol.infer.measure.measure", measured)
+    overrides = ["run.workers=0", "predict.device=cpu"]
+    fast = run(script, folder, tmp_path / "paper", overrides=overrides, only=["cremi_unet"])
+    assert asked == [("unet", "cpu")]
+    assert fast["cremi_unet"]["cost"]["device"] == "another"
+    assert fast["cremi_unet"]["scores"] == rows["cremi_unet"]["scores"]
 
 
 def test_only_what_is_wanted_is_done_and_the_rest_is_shown(made, script, folder, tmp_path):

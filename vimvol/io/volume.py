@@ -94,8 +94,8 @@ class Volume:
         labels = self.read(block)
         if labels.dtype.kind == "i" and (labels < 0).any():
             raise InputError(
-                f"{self.address} holds label {labels.min()} in {block}, and labels are 0 or more; store 0 where nothing "
-                "is annotated"
+                f"{self.address} holds label {labels.min()} in {block}, and labels are 0 or more; store 0 where "
+                "nothing is annotated"
             )
         return labels
 
