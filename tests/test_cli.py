@@ -300,3 +300,23 @@ def test_data_go_to_nnunet_and_predictions_come_back(run, sample, tmp_path) -> N
     code, text, error = run(*told[:2], tmp_path / "out.zarr", *told[3:], *settings())
     assert code == 0, error
     assert "segments of" in text
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "demo s3://b/d",
+        "download cremi s3://b/d",
+        "tune s3://b/d {raw} {raw}",
+        "export-nnunet {raw} s3://b/d",
+        "export-nnunet {root}/configs/train/unet_nano.yaml s3://b/d --id 1",
+        "import-nnunet . {raw} s3://b/d",
+        "train {root}/configs/train/unet_nano.yaml --set out=s3://b/d",
+    ],
+)
+def test_what_only_goes_to_the_file_system_makes_no_folder_of_a_url(run, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite(tmp_path / "raw.tif", np.ones((2, 16, 16), np.uint8))
+    code, _, error = run(*command.format(raw=tmp_path / "raw.tif", root=ROOT).split())
+    assert (code, error.partition(",")[0]) == (2, "error: s3://b/d is in an object store")
+    assert [path.name for path in tmp_path.iterdir()] == ["raw.tif"]

@@ -40,6 +40,20 @@ def absolute(path: str) -> str:
     return path.rstrip("/") if is_url(path) else str(Path(path).expanduser().absolute())
 
 
+def local_path(path: str) -> Path:
+    """Return the path of what is written to the file system alone.
+
+    Raises
+    ------
+    InputError
+        If it is the URL of an object store; as a path it would be a folder by the name of the scheme.
+    """
+    path = path.removeprefix("file://")
+    if is_url(path):
+        raise InputError(f"{path} is in an object store, where this cannot be written; give a path of the file system")
+    return Path(path)
+
+
 def open_store(url: str, *, read_only: bool = True) -> Store:
     """Open a zarr store: the one place that knows what kinds of storage there are.
 

@@ -11,6 +11,7 @@ from typing import Any
 from vimvol.config import SegmentConfig, load_config
 from vimvol.engine.run import Progress
 from vimvol.io.errors import storage_errors
+from vimvol.io.storage import local_path
 from vimvol.sample import SampleSpec, generate
 from vimvol.stages.annotated import write_annotated
 from vimvol.stages.picture import draw_overview
@@ -61,7 +62,7 @@ def run_demo(folder: str, workers: int | None, progress: Progress, *, overwrite:
     OutputExistsError
         If the folder holds other results.
     """
-    target = Path(folder)
+    target = local_path(folder)
     with storage_errors(f"creating {target}"):
         target.mkdir(parents=True, exist_ok=True)
     raw, out = target / "raw.zarr", target / "segmentation.zarr"

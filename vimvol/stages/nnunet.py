@@ -21,7 +21,7 @@ from vimvol.io import Volume, open_volume
 from vimvol.io.arrays import write_box
 from vimvol.io.errors import one_line, storage_errors
 from vimvol.io.omezarr import create_image
-from vimvol.io.storage import absolute
+from vimvol.io.storage import absolute, local_path
 from vimvol.stages.boundaries import rounded
 from vimvol.train.nnunet import write_spacing, write_tiff
 
@@ -65,7 +65,7 @@ def export_volume(source: str, folder: str, *, volumes: bool = False) -> int:
         If the folder is there.
     """
     volume = open_volume(source)
-    target = Path(folder)
+    target = local_path(folder)
     draft = target.with_name(f".{target.name}.partial")
     if target.exists():
         raise OutputExistsError(f"{folder} is there already; choose another path, or remove it")
@@ -105,7 +105,7 @@ def import_predictions(folder: str, source: str, out: str) -> Imported:
     OutputExistsError
         If ``out`` is there.
     """
-    volume, target = open_volume(source), Path(absolute(out))
+    volume, target = open_volume(source), local_path(absolute(out))
     if target.exists():
         raise OutputExistsError(f"{out} is there already; choose another path, or remove it")
     reading = _Classes.of(Path(folder))
@@ -185,7 +185,8 @@ def _reader(folder: Path, volume: Volume, classes: _Classes) -> Callable[[int, i
     """Find the files of a volume; return what gives its slices from one number to another, (c, z, y, x)."""
     files = [p for p in sorted(folder.glob("*.npz")) or sorted(folder.glob("*.tif")) if not p.name.startswith(".")]
     by_slice: dict[int, Path] = {int(m[1]): p for p in files if (m := re.search(r"_z(\d+)$", p.stem))}
-    whole = [p for p in files if p not in by_slice.values()]
+    sliced = set(by_slice.values())
+    whole = [p for p in files if p not in sliced]
     if len(whole) == 1 and not by_slice:
         probabilities = _read(whole[0], classes, volume.shape)
         return lambda begin, end: probabilities[:, begin:end]

@@ -23,6 +23,7 @@ from vimvol.errors import InputError, MissingExtraError
 from vimvol.geometry import Block
 from vimvol.io import open_volume
 from vimvol.io.errors import storage_errors
+from vimvol.io.storage import local_path
 from vimvol.report.progress import silent
 from vimvol.report.trials import draw_trials
 from vimvol.stages.annotated import write_annotated
@@ -146,7 +147,7 @@ def tune(
     config = config or SegmentConfig()
     if workers is not None:
         config = config.model_copy(update={"run": config.run.model_copy(update={"workers": workers})})
-    target = Path(folder)
+    target = local_path(folder)
     outputs = [str(target / f"volume-{i}.zarr") for i in range(len(pairs))]
     first = prepare(pairs[0][0], outputs[0], config)
     space, objective = space_of(first), OBJECTIVES["cells" if first.network.cells else config.segment.mode]

@@ -19,6 +19,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from vimvol.errors import InputError, StorageError
+from vimvol.io.storage import local_path
 
 SUMS = "SHA256SUMS"
 CHUNK = 1 << 20
@@ -142,7 +143,7 @@ def download(
     unknown = next((name for name in only if name not in names), None)
     if unknown is not None:
         raise InputError(f"{dataset} has no file {unknown!r}; it has {', '.join(names)}")
-    target = Path(folder)
+    target = local_path(folder)
     done = []
     try:
         target.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from torch import nn
 
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError, MissingExtraError, OutputExistsError
+from vimvol.io.storage import local_path
 from vimvol.models.checkpoint import read_weights
 from vimvol.models.layouts import encoder_alone
 
@@ -85,6 +86,7 @@ def fit(config: TrainConfig) -> Path:
     from vimvol.train.module import BoundaryModule, TrainingSource
     from vimvol.train.sources import load_data
 
+    config = config.model_copy(update={"out": str(local_path(config.out))})
     out = Path(config.out)
     resume = out / LAST if (out / LAST).exists() else None
     if resume is not None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vimvol.config import TrainConfig
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.io.errors import storage_errors
+from vimvol.io.storage import local_path
 from vimvol.train.sources import Sections, Source, load_data, load_test_data
 from vimvol.train.targets import TARGETS, grow_instances
 
@@ -118,8 +119,9 @@ def export_dataset(config: TrainConfig, root: str, number: int, name: str, *, vo
     if volumes and config.images:
         raise InputError("images in files are no volumes; leave out --volumes")
     title = f"Dataset{number:03d}_{name}"
-    folder, draft = Path(root) / title, Path(root) / f".{title}.partial"
-    taken = next(Path(root).glob(f"Dataset{number:03d}_*"), None)
+    parent = local_path(root)
+    folder, draft = parent / title, parent / f".{title}.partial"
+    taken = next(parent.glob(f"Dataset{number:03d}_*"), None)
     if taken is not None:
         raise OutputExistsError(f"{taken} has the number {number} already; choose another, or remove it")
     if volumes:
