@@ -111,7 +111,7 @@ def test_every_parameter_of_every_space_is_a_setting_that_takes_all_of_its_value
             for value in (parameter.low, parameter.high):
                 module._with(config, {parameter.key: value})
             module._values(config, [parameter])
-    assert set(OBJECTIVES) == {"2d", "3d"}
+    assert set(OBJECTIVES) == {"2d", "3d", "cells"}
 
 
 def test_from_the_command_line(run, pair, tmp_path):  # noqa: F811
