@@ -1,8 +1,8 @@
 """What each choice of the way from slices to neurons is worth on the isotropic development volume, FIB-25.
 
 Boundary means, learned costs or lifted multicut, slices across z or across all three axes, at all priors; and slices
-across one axis and three of synthetic neurites that run across the slices and along them. Writes
-runs/agglomeration/study.json and prints the tables of docs/agglomeration-quality.md. One more choice is one more line
+across one axis and three of synthetic neurites that run across the slices and along them; and how much the heights of
+the watershed are smoothed. Writes runs/agglomeration/study.json and prints the tables of docs/agglomeration-quality.md. One more choice is one more line
 in CHOICES.
 
     python pipelines/study_agglomeration.py ../shared/data [vimunet-nano]
@@ -37,6 +37,10 @@ CHOICES = {
 }
 """`predict.axes`, and settings of the section `agglomerate`; costs that are learned come from a file."""
 
+SMOOTHINGS = (0.0, 0.5, 0.7, 1.0)
+HEIGHTS = {"fragments.sigma_weights": SMOOTHINGS[-1]}
+"""Of all tables but that of the smoothings."""
+
 BETAS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7)
 REGIONS = (
     ((112, 150), (112, 150), (0, 112)),
@@ -61,7 +65,7 @@ def main(folder: Path, model: Annotated[str, typer.Argument()] = "vimunet-nano")
     for axes in ("z", "zyx"):
         for slab in sorted({segmented for segmented, _, _ in REGIONS}):
             roi = [[slab[0], 0, 0], [slab[1], *truth.shape[1:]]]
-            settings = {"predict.axes": axes, "predict.model": model, "input.roi": roi}
+            settings = {"predict.axes": axes, "predict.model": model, "input.roi": roi} | HEIGHTS
             config = load_config(SegmentConfig, None, settings)
             done = segment_volume(f"{folder / VOLUME}:volumes/raw", out(axes, slab), config, overwrite=True)
             print(f"slices {slab}, across {axes}: {done.seconds:.0f} s", flush=True)
@@ -83,6 +87,24 @@ def main(folder: Path, model: Annotated[str, typer.Argument()] = "vimunet-nano")
         rows = [row for row in results if (row.get("segmented"), row.get("judged")) == (segmented, judged)]
         _show(f"slices {judged}, segmented with {segmented}", rows)
         (here / "study.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    _smoothings(
+        f"{folder / VOLUME}:volumes/raw", truth.read(Block.whole(truth.shape)), str(here / "heights.zarr"), model
+    )
+
+
+def _smoothings(source: str, truth: NDArray[np.integer], out: str, model: str) -> None:
+    """Print scores of all slices and of those that were not trained on, for every smoothing of the heights."""
+    print("\nsmoothing of the heights: CREMI score of all slices, and of those not trained on\n")
+    print("| smoothing | " + " | ".join(f"{beta:g}" for beta in BETAS) + " |\n|---" + "|---" * len(BETAS) + "|")
+    for smoothing in SMOOTHINGS:
+        settings = {"predict.model": model, "fragments.sigma_weights": smoothing}
+        segment_volume(source, out, load_config(SegmentConfig, None, settings), overwrite=True)
+        cells = []
+        for beta in BETAS:
+            done = agglomerate(out, [f"agglomerate.beta={beta}"], name="study", workers=0)
+            boxes = [Block((first, 0, 0), truth.shape) for first in (0, REGIONS[0][0][0])]
+            cells.append(", ".join(f"{_scores(done.labels, truth[box.slices], box)['cremi']:.3f}" for box in boxes))
+        print(f"| {smoothing} | " + " | ".join(cells) + " |", flush=True)
 
 
 def _synthetic(here: Path, model: str) -> list[dict]:
@@ -94,7 +116,7 @@ def _synthetic(here: Path, model: str) -> list[dict]:
         zarr.create_array(source, data=raw.transpose(order), overwrite=True).attrs["resolution"] = [8.0, 8.0, 8.0]
         for axes in ("z", "zyx"):
             out = str(here / f"along-{along}-{axes}.zarr")
-            config = load_config(SegmentConfig, None, {"predict.axes": axes, "predict.model": model})
+            config = load_config(SegmentConfig, None, {"predict.axes": axes, "predict.model": model} | HEIGHTS)
             segment_volume(source, out, config, overwrite=True)
             for beta in BETAS:
                 done = agglomerate(out, [f"agglomerate.beta={beta}"], name="study", workers=0)

@@ -76,7 +76,7 @@ class FragmentsConfig(Section):
     )
     threshold: Fraction = Field(0.4, description="boundary probability above which a voxel counts as boundary")
     sigma_seeds: float = Field(2.0, ge=0, description="Gaussian on the distances before their maxima are taken, voxels")
-    sigma_weights: float = Field(1.0, ge=0, description="Gaussian on the boundaries for the watershed heights, voxels")
+    sigma_weights: float = Field(0.7, ge=0, description="Gaussian on the boundaries for the watershed heights, voxels")
     alpha: Fraction = Field(0.9, description="weight of the boundaries against the distances in the watershed heights")
     min_size: NonNegative = Field(
         25, description="voxels below which a fragment is given to its neighbours; not for components"
