@@ -1,9 +1,9 @@
 """What each choice of the way from slices to neurons is worth on the isotropic development volume, FIB-25.
 
-Boundary means, learned costs or lifted multicut, slices across z or across all three axes, at all priors; and slices
-across one axis and three of synthetic neurites that run across the slices and along them; and how much the heights of
-the watershed are smoothed. Writes runs/agglomeration/study.json and prints the tables of docs/agglomeration-quality.md. One more choice is one more line
-in CHOICES.
+Boundary means, learned costs or lifted multicut, slices across z or across all three axes, at all priors; slices across
+one axis and three of synthetic neurites that run across the slices and along them; and how much the heights of the
+watershed are smoothed. Writes runs/agglomeration/study.json and prints the tables of docs/agglomeration-quality.md. One
+more choice is one more line in CHOICES.
 
     python pipelines/study_agglomeration.py ../shared/data [vimunet-nano]
 """
