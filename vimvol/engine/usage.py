@@ -62,7 +62,7 @@ class Meter:
         with self._lock:
             if not self._running:
                 if stage != self._stage:
-                    _forget_peak()
+                    forget_peak()
                 self._stage, self._since = stage, _counters()
             self._running += 1
 
@@ -94,10 +94,14 @@ def _counters() -> Usage:
     with contextlib.suppress(OSError, ValueError):
         numbers = dict(line.split(": ") for line in (_PROC / "io").read_text().splitlines())
         read, written = int(numbers["rchar"]), int(numbers["wchar"])
-    return Usage(time.process_time(), _peak(), read, written)
+    return Usage(time.process_time(), peak_of_process(), read, written)
 
 
-def _peak() -> int:
+def peak_of_process() -> int:
+    """Return the bytes of memory that this process had at most since `forget_peak`; 0 where it is not known.
+
+    On other systems than Linux, since it began.
+    """
     if found := _kibibytes("VmHWM"):
         return found << 10
     if sys.platform == "win32":
@@ -115,6 +119,7 @@ def _kibibytes(name: str) -> int:
     return 0
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
+    """Let the peak of this process begin anew, where the system can."""
     with contextlib.suppress(OSError):
         (_PROC / "clear_refs").write_text(_RESET_PEAK)

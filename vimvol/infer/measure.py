@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from vimvol.engine.usage import forget_peak, memory_of_process, peak_of_process
 from vimvol.errors import IncompleteRunError
 from vimvol.geometry import round_up
 from vimvol.infer.memory import kept_memory
@@ -104,20 +102,11 @@ def _measured(name: str, out_channels: int, options: Mapping[str, Any], size: in
         return seconds
 
     passes(1, 1)  # loads and compiles code, which is not the network's memory
-    before = _resident("VmRSS")
+    before = memory_of_process() or peak_of_process()
+    forget_peak()
     seconds = passes(size, repeat + 1)[1:]
     if where.type == "cuda":
-        peak, about = torch.cuda.max_memory_allocated(where) / 2**20, torch.cuda.get_device_name(where)
+        peak, about = torch.cuda.max_memory_allocated(where), torch.cuda.get_device_name(where)
     else:
-        peak, about = _resident("VmHWM") - before, f"{where.type}, {torch.get_num_threads()} threads"
-    return Cost(statistics.median(seconds), peak, about)
-
-
-def _resident(what: str) -> float:
-    """Return the MiB that this process holds (``VmRSS``), or held at most (``VmHWM``)."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith(f"{what}:"))
-        return int(line.split()[1]) / 2**10
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of what it holds now, the system does not tell
-    return most / (2**20 if sys.platform == "darwin" else 2**10)
+        peak, about = peak_of_process() - before, f"{where.type}, {torch.get_num_threads()} threads"
+    return Cost(statistics.median(seconds), peak / 2**20, about)
