@@ -2,29 +2,55 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 from typer.main import get_command
 
 from vimvol.cli import app
 from vimvol.config import SegmentConfig, load_config
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_every_command_and_option_of_the_readme_exists() -> None:
+def calls(page: Path) -> list[list[str]]:
+    """The words of every call of vimvol that stands in a line of code."""
+    lines, fenced = [], False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        fenced ^= line.startswith("```")
+        if fenced or line.startswith("    "):
+            lines += line.split(" && ")
+    return [shlex.split(line, comments=True)[1:] for line in lines if re.match(r" *vimvol ", line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_and_option_of_a_page_exists(page: Path) -> None:
     commands = get_command(app).commands
-    lines = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()]
-    calls = [line.split("vimvol ", 1)[1] for line in lines if re.search(r"(^|&& )vimvol ", line)]
-    assert len(calls) >= 7
-    for call in calls:
-        words = shlex.split(call, comments=True)
+    for words in calls(page):
         options = {name for option in commands[words[0]].params for name in option.opts}
-        assert {word for word in words if word.startswith("--")} <= options, call
-        if words[0] == "segment":
-            load_config(SegmentConfig, None, [words[i + 1] for i, word in enumerate(words) if word == "--set"])
+        assert {word for word in words if word.startswith("--")} <= options, words
+        if words[0] in ("segment", "agglomerate", "plan"):
+            settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+            load_config(SegmentConfig, None, [text for text in settings if not text.startswith("agglomerate.costs=")])
 
 
-def test_every_file_of_the_readme_exists() -> None:
-    root = Path(__file__).parents[1]
-    named = re.findall(r"\b((?:configs|pipelines)/[\w/]+\.(?:yaml|py))", README)
-    assert named
-    assert all((root / name).is_file() for name in named)
+def test_calls_are_found() -> None:
+    assert len(calls(README)) >= 7
+    assert sum(bool(calls(page)) for page in PAGES) >= 6
+
+
+def files(page: Path) -> list[Path]:
+    """The files of the repository that a page names or links to."""
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"(?<![\w/.])(?:benchmarks|configs|pipelines|tests|vimvol)/[\w/]+\.(?:yaml|py)", text)
+    linked = re.findall(r"\]\(([\w./-]+\.(?:md|png|jpg))\)", text)
+    return [ROOT / name for name in named] + [page.parent / name for name in linked]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_file_of_a_page_exists(page: Path) -> None:
+    assert not [path for path in files(page) if not path.is_file()]
+
+
+def test_files_are_found() -> None:
+    assert len(files(README)) >= 10
