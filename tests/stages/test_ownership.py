@@ -3,6 +3,9 @@
 import hashlib
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +24,7 @@ from vimvol.io.objects import open_objects
 from vimvol.io.tables import read_table, write_table
 from vimvol.report.progress import silent
 from vimvol.stages import output
+from vimvol.stages.manifest import read_manifest, write_manifest
 from vimvol.stages.ownership import guard_of, owned
 from vimvol.stages.segment import segment_volume
 
@@ -68,6 +72,24 @@ def test_a_worker_does_not_write_for_a_run_that_is_gone(tmp_path: Path, what: st
             (outcome,) = pool.next_done()[1]
             assert isinstance(outcome.error, OutputLostError)
             assert stored(out, what) == 2
+
+
+def test_a_run_that_is_killed_in_the_middle_of_its_first_write_goes_on(tmp_path: Path) -> None:
+    """A draft of the manifest lies beside a lock whose process is gone."""
+    out = tmp_path / "out.zarr"
+    program = (
+        "import os, pathlib, signal; from vimvol.stages.manifest import write_manifest;"
+        "from vimvol.stages.ownership import owned; out = os.environ['OUT'];"
+        "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+        "owned(out).__enter__(); write_manifest(out, {})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "OUT": str(out)}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert any(path.name.startswith(".run.json.") for path in (out / "vimvol").iterdir())
+    with owned(str(out)):
+        assert read_manifest(str(out)) is None
+        write_manifest(str(out), {"keys": {}})
+    assert read_manifest(str(out)) == {"keys": {}}
 
 
 def content(out: Path) -> dict[str, str]:

@@ -12,12 +12,10 @@ from typing import Any
 from vimvol.errors import OutputExistsError
 from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
-from vimvol.stages.ownership import holds_nothing_but_a_lock
+from vimvol.stages.ownership import MANIFEST_NAME, holds_nothing_but_a_lock
 
 PACKAGES = ("vimvol", "torch", "zarr", "distributed", "bioimage-cpp", "numpy")
-
-
-MANIFEST = "vimvol/run.json"
+MANIFEST = f"vimvol/{MANIFEST_NAME}"
 """Name of the manifest in an output."""
 
 

@@ -17,6 +17,10 @@ from vimvol.io.objects import open_objects
 from vimvol.io.storage import is_url
 
 
+MANIFEST_NAME = "run.json"
+"""What the manifest is called beside the lock; see `vimvol.stages.manifest`."""
+
+
 def lock_of(out: str) -> Lock:
     """Return the lock of an output, not yet taken."""
     return Lock(open_objects(f"{out}/vimvol"), out)
@@ -62,9 +66,10 @@ def owned(out: str) -> Iterator[Lock]:
 
 
 def holds_nothing_but_a_lock(out: str) -> bool:
-    """Tell whether nothing is there, or only what a run that was killed locked."""
+    """Tell whether nothing is there, or only what a run left that was killed before it had written anything else."""
     store = open_objects(out)
     if store.names("", drafts=True) != ["vimvol"]:
         return not (store.names("", drafts=True) or Path(out).is_file())
     names = store.names("vimvol", drafts=True)
-    return all(name == NAME or name.startswith((f"{NAME}.", f".{NAME}.")) for name in names)
+    # The manifest is the first thing that is written, so a run may have been killed with its draft half-written.
+    return all(name == NAME or name.startswith((f"{NAME}.", f".{NAME}.", f".{MANIFEST_NAME}.")) for name in names)
