@@ -16,7 +16,6 @@ from vimvol.io.fence import writing_only_if
 from vimvol.io.objects import open_objects
 from vimvol.io.storage import is_url
 
-
 MANIFEST_NAME = "run.json"
 """What the manifest is called beside the lock; see `vimvol.stages.manifest`."""
 

@@ -23,6 +23,7 @@ from vimvol.errors import InputError, MissingExtraError
 from vimvol.geometry import Block
 from vimvol.io import open_volume
 from vimvol.io.errors import storage_errors
+from vimvol.io.objects import open_objects
 from vimvol.io.storage import local_path
 from vimvol.report.progress import silent
 from vimvol.report.trials import draw_trials
@@ -227,8 +228,8 @@ def _check_same(
     if objective.background != "ignore":
         now["rule of scoring"] = f"background {objective.background}"
     with storage_errors(f"writing {path}"):
-        if not path.exists():
-            path.write_text(json.dumps(now, indent=2), encoding="utf-8")
+        if not path.exists():  # in one step, or a call that is killed here would be the last in this folder
+            open_objects(str(path.parent)).put(path.name, json.dumps(now, indent=2).encode())
         before = json.loads(path.read_text(encoding="utf-8"))
     changed = next((name for name in now if before.get(name) != now[name]), None)
     if changed is not None:

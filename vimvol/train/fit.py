@@ -276,6 +276,8 @@ def _save_config(config: TrainConfig, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
-        (out / CONFIG).write_text(text, encoding="utf-8")
+        draft = out / f".{CONFIG}"
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(out / CONFIG)  # in one step: without it, no checkpoint here is continued
     except OSError as error:
         raise InputError(f"cannot write to {out} ({error.strerror}); give a folder with write access as out") from None
