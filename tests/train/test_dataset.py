@@ -1,3 +1,5 @@
+import re
+
 import h5py
 import numpy as np
 import pytest
@@ -145,5 +147,9 @@ def test_another_shape_of_labels_is_told(config, annotated):
 
 def test_a_crop_that_the_network_cannot_halve_is_refused():
     check_patch((64, 96), 16)
-    with pytest.raises(InputError, match=r"\[60, 64\] is no multiple of 16.*\[64, 64\]"):
-        check_patch((60, 64), 16)
+    check_patch((16, 32), 16)
+    check_patch((1, 1), 1)
+    for patch, good in (((60, 64), "[64, 64]"), ((16, 16), "[32, 32]"), ((20, 3), "[32, 32]")):
+        with pytest.raises(InputError, match=re.escape(f"patch = {list(patch)} cannot be halved")) as caught:
+            check_patch(patch, 16)
+        assert str(caught.value).endswith(f"a multiple of 16, and more than one such square; take for example {good}")

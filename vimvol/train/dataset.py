@@ -108,10 +108,14 @@ def check_patch(patch: Sequence[int], divisor: int) -> None:
     Raises
     ------
     InputError
-        If an extent is no multiple of the divisor.
+        If an extent is no multiple of the divisor, or nothing but a point is left at the coarsest level.
     """
-    if any(p % divisor for p in patch):
-        good = [max(divisor, round(p / divisor) * divisor) for p in patch]
-        raise InputError(
-            f"patch = {list(patch)} is no multiple of {divisor}, which this network needs; take for example {good}"
-        )
+    good = [max(divisor, round(p / divisor) * divisor) for p in patch]
+    if divisor > 1 and set(good) == {divisor}:  # a single point has no statistics to normalise by
+        good = [2 * divisor] * len(good)
+    elif not any(p % divisor for p in patch):
+        return
+    raise InputError(
+        f"patch = {list(patch)} cannot be halved as often as this network needs: a multiple of {divisor}, and more "
+        f"than one such square; take for example {good}"
+    )
