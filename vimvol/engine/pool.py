@@ -192,11 +192,16 @@ class DaskPool:
                 LOG.info("worker %s is gone", gone)
             self._threads = threads
             self.slots = max(1, sum(threads.values()))
-            has = [worker.get("resources", {}) for worker in self.client.scheduler_info()["workers"].values()]
+            has = [worker.get("resources", {}) for worker in self._workers()]
             for resource, share in SHARE.items():
                 if total := sum(of.get(resource, 0) for of in has):
                     # Where all workers of a resource are away for a while, their calls wait for them.
                     self._resources[resource] = max(1, int(total / share))
+
+    def _workers(self) -> list[dict[str, Any]]:
+        """Return what the scheduler knows of every worker."""
+        # releases of distributed from 2025.4 to 2026.6 tell of five unless asked for all
+        return list(self.client.scheduler_info(n_workers=-1)["workers"].values())
 
     def slots_for(self, resource: Resource | None) -> int:
         """Return how many calls that want this resource can run at the same time."""
@@ -211,7 +216,7 @@ class DaskPool:
             If the cluster went away.
         """
         with self._scheduler():
-            workers = list(self.client.scheduler_info()["workers"].values())
+            workers = self._workers()
         if resource in self._resources and resource is not None:
             having = [worker for worker in workers if worker.get("resources", {}).get(resource)]
             calls = [int(worker["resources"][resource] / SHARE[resource]) for worker in having]
