@@ -1,4 +1,5 @@
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from vimvol.stages.fragments import read_boundaries
 from vimvol.stages.manifest import read_manifest
 from vimvol.stages.segment import prepare, segment_volume
 from vimvol.stages.sizes import segments_of
+from vimvol.stages.solve import BYTES_PER_FRAGMENT
 
 SHAPE = (4, 128, 120)
 LIMITS = {"agglomerate__join_below": 3000, "agglomerate__fill_below": 10000}
@@ -110,3 +112,17 @@ def test_segments_are_numbered_by_their_first_fragment(choice, min_size, data):
     names = {}
     expected = [0, *(names.setdefault(f, len(names) + 1) if voxels[f] >= min_size else 0 for f in first[1:])]
     assert segments_of(np.array(first, np.uint64), voxels, min_size).tolist() == expected
+
+
+def test_the_lookup_table_takes_no_more_memory_than_is_planned_for() -> None:
+    n = 8 * 10**6
+    first, voxels = np.arange(n, dtype=np.uint64) // 2 * 2, np.full(n, 30, np.uint64)
+    tracemalloc.start()
+    try:
+        segments_of(first, voxels, 25)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert first[-1] == n // 2 - 1
+    of_fragments = first.nbytes + voxels.nbytes + peak - 8 * sizes.ROWS_AT_ONCE
+    assert of_fragments / n < BYTES_PER_FRAGMENT

@@ -2,7 +2,7 @@
 
 *contacts*, one table a block and only where sizes are to change: where segments that are small touch anything. *sizes*:
 the rules of `vimvol.segment.sizes`, in this process. Small segments and what they touch are fewer than the edges that
-were left for the last solve, so this needs no more memory than that did; and at the end 24 bytes a fragment.
+were left for the last solve, so this needs no more memory than that did; and at the end `BYTES_PER_FRAGMENT`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vimvol.stages.job import Job
 from vimvol.stages.solve import LOOKUP_CHUNK, partition_of
 
 ROWS_AT_ONCE = 10**6
-"""Rows of tables that are held beside those merged already."""
+"""Rows of tables that are held beside those merged already, and ids that are looked up at once."""
 
 Ids = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int64]
@@ -89,7 +89,7 @@ class Sizes:
         """Write the lookup table; return the number of segments, and how many vanished by either rule."""
         job = self.job
         last = int(read_box(offsets_of(job), Block((len(job.fragment_tiles),), (len(job.fragment_tiles) + 1,)))[0])
-        first, voxels = read_box(partition_of(job), Block((0, 0), (2, last + 1)))
+        first, voxels = (read_box(partition_of(job), Block((row, 0), (row + 1, last + 1)))[0] for row in (0, 1))
         joined = filled = 0
         if job.small_below:
             groups, joined, filled = _settled(job, voxels)
@@ -97,7 +97,8 @@ class Sizes:
             renamed = np.arange(len(first), dtype=np.uint64)
             renamed[groups.node] = groups.group
             np.add.at(voxels, groups.group, voxels[groups.node])
-            first = renamed[first]
+            _look_up(renamed, first)
+            del renamed
         lookup = segments_of(first, voxels, job.config.segment.min_size)
         url = lookup_of(job)
         create_array(url, lookup.shape, "uint64", chunk=(min(len(lookup), LOOKUP_CHUNK),))
@@ -127,7 +128,8 @@ def segments_of(first: Ids, voxels: npt.NDArray[np.integer], min_size: int) -> I
     Parameters
     ----------
     first
-        (N + 1,) uint64, the smallest fragment of every fragment's segment, by the fragment's id; 0 for id 0.
+        (N + 1,) uint64, the smallest fragment of every fragment's segment, by the fragment's id; 0 for id 0. Its memory
+        is that of the result.
     voxels
         (N + 1,) integers, voxels of every segment, at its smallest fragment.
     min_size
@@ -138,11 +140,21 @@ def segments_of(first: Ids, voxels: npt.NDArray[np.integer], min_size: int) -> I
     numpy.ndarray
         (N + 1,) uint64: 0 for id 0, else segments consecutive from 1, in the order of their first fragment.
     """
-    kept = (first == np.arange(len(first), dtype=np.uint64)) & (voxels >= min_size)
+    kept = first == np.arange(len(first), dtype=np.uint64)
+    kept &= voxels >= min_size
     kept[0] = False
-    rank = np.cumsum(kept, dtype=np.uint64)
-    rank[~kept] = 0
-    return np.asarray(rank[first])
+    rank = kept.astype(np.uint64)
+    np.cumsum(rank, out=rank)
+    rank *= kept
+    _look_up(rank, first)
+    return first
+
+
+def _look_up(table: Ids, ids: Ids) -> None:
+    """Put in place of every id what a table has for it, some at a time."""
+    for begin in range(0, len(ids), ROWS_AT_ONCE):
+        part = ids[begin : begin + ROWS_AT_ONCE]
+        part[:] = table[part]
 
 
 def lookup_of(job: Job) -> str:

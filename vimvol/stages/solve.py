@@ -37,8 +37,8 @@ CELL = (64, 1024, 1024)
 AT_ONCE = 10**6
 """Edges that are solved in one process though more would fit: this one step cannot be shared out. A few seconds."""
 
-BYTES_PER_FRAGMENT = 24
-"""Memory of this process for the lookup table while it is made."""
+BYTES_PER_FRAGMENT = 26
+"""Memory of this process for the lookup table while it is made, here and in `vimvol.stages.sizes`."""
 
 Ids = npt.NDArray[np.uint64]
 
