@@ -154,7 +154,7 @@ def _measured(job: Job) -> None:
 
 def _network(out: str) -> str:
     settings = settings_of(finished_run(out)).predict
-    return settings.boundaries or settings.model
+    return settings.boundaries or f"{settings.model}, across {', '.join(settings.axes)}"
 
 
 def _labelled(job: Job, truth: Volume, slab: tuple[int, int] | None) -> tuple[Features, npt.NDArray[np.bool_]]:
