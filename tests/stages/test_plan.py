@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import SMALL, digest, small_config
+from vimvol.engine.pool import Room, SerialPool
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.stages import preflight
-from vimvol.stages.forecast import makespan
+from vimvol.stages.disk import stored_bytes
+from vimvol.stages.forecast import forecast, makespan
 from vimvol.stages.fragments import FragmentsBlock
 from vimvol.stages.plan import plan_volume
 from vimvol.stages.predict import PredictBlock
@@ -180,15 +183,87 @@ def test_a_block_that_fails_in_the_sample_is_left_to_the_run(
 def test_what_cannot_fit_is_refused_with_the_figure_and_what_to_change(sample: Path, tmp_path: Path) -> None:
     found = plan_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config())
     preflight.check_fits(found.job, found.forecast)
+    limited = tuple(replace(stage, memory_limit=stage.peak) for stage in found.forecast.stages)
     little = {
-        "disk": {"free": found.forecast.disk - 1},
-        "a worker is ended at": {"memory_limit": found.forecast.largest.peak},
+        "disk": {"free": int(found.forecast.disk / 1.31)},
+        "a worker is ended at": {"stages": limited},
         "of this process": {"solver": 2**60},
     }
     for text, change in little.items():
         with pytest.raises(InputError, match=text) as refused:
             preflight.check_fits(found.job, replace(found.forecast, **change))
         assert "\n" not in str(refused.value)
+    # forecasts of bytes were up to a quarter too high
+    close = replace(found.forecast, free=int(found.forecast.disk / 1.25))
+    preflight.check_fits(found.job, close)
+    assert preflight.free_text(close).endswith("which may be too little")
+
+
+class Workers(SerialPool):
+    """Tells of workers that are not there."""
+
+    def __init__(self, slots: dict[str, int], rooms: dict[str, Room]) -> None:
+        super().__init__()
+        self.of, self.rooms = slots, rooms
+
+    def slots_for(self, resource: str | None) -> int:
+        return self.of.get(resource or "CPU", self.of["CPU"])
+
+    def room_for(self, resource: str | None) -> Room:
+        return self.rooms.get(resource or "CPU", self.rooms["CPU"])
+
+
+def test_a_worker_is_held_to_its_own_memory(sample: Path, tmp_path: Path) -> None:
+    found = plan_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(predict__device="auto"))
+    predict, *others = (stage for stage in found.forecast.stages if stage.name not in ("solve", "sizes"))
+    # what the others take now grows by what the prediction takes of a worker with a GPU
+    probe = found.probes[0]
+    taken = probe.stages["predict"]
+    heavy = replace(taken, usage=replace(taken.usage, peak=taken.base + 2**33))
+    probes = [replace(probe, stages=probe.stages | {"predict": heavy})]
+    most = int(1.1 * max(stage.peak for stage in (predict, *others)))
+    pool = Workers({"CPU": 1, "GPU": 1}, {"CPU": Room(most, 1), "GPU": Room(2**36, 1)})
+    preflight.check_fits(found.job, forecast(found.job, probes, pool, fresh=True))
+    pool.rooms["GPU"] = Room(2**33, 1)
+    with pytest.raises(InputError, match="stage predict takes about"):
+        preflight.check_fits(found.job, forecast(found.job, probes, pool, fresh=True))
+
+
+def test_calls_that_were_sampled_in_one_process_count_once(sample: Path, tmp_path: Path) -> None:
+    found = plan_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config())
+    (probe,) = found.probes
+    taken = probe.stages["fragments"]
+    probe = replace(probe, stages=probe.stages | {"fragments": replace(taken, base=0, largest=10**9)})
+
+    def peak(sampled: int, processes: int) -> int:
+        pool = Workers({"CPU": 2 * processes}, {"CPU": Room(0, 2)})
+        return forecast(found.job, [probe] * sampled, pool, fresh=True).stages[1].peak
+
+    assert peak(2, processes=1) == peak(4, processes=2) == taken.usage.peak
+    assert peak(1, processes=1) == peak(2, processes=2) == 2 * taken.usage.peak
+
+
+def test_what_a_run_replaces_is_free_again(
+    sample: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    out = tmp_path / "out.zarr"
+    shutil.copytree(reference, out)
+    size = stored_bytes(out)
+    for changes in ({"predict__batch": 3}, {"output__chunk": [1, 32, 48]}):  # the same arrays, and others
+        found = plan_volume(f"{sample}:raw", str(out), small_config(**changes), overwrite=True)
+        # the rest, metadata and records, is a good part of so little only
+        assert 0.6 * size < found.forecast.replaced <= size
+        preflight.check_fits(found.job, replace(found.forecast, disk=found.forecast.replaced))
+    elsewhere = plan_volume(f"{sample}:raw", str(tmp_path / "other.zarr"), small_config())
+    with pytest.raises(InputError, match="the disk would be full"):
+        preflight.check_fits(elsewhere.job, elsewhere.forecast)
+    # what was done already of a run that goes on stays
+    shutil.rmtree(out / "vimvol" / "ledger" / "fragments")
+    rest = plan_volume(f"{sample}:raw", str(out), small_config())
+    assert [stage.name for stage in rest.forecast.stages if stage.left] == ["fragments"]
+    assert rest.forecast.replaced <= stored_bytes(out / "vimvol" / "fragments")
 
 
 def test_a_solver_that_takes_the_whole_graph_is_refused_before_anything_is_written(

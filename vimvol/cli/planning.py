@@ -27,9 +27,9 @@ def plan(
     """Tell what `segment` with the same options would take: blocks, time, memory, disk. Exit code 2: it cannot fit."""
     from vimvol.report.amounts import clock_text, disk_text, memory_text
     from vimvol.report.table import print_rows
-    from vimvol.stages.forecast import as_json
+    from vimvol.stages.expected import as_json
     from vimvol.stages.plan import plan_volume
-    from vimvol.stages.preflight import check_fits, free_text
+    from vimvol.stages.preflight import check_fits, free_text, worker_text
 
     chosen = chosen_cluster(cluster, scheduler_file)
     found = plan_volume(
@@ -53,8 +53,7 @@ def plan(
     if ahead.sampled:
         typer.echo(f"time          about {clock_text(ahead.seconds)} with {ahead.workers} blocks at once")
         typer.echo(f"disk          {disk_text(ahead.disk or 0)} to store, {free_text(ahead)}")
-        limit = f" of {memory_text(ahead.memory_limit)}" if ahead.memory_limit else ""
-        typer.echo(f"worker        {memory_text(ahead.largest.peak or 0)}{limit} in stage {ahead.largest.name}")
+        typer.echo(f"worker        {worker_text(ahead)} in stage {ahead.largest.name}")
         typer.echo(f"solver        {memory_text(ahead.solver or 0)}, graph of about {ahead.edges:,} edges")
         typer.echo(f"sample        {ahead.sampled} blocks in {clock_text(found.seconds)}")
     else:

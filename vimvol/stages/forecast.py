@@ -6,9 +6,8 @@ import heapq
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 from vimvol.engine.ledger import Ledger
 from vimvol.engine.plan import StagePlan, plan_stage
@@ -17,8 +16,10 @@ from vimvol.engine.usage import memory_of_process
 from vimvol.io.storage import is_url
 from vimvol.segment.multicut import is_divisible
 from vimvol.segment.multicut.division import bytes_per_edge
+from vimvol.stages.disk import existing_parent
+from vimvol.stages.expected import Forecast, StageForecast
 from vimvol.stages.job import Job
-from vimvol.stages.probe import Probe, existing_parent
+from vimvol.stages.probe import Probe
 from vimvol.stages.pyramid import pyramid_stages
 from vimvol.stages.region import wanted_voxels
 from vimvol.stages.solve import AT_ONCE, BYTES_PER_FRAGMENT, hierarchy_of, solver_of
@@ -28,99 +29,6 @@ MANY = 10_000
 """Blocks of a stage from which on their distribution over the workers is not simulated: all end at about one time."""
 LOOKS = 1000
 """Blocks at most whose mask is looked at for the share that holds something."""
-
-
-@dataclass(frozen=True)
-class StageForecast:
-    """What a stage will take.
-
-    Attributes
-    ----------
-    name
-        Name of the stage; ``levels`` stands for all that reduces a graph too large for one solve.
-    blocks, left
-        Blocks in all, and those not done yet.
-    voxels
-        Voxels of those not done yet.
-    seconds
-        Wall time.
-    cpu
-        Seconds of processors, of all workers together: a measure that a busy machine does not change.
-    peak
-        Bytes of memory of one process.
-    read, written
-        Bytes that files give and take. None, like all but the numbers of blocks and voxels: there was no sample.
-    """
-
-    name: str
-    blocks: int
-    left: int
-    voxels: int
-    seconds: float | None = None
-    cpu: float | None = None
-    peak: int | None = None
-    read: int | None = None
-    written: int | None = None
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a run will take.
-
-    Attributes
-    ----------
-    stages
-        In the order in which they run.
-    workers
-        Blocks that run at once.
-    sampled
-        Blocks that were timed.
-    memory_limit
-        Bytes of memory that a worker process may take; 0 where nothing limits it.
-    edges
-        Of the graph; none without a sample.
-    solver
-        Bytes of memory that the last solve takes beside what its process has already; none without a sample.
-    solver_limit
-        What it may take, ``agglomerate.memory``.
-    divisible
-        Whether a graph that is too large can be reduced first.
-    disk
-        Bytes that will be taken on the disk, in whole blocks of the file system; none without a sample.
-    free
-        Bytes free on the disk of the output; none for an object store.
-    """
-
-    stages: tuple[StageForecast, ...]
-    workers: int
-    sampled: int
-    memory_limit: int
-    edges: int | None
-    solver: int | None
-    solver_limit: int
-    divisible: bool
-    disk: int | None
-    free: int | None
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of all stages."""
-        return sum(stage.seconds or 0.0 for stage in self.stages)
-
-    @property
-    def written(self) -> int:
-        """Bytes that all stages write; nothing of it is removed while a run goes on."""
-        return sum(stage.written or 0 for stage in self.stages)
-
-    @property
-    def read(self) -> int:
-        """Bytes that all stages read."""
-        return sum(stage.read or 0 for stage in self.stages)
-
-    @property
-    def largest(self) -> StageForecast:
-        """The stage that takes most memory of a worker."""
-        return max((s for s in self.stages if s.name not in ("solve", "sizes")), key=lambda stage: stage.peak or 0)
 
 
 def inference_resource(job: Job) -> Resource:
@@ -176,18 +84,16 @@ def forecast(job: Job, probes: Sequence[Probe], pool: Pool, *, fresh: bool) -> F
             stages.append(_solve(stage, probes, 0, BYTES_PER_FRAGMENT * (fragments or 0)))
         elif plan.name == "solve":
             if (levels := _levels(job, probes, edges or 0, slots["CPU"], stage)) is not None:
-                stages.append(levels)
+                stages.append(replace(levels, memory_limit=rooms["CPU"].memory))
             stages.append(_solve(stage, probes, solver, memory))
         else:
             stages.append(_scaled(job, plan, stage, sizes, probes, share, slots[kind], rooms[kind]))
     written = sum(taken.usage.written for probe in probes for taken in probe.stages.values())
     blocky = max(1.0, sum(probe.stored for probe in probes) / max(1, written))
-    limits = [room.memory for room in rooms.values() if room.memory]
     return Forecast(
         tuple(stages),
         workers=slots["CPU"],
         sampled=len(probes),
-        memory_limit=min(limits, default=0),
         edges=edges,
         solver=memory if probes else None,
         solver_limit=job.config.agglomerate.memory,
@@ -211,12 +117,14 @@ def _count(plan: StagePlan, ledger: Ledger, *, fresh: bool) -> tuple[StageForeca
         sizes = [block.size for block in plan] if len(plan) <= MANY else []
         return StageForecast(plan.name, len(plan), len(plan), plan.voxels), sizes
     missing = ledger.missing(plan.blocks)
-    blocks, sizes = 0, []
+    blocks = left = voxels = 0
+    found: list[int] = []
     for block in plan:
         parts = missing(block)
-        blocks += len(parts) or 1
-        sizes += [part.size for part in parts]
-    return StageForecast(plan.name, blocks, len(sizes), sum(sizes)), sizes if len(sizes) <= MANY else []
+        blocks, left, voxels = blocks + (len(parts) or 1), left + len(parts), voxels + sum(part.size for part in parts)
+        if left <= MANY:
+            found += [part.size for part in parts]
+    return StageForecast(plan.name, blocks, left, voxels), found if left <= MANY else []
 
 
 def _scaled(
@@ -237,14 +145,16 @@ def _scaled(
     per_voxel = finer * share / voxels
     seconds = sum(each.seconds for each in taken) * per_voxel
     largest = math.prod(min(c, s) for c, s in zip(plan.blocks.cell, plan.blocks.shape, strict=True))
-    # what a process has besides its block does not grow with the block
-    grown = [room.calls * max(1.0, largest / each.largest) for each in taken]
+    # what a process has besides its blocks does not grow with them; several of the sample ran in it at once
+    together = min(room.calls, -(-len(probes) * room.calls // slots))
+    grown = [room.calls / together * max(1.0, largest / each.largest) for each in taken]
     peak = max(each.base + by * max(0, each.usage.peak - each.base) for by, each in zip(grown, taken, strict=True))
     return replace(
         stage,
         seconds=seconds * (makespan(sizes, slots) if sizes else stage.voxels / slots),
         cpu=sum(each.usage.cpu for each in taken) * per_voxel * stage.voxels,
         peak=int(peak) if stage.left else 0,
+        memory_limit=room.memory,
         read=int(sum(each.usage.read for each in taken) * per_voxel * stage.voxels),
         written=int(sum(each.usage.written for each in taken) * per_voxel * stage.voxels),
     )
@@ -312,14 +222,3 @@ def _wanted_share(job: Job) -> float:
         return 1.0
     looked = [plan[number] for number in spread(len(plan), LOOKS)]
     return sum(bool(wanted_voxels(job.roi, job.mask, block).any()) for block in looked) / len(looked)
-
-
-def as_json(found: Forecast) -> dict[str, Any]:
-    """Return a forecast as JSON-serialisable values, with its sums."""
-    stages = [{name: _rounded(value) for name, value in vars(stage).items()} for stage in found.stages]
-    sums = {"seconds": _rounded(found.seconds), "read": found.read, "written": found.written}
-    return {**vars(found), "stages": stages, **(sums if found.sampled else {})}
-
-
-def _rounded(value: object) -> object:
-    return round(value, 3) if isinstance(value, float) else value

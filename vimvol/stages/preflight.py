@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vimvol.engine.ledger import Ledger
 from vimvol.engine.plan import StagePlan
@@ -16,9 +16,11 @@ from vimvol.errors import DiskFullError, IncompleteRunError, InputError
 from vimvol.geometry import Block
 from vimvol.report.amounts import clock_text, disk_text, memory_text
 from vimvol.segment.multicut.division import bytes_per_edge
-from vimvol.stages.forecast import LOOKS, Forecast, forecast, inference_resource
+from vimvol.stages.disk import existing_parent, replaced_bytes
+from vimvol.stages.expected import Forecast
+from vimvol.stages.forecast import LOOKS, forecast, inference_resource
 from vimvol.stages.job import Job
-from vimvol.stages.probe import Probe, adopt, existing_parent, scratch_beside, take_probes
+from vimvol.stages.probe import Probe, adopt, scratch_beside, take_probes
 from vimvol.stages.region import wanted_voxels
 from vimvol.stages.solve import solver_of
 from vimvol.stages.survey import spread
@@ -27,6 +29,9 @@ WORTH = 1 << 23
 """Voxels left to predict from which on a run is preceded by a sample: less takes seconds."""
 MOST_SAMPLED = 32
 """Blocks that are sampled at most, one for each worker, as workers slow each other down."""
+TOO_MUCH = 1.3
+"""A run is refused whose forecast is this many times what is free on the disk: up to 1.25 times as much was forecast as
+was written then, and a run that fits is not to be refused. A full disk ends a run, which goes on with more space."""
 ENDED_AT = 0.95
 """Share of its limit at which Dask ends a worker process."""
 
@@ -110,7 +115,12 @@ def preflight(
         except Exception as error:  # of one block, which the run would try again or set aside
             probes, failure = [], f"{type(error).__name__}: {error}"
         seconds = time.perf_counter() - start
-        ahead = forecast(job, probes, pool, fresh=fresh) if probes else counted
+        ahead = counted
+        if probes:
+            # the sample itself is gone by then
+            ahead = replace(forecast(job, probes, pool, fresh=fresh), free=counted.free)
+            if ahead.free is not None and (ahead.disk or 0) > ahead.free:
+                ahead = replace(ahead, replaced=replaced_bytes(job, ahead, fresh=fresh))
         yield Preflight(job, ahead, tuple(probes), seconds, failure)
 
 
@@ -122,18 +132,19 @@ def check_fits(job: Job, found: Forecast) -> None:
     InputError
         If the disk, the memory of a worker, or that of the solver would not do; in one line each, with the figures.
     """
-    disk = found.disk or 0
-    if found.free is not None and disk > found.free:
+    disk, room = found.disk or 0, (found.free or 0) + found.replaced
+    if found.free is not None and disk > TOO_MUCH * room:
+        there = f", with {disk_text(found.replaced)} that will be replaced" if found.replaced else ""
         raise InputError(
-            f"{job.out} takes about {disk_text(disk)}, and {disk_text(found.free)} are free at "
-            f"{existing_parent(job.out)}, so the disk would be full before the end; free "
-            f"{disk_text(disk - found.free)} more, choose another place, or confine the run by input.roi"
+            f"{job.out} takes about {disk_text(disk)}, and {disk_text(room)} are free at "
+            f"{existing_parent(job.out)}{there}, so the disk would be full before the end; free "
+            f"{disk_text(disk - room)} more, choose another place, or confine the run by input.roi"
         )
     stage = found.largest
-    if found.memory_limit and (stage.peak or 0) > ENDED_AT * found.memory_limit:
+    if stage.memory_limit and (stage.peak or 0) > ENDED_AT * stage.memory_limit:
         raise InputError(
             f"stage {stage.name} takes about {memory_text(stage.peak or 0)} of a worker, and a worker is ended at "
-            f"{memory_text(int(ENDED_AT * found.memory_limit))}, so no block would be finished; give a worker more "
+            f"{memory_text(int(ENDED_AT * stage.memory_limit))}, so no block would be finished; give a worker more "
             f"memory by fewer workers, or make run.block or output.shard = {job.shard} smaller"
         )
     needed = bytes_per_edge(solver_of(job)) * (found.edges or 0)
@@ -155,17 +166,26 @@ def short_text(found: Preflight) -> str:
     ahead = found.forecast
     if not ahead.sampled:
         return f"plan: no sample could be taken ({found.failure})" if found.failure else ""
-    limit = f" of {memory_text(ahead.memory_limit)}" if ahead.memory_limit else ""
     return (
         f"plan: about {clock_text(ahead.seconds)} with {ahead.workers} blocks at once; memory "
-        f"{memory_text(ahead.largest.peak or 0)}{limit} a worker, {memory_text(ahead.solver or 0)} to solve "
+        f"{worker_text(ahead)} a worker, {memory_text(ahead.solver or 0)} to solve "
         f"{ahead.edges:,} edges; {disk_text(ahead.disk or 0)} to store, {free_text(ahead)}"
     )
 
 
+def worker_text(found: Forecast) -> str:
+    """Return the memory that a worker takes, of how much."""
+    stage = found.largest
+    limit = f" of {memory_text(stage.memory_limit)}" if stage.memory_limit else ""
+    return f"{memory_text(stage.peak or 0)}{limit}"
+
+
 def free_text(found: Forecast) -> str:
     """Return how much is free where the output is stored."""
-    return "in an object store" if found.free is None else f"{disk_text(found.free)} free"
+    if found.free is None:
+        return "in an object store"
+    short = (found.disk or 0) > found.free + found.replaced
+    return f"{disk_text(found.free)} free" + (", which may be too little" if short else "")
 
 
 def _to_sample(job: Job, pool: Pool, *, fresh: bool) -> tuple[list[Block], bool]:

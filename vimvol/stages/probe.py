@@ -28,6 +28,7 @@ from vimvol.io.storage import is_url
 from vimvol.io.volume import forget_open
 from vimvol.segment.multicut.division import merge_costs, solve_table
 from vimvol.stages.costs import CostsBlock
+from vimvol.stages.disk import existing_parent, stored_bytes
 from vimvol.stages.fragments import FragmentsBlock, reach_of, read_fragments, write_offsets
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.hierarchy import LevelReport
@@ -117,11 +118,6 @@ def scratch_beside(out: str) -> Iterator[str]:
     finally:
         with contextlib.suppress(StorageError):
             open_objects(parent).remove(name)
-
-
-def existing_parent(out: str) -> Path:
-    """Return the folder, as far as there is one, that an output on this machine is to lie in."""
-    return next(parent for parent in Path(out).absolute().parents if parent.is_dir())
 
 
 def take_probes(
@@ -232,9 +228,8 @@ def _surround(job: Job, block: Block) -> None:
 
 def _stored(job: Job, *, boundaries: bool) -> int:
     """Return the bytes that a sample takes on the disk but for what does not grow, its metadata; 0 behind a URL."""
-    files = (path for path in Path(job.out).rglob("*") if path.is_file() and path.name != "zarr.json")
-    counted = (path for path in files if boundaries or Path(job.boundaries) not in path.parents)
-    return sum(getattr(path.stat(), "st_blocks", 0) * 512 or path.stat().st_size for path in counted)
+    whole = stored_bytes(Path(job.out), but="zarr.json")
+    return whole if boundaries else whole - stored_bytes(Path(job.boundaries), but="zarr.json")
 
 
 def _stages(job: Job, block: Block, roi: Block | None, *, warm_up: bool) -> Probe:

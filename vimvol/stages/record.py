@@ -20,7 +20,7 @@ from vimvol.geometry import Block
 from vimvol.infer.predictor import Fallbacks
 from vimvol.report.amounts import clock_text, disk_text, memory_text
 from vimvol.report.jsonlog import JsonLog, ending
-from vimvol.stages.forecast import Forecast, as_json
+from vimvol.stages.expected import Forecast, as_json
 from vimvol.stages.job import Job
 from vimvol.stages.manifest import now, provenance
 

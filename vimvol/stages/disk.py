@@ -1,0 +1,64 @@
+"""What an output takes on a disk, and what of it a run will replace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vimvol.stages.costs import costs_of
+from vimvol.stages.expected import Forecast
+from vimvol.stages.graph import edges_of, nodes_of
+from vimvol.stages.job import Job
+from vimvol.stages.sizes import contacts_of
+
+
+def existing_parent(out: str) -> Path:
+    """Return the folder, as far as there is one, that an output on this machine is to lie in."""
+    return next(parent for parent in Path(out).absolute().parents if parent.is_dir())
+
+
+def stored_bytes(folder: Path, but: str = "") -> int:
+    """Return the bytes, in whole blocks of the file system, of all files in a folder but those of a name."""
+    files = (path for path in folder.rglob("*") if path.name != but and path.is_file())
+    return sum(getattr(path.stat(), "st_blocks", 0) * 512 or path.stat().st_size for path in files)
+
+
+def replaced_bytes(job: Job, ahead: Forecast, *, fresh: bool) -> int:
+    """Return the bytes of an output on this machine that a run replaces, so that they are free again.
+
+    Parameters
+    ----------
+    job
+        The job.
+    ahead
+        What the run will take.
+    fresh
+        Whether the output is laid out anew, so that nothing stays.
+    """
+    if fresh:
+        return stored_bytes(Path(job.out))
+    whole = sum(stage.written or 0 for stage in ahead.stages)
+    blocky = (ahead.disk or 0) / max(1, whole)
+    found = 0.0
+    for stage in ahead.stages:
+        if stage.left:
+            there = sum(stored_bytes(Path(folder)) for folder in _written_by(job, stage.name))
+            # what this run or the one that it goes on with has done of it stays
+            done = blocky * (stage.written or 0) * (stage.blocks - stage.left) / stage.left
+            found += max(0.0, there - done)
+    return int(found)
+
+
+def _written_by(job: Job, stage: str) -> list[str]:
+    """Return the arrays and tables that the blocks of a stage write."""
+    kind, _, level = stage.partition(" ")
+    places = {
+        "predict": [job.boundaries],
+        "fragments": [job.fragments],
+        "graph": [edges_of(job), nodes_of(job)],
+        "costs": [costs_of(job)],
+        "contacts": [contacts_of(job)],
+        "write": [f"{job.labels}/0"],
+        "label-pyramid": [f"{job.labels}/{level}"],
+        "pyramid": [f"{job.out}/{level}"],
+    }
+    return places.get(kind, [])
