@@ -205,7 +205,7 @@ def volume(scratch: Path, shape: tuple[int, int, int]) -> str:
     """Write a volume that repeats a synthetic piece; return its path."""
     piece, _ = generate(SampleSpec(shape=PATTERN))
     path = scratch / f"{'-'.join(map(str, shape))}.zarr"
-    array = zarr.create_array(str(path), shape=shape, dtype=piece.dtype, chunks=PATTERN)
+    array = zarr.create_array(str(path), shape=shape, dtype=piece.dtype, chunks=PATTERN, overwrite=True)
     for z in range(0, shape[0], PATTERN[0]):
         array[z : z + PATTERN[0]] = np.tile(piece, (1, shape[1] // PATTERN[1], shape[2] // PATTERN[2]))
     array.attrs["resolution"] = [40.0, 8.0, 8.0]
