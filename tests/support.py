@@ -1,10 +1,15 @@
 """Settings for small volumes, and what a test asks of an output."""
 
+import contextlib
 import hashlib
 import json
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 import zarr
 
 from vimvol.config import SegmentConfig, load_config
@@ -39,3 +44,15 @@ def digest(out: str | Path) -> dict[str, str]:
             elif path != "vimvol":
                 found[prefix + path] = json.dumps(node.attrs.asdict(), sort_keys=True)
     return found
+
+
+@contextlib.contextmanager
+def disk_of(folder: Path, output: Path, share: float) -> Iterator[Path]:
+    """Mount a file system that holds this share of an output; skip the test where that is not allowed."""
+    folder.mkdir()
+    size = sum(path.stat().st_blocks * 512 for path in output.rglob("*") if path.is_file())
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={round(share * size)}", "tmpfs", str(folder)]
+    if os.name != "posix" or os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a small file system needs root and the right to mount")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

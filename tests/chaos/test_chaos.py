@@ -1,6 +1,5 @@
 """Real processes are killed, stopped and cheated; every run ends in the bytes of the undisturbed one."""
 
-import os
 import random
 import re
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.faults import Cluster, Faults, Run, fails, kills, state, stops, tree
+from tests.support import disk_of
 
 BLOCKS = {
     "predict": "/out.zarr/0/c/",
@@ -94,14 +94,8 @@ def test_a_killed_scheduler_ends_the_run_in_one_line(
 @pytest.fixture
 def small_disk(reference: Path, tmp_path: Path) -> Iterator[Path]:
     """A file system that holds two thirds of an output."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    size = sum(path.stat().st_blocks * 512 for path in reference.rglob("*") if path.is_file())
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={2 * size // 3}", "tmpfs", str(folder)]
-    if os.name != "posix" or os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("a small file system needs root and the right to mount")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with disk_of(tmp_path / "disk", reference, 2 / 3) as folder:
+        yield folder
 
 
 def test_a_full_disk_ends_the_run_in_one_line_and_room_mends_it(

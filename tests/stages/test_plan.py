@@ -1,7 +1,6 @@
 """What is told before a run, and that the sample which that needs changes nothing."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import SMALL, digest, small_config
+from tests.support import SMALL, digest, disk_of, small_config
 from vimvol.engine.pool import Room, SerialPool
 from vimvol.errors import InputError
 from vimvol.geometry import Block
@@ -278,14 +277,8 @@ def test_a_solver_that_takes_the_whole_graph_is_refused_before_anything_is_writt
 @pytest.fixture
 def tiny_disk(reference: Path, tmp_path: Path) -> Iterator[Path]:
     """A file system that holds the sample of one block, but no output."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    size = sum(path.stat().st_blocks * 512 for path in reference.rglob("*") if path.is_file())
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size // 2}", "tmpfs", str(folder)]
-    if os.name != "posix" or os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("a small file system needs root and the right to mount")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with disk_of(tmp_path / "disk", reference, 1 / 2) as folder:
+        yield folder
 
 
 def test_a_disk_that_is_too_small_is_refused(sample: Path, tiny_disk: Path, sampled: None) -> None:
