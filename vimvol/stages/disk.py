@@ -1,14 +1,38 @@
-"""What an output takes on a disk, and what of it a run will replace."""
+"""Where an output is stored: a folder beside it for a while, the bytes that it takes, and those that a run replaces."""
 
 from __future__ import annotations
 
+import contextlib
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+from vimvol.errors import StorageError
+from vimvol.io.objects import open_objects
+from vimvol.io.storage import is_url
 from vimvol.stages.costs import costs_of
 from vimvol.stages.expected import Forecast
 from vimvol.stages.graph import edges_of, nodes_of
 from vimvol.stages.job import Job
 from vimvol.stages.sizes import contacts_of
+
+
+@contextlib.contextmanager
+def scratch_beside(out: str) -> Iterator[str]:
+    """Yield the path or URL of a folder on the storage of an output, for the time being.
+
+    Raises
+    ------
+    StorageError
+        If nothing can be written there.
+    """
+    parent = out.rpartition("/")[0] if is_url(out) else str(existing_parent(out))
+    name = f".vimvol-sample-{uuid.uuid4().hex}"
+    try:
+        yield f"{parent}/{name}"
+    finally:
+        with contextlib.suppress(StorageError):
+            open_objects(parent).remove(name)
 
 
 def existing_parent(out: str) -> Path:

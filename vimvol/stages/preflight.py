@@ -16,11 +16,11 @@ from vimvol.errors import DiskFullError, IncompleteRunError, InputError
 from vimvol.geometry import Block
 from vimvol.report.amounts import clock_text, disk_text, memory_text
 from vimvol.segment.multicut.division import bytes_per_edge
-from vimvol.stages.disk import existing_parent, replaced_bytes
+from vimvol.stages.disk import existing_parent, replaced_bytes, scratch_beside
 from vimvol.stages.expected import Forecast
 from vimvol.stages.forecast import LOOKS, forecast, inference_resource
 from vimvol.stages.job import Job
-from vimvol.stages.probe import Probe, adopt, scratch_beside, take_probes
+from vimvol.stages.probe import Probe, adopt, take_probes
 from vimvol.stages.region import wanted_voxels
 from vimvol.stages.solve import solver_of
 from vimvol.stages.survey import spread

@@ -7,28 +7,24 @@ do not depend on others: they are kept, and the run goes on with them.
 
 from __future__ import annotations
 
-import contextlib
 import time
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vimvol.engine.pace import Pace
 from vimvol.engine.pool import Pool, Resource
 from vimvol.engine.run import BlockTask, compute_blocks
 from vimvol.engine.usage import Usage, memory_of_process
-from vimvol.errors import StorageError
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box, write_box
-from vimvol.io.objects import open_objects
-from vimvol.io.storage import is_url
 from vimvol.io.volume import forget_open
 from vimvol.segment.multicut.division import merge_costs, solve_table
 from vimvol.stages.costs import CostsBlock
-from vimvol.stages.disk import existing_parent, stored_bytes
+from vimvol.stages.disk import stored_bytes
 from vimvol.stages.fragments import FragmentsBlock, reach_of, read_fragments, write_offsets
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.hierarchy import LevelReport
@@ -41,6 +37,10 @@ from vimvol.stages.solve import Solve, all_costs, hierarchy_of, solver_of
 from vimvol.stages.write import WriteBlock
 
 WARM_UP = "warm-up"
+BLOCKS_OF_CALL = 20
+"""Stages that a call of the sample goes through at the most, with a single voxel before."""
+SECONDS_OF_PATIENCE = 1.0
+"""Time between two looks for calls that hang."""
 
 
 @dataclass(frozen=True)
@@ -102,24 +102,6 @@ class Probe:
     solving: float = 0.0
 
 
-@contextlib.contextmanager
-def scratch_beside(out: str) -> Iterator[str]:
-    """Yield the path or URL of a folder on the storage of an output, for the time being.
-
-    Raises
-    ------
-    StorageError
-        If nothing can be written there.
-    """
-    parent = out.rpartition("/")[0] if is_url(out) else str(existing_parent(out))
-    name = f".vimvol-sample-{uuid.uuid4().hex}"
-    try:
-        yield f"{parent}/{name}"
-    finally:
-        with contextlib.suppress(StorageError):
-            open_objects(parent).remove(name)
-
-
 def take_probes(
     job: Job, blocks: Sequence[Block], folder: str, pool: Pool, inference: Resource, *, predicted: bool
 ) -> list[Probe]:
@@ -150,14 +132,17 @@ def take_probes(
         region = block if job.roi is None else block.intersect(job.roi)
         tasks.append(replace(job, out=f"{folder}/{number}", roi=region))
         create_arrays(tasks[-1])
+    deadline = job.config.run.deadline
+    if deadline is not None:  # that of a block of one stage, and a call has those of all
+        deadline *= BLOCKS_OF_CALL * max(len(own.plan("fragments")) for own in tasks)
     try:
         if predicted:
             for own, block in zip(tasks, blocks, strict=True):
                 _copy(job, own, block)
             first = [Probe(own, block, {}) for own, block in zip(tasks, blocks, strict=True)]
         else:
-            first = _all(pool, inference, _predict, list(zip(tasks, blocks, strict=True)))
-        return _all(pool, "CPU", _rest, [(probe, job.roi) for probe in first])
+            first = _all(pool, inference, _predict, list(zip(tasks, blocks, strict=True)), deadline)
+        return _all(pool, "CPU", _rest, [(probe, job.roi) for probe in first], deadline)
     finally:
         pool.cancel()
 
@@ -177,15 +162,29 @@ def _copy(source: Job, target: Job, block: Block) -> None:
     write_box(target.boundaries, box, read_box(source.boundaries, box))
 
 
-def _all(pool: Pool, resource: Resource, function: Any, calls: Sequence[tuple[Any, ...]]) -> list[Any]:  # noqa: ANN401
-    """Compute calls; return their results in order, or raise what the first to fail raised."""
+def _all(
+    pool: Pool,
+    resource: Resource,
+    function: Any,  # noqa: ANN401
+    calls: Sequence[tuple[Any, ...]],
+    deadline: float | None,
+) -> list[Any]:
+    """Compute calls; return their results in order, or raise what one raised, once none is running any more.
+
+    A call that hangs is ended as in a run; ``deadline`` is that of a call.
+    """
+    pace = Pace(deadline)
+    begin = time.monotonic()
     tickets = [pool.submit(function, *call, resource=resource) for call in calls]
-    results = {}
-    for _ in tickets:
-        ticket, outcome = pool.next_done()
+    results: dict[int, Any] = {}
+    while len(results) < len(tickets):
+        if arrived := pool.next_within(SECONDS_OF_PATIENCE):
+            ticket, results[ticket] = arrived
+            pace.learn(time.monotonic() - begin)
+        pool.end_overdue(lambda _: pace.allowed(1))
+    for outcome in results.values():
         if isinstance(outcome, Exception):
             raise outcome
-        results[ticket] = outcome
     return [results[ticket] for ticket in tickets]
 
 
