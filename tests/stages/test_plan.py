@@ -118,6 +118,21 @@ def test_what_is_written_and_held_in_memory_is_forecast_within_30_percent(
         assert stage["forecast"]["peak"] == pytest.approx(stage["peak"], rel=0.3), name
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"fragments__dimension": "3d", "fragments__tile": [2, 64, 48]}], ids=["2d", "3d"]
+)
+def test_edges_are_forecast_closely_enough_to_refuse_by(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict
+) -> None:
+    monkeypatch.setattr(SerialPool, "slots", 12)
+    out, config = tmp_path / "out.zarr", small_config(**changes)
+    planned = plan_volume(f"{sample}:raw", str(out), config).forecast
+    assert planned.sampled == 12
+    segment_volume(f"{sample}:raw", str(out), config)
+    edges = json.loads((out / "vimvol" / "run.json").read_text())["edges"]
+    assert 0.7 * edges < planned.edges < preflight.TOO_MANY * edges
+
+
 def test_region_and_mask_bound_the_sample_too(sample: Path, tmp_path: Path, mask: str, monkeypatch) -> None:
     config = small_config(input__roi=ROI, input__mask=mask)
     segment_volume(f"{sample}:raw", str(tmp_path / "plain.zarr"), config)

@@ -32,6 +32,9 @@ MOST_SAMPLED = 32
 TOO_MUCH = 1.3
 """A run is refused whose forecast is this many times what is free on the disk: up to 1.25 times as much was forecast as
 was written then, and a run that fits is not to be refused. A full disk ends a run, which goes on with more space."""
+TOO_MANY = 1.2
+"""The same of edges: those of single blocks were up to 1.1 times the mean. A solver that lacks memory ends a run, too,
+which goes on with more."""
 ENDED_AT = 0.95
 """Share of its limit at which Dask ends a worker process."""
 
@@ -148,7 +151,7 @@ def check_fits(job: Job, found: Forecast) -> None:
             f"memory by fewer workers, or make run.block or output.shard = {job.shard} smaller"
         )
     needed = bytes_per_edge(solver_of(job)) * (found.edges or 0)
-    if needed > found.solver_limit and not found.divisible and job.config.agglomerate.levels is None:
+    if needed > TOO_MANY * found.solver_limit and not found.divisible and job.config.agglomerate.levels is None:
         raise InputError(
             f"solver {job.config.agglomerate.solver!r} takes the whole graph of about {found.edges} edges, which needs "
             f"agglomerate.memory = {needed}, and it is {found.solver_limit}; give that, or choose kernighan-lin"
