@@ -24,7 +24,10 @@ def plan(
     overwrite: Overwrite = False,
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the plan, too.")] = None,
 ) -> None:
-    """Tell what `segment` with the same options would take: blocks, time, memory, disk. Exit code 2: it cannot fit."""
+    """Tell what `segment` with the same options would take: blocks, time, memory, disk. Exit code 2: it cannot fit.
+
+    A sample of blocks runs on the cluster; of a batch system or Kubernetes, its jobs or pods are started for that.
+    """
     from vimvol.report.amounts import clock_text, disk_text, memory_text
     from vimvol.report.table import print_rows
     from vimvol.stages.expected import as_json
