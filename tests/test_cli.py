@@ -320,3 +320,19 @@ def test_what_only_goes_to_the_file_system_makes_no_folder_of_a_url(run, tmp_pat
     code, _, error = run(*command.format(raw=tmp_path / "raw.tif", root=ROOT).split())
     assert (code, error.partition(",")[0]) == (2, "error: s3://b/d is in an object store")
     assert [path.name for path in tmp_path.iterdir()] == ["raw.tif"]
+
+
+def test_what_is_to_be_written_in_the_end_is_checked_at_first(run, volume, tmp_path) -> None:
+    address = f"{volume}:volumes/raw"
+    for command in (["plan", address, tmp_path / "o.zarr"], ["evaluate", address, address]):
+        code, _, err = run(*command, "--json", tmp_path / "missing" / "p.json")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "p.json cannot be written" in err
+
+
+def test_a_record_of_something_else_is_left_alone(run, volume, tmp_path) -> None:
+    (tmp_path / "o.zarr" / "vimvol").mkdir(parents=True)
+    (tmp_path / "o.zarr" / "vimvol" / "run.json").write_text('{"mine": 1}')
+    code, _, err = run("segment", f"{volume}:volumes/raw", tmp_path / "o.zarr", "--set=input.voxel_size=[40,4,4]")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no output of vimvol" in err

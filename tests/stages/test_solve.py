@@ -4,6 +4,7 @@ import pytest
 
 from tests.support import digest, small_config
 from vimvol.errors import ConfigError
+from vimvol.segment.multicut.division import bytes_per_edge
 from vimvol.stages import solve
 from vimvol.stages.manifest import read_manifest
 from vimvol.stages.segment import segment_volume
@@ -54,12 +55,13 @@ def test_slices_are_stitched_by_the_same_levels(sample: Path, tmp_path: Path) ->
 
 
 def test_a_memory_too_small_is_told_with_what_is_needed(sample: Path, reference: Path, tmp_path: Path) -> None:
-    needed = (read_manifest(str(reference)) or {})["levels"][0]["edges"] * 400
+    edges = (read_manifest(str(reference)) or {})["levels"][0]["edges"]
+    needed, needed_lifted = (edges * bytes_per_edge(solver) for solver in ("average", "lifted"))
     small = small_config(agglomerate__memory=1)
     with pytest.raises(ConfigError, match=r"agglomerate.memory = 1 holds 0 edges, and \d+ are left.*give \d+ or more"):
         segment_volume(f"{sample}:raw", str(tmp_path / "a.zarr"), small)
     lifted = small_config(agglomerate__memory=needed, agglomerate__solver="lifted")
-    with pytest.raises(ConfigError, match=f"'lifted' takes the whole graph.*agglomerate.memory = {needed // 4 * 7}"):
+    with pytest.raises(ConfigError, match=f"'lifted' takes the whole graph.*agglomerate.memory = {needed_lifted}"):
         segment_volume(f"{sample}:raw", str(tmp_path / "b.zarr"), lifted)
     average = small_config(agglomerate__memory=needed - 1, agglomerate__solver="average")
     with pytest.raises(ConfigError, match=f"'average' takes the whole graph.*agglomerate.memory = {needed}"):

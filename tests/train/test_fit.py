@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from vimvol.config import TrainConfig, load_config
-from vimvol.errors import InputError, MissingExtraError, OutputExistsError
+from vimvol.errors import IncompleteRunError, InputError, MissingExtraError, OutputExistsError
 from vimvol.models.checkpoint import load_checkpoint
 from vimvol.models.registry import build_model
 from vimvol.train import fit as fit_module
@@ -224,7 +224,7 @@ def test_other_targets_are_judged_by_their_loss_and_named_in_the_weights(config,
 
 
 def test_a_training_that_diverges_is_stopped_and_told(config):
-    with pytest.raises(InputError, match=r"the loss is nan after 2 steps.*learning_rate below 1e\+30"):
+    with pytest.raises(IncompleteRunError, match=r"the loss is nan after 2 steps.*learning_rate below 1e\+30"):
         fit(config.model_copy(update={"learning_rate": 1e30, "warmup": 0, "clip": 0.0, "ema": 0.0}))
     assert not (Path(config.out) / "unet-nano.safetensors").exists()
 

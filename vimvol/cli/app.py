@@ -76,6 +76,18 @@ def _main(
     """Segment electron-microscopy volumes that do not fit one machine, with ViM-UNet."""
 
 
+def check_file(path: str | None) -> None:
+    """See to it that a file which is wanted in the end can be written, before anything is computed.
+
+    Raises
+    ------
+    InputError
+        If it cannot.
+    """
+    if path is not None and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
+        raise InputError(f"{path} cannot be written; name a file in a folder that is there")
+
+
 def write_text(path: str, text: str) -> None:
     """Write what a user asked to have in a file.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster, write_text
+from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, check_file, chosen_cluster, write_text
 from vimvol.cli.segmenting import Config, Model, Out, Overwrite, Source, Workers, settings_of
 
 
@@ -34,6 +34,7 @@ def plan(
     from vimvol.stages.plan import plan_volume
     from vimvol.stages.preflight import check_fits, free_text, worker_text
 
+    check_file(json_file)
     chosen = chosen_cluster(cluster, scheduler_file)
     found = plan_volume(
         source, out, settings_of(config, overrides, model, workers), cluster=chosen, overwrite=overwrite

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vimvol.cli.app import app, write_text
+from vimvol.cli.app import app, check_file, write_text
 
 
 @app.command()
@@ -44,6 +44,8 @@ def evaluate(
     from vimvol.report.table import print_scores
     from vimvol.stages.score import BANDS, objects_csv, score
 
+    for path in (json_file, objects):
+        check_file(path)
     result = score(
         segmentation,
         ground_truth,

@@ -36,11 +36,13 @@ def read_manifest(out: str) -> dict[str, Any] | None:
     if data is None and holds_nothing_but_a_lock(out):
         return None
     try:
-        manifest: dict[str, Any] = json.loads(data or b"")
+        manifest = json.loads(data or b"")
     except ValueError:
+        manifest = None
+    if not isinstance(manifest, dict) or "keys" not in manifest:
         raise OutputExistsError(
             f"{out} exists and is no output of vimvol, so it is left alone; choose another path or remove it yourself"
-        ) from None
+        )
     return manifest
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 
 from vimvol.config import TrainConfig
-from vimvol.errors import InputError
+from vimvol.errors import IncompleteRunError
 from vimvol.models.nnunet import PlannedUNet
 from vimvol.train.dataset import CropDataset, SliceDataset
 from vimvol.train.loss import LOSSES, supervised_loss
@@ -137,7 +137,7 @@ class BoundaryModule(lightning.LightningModule):
 
         Raises
         ------
-        InputError
+        IncompleteRunError
             If the loss is no number any more.
         """
         found = _gathered({name: (self._losses[name], self._accuracies.get(name, [])) for name in self._losses})
@@ -149,7 +149,7 @@ class BoundaryModule(lightning.LightningModule):
             return
         self.scores = {"val/loss": float(np.mean(list(losses.values())))}
         if not np.isfinite(self.scores["val/loss"]):
-            raise InputError(
+            raise IncompleteRunError(
                 f"the loss is {self.scores['val/loss']} after {self.trainer.global_step} steps, so the training has "
                 f"diverged and is stopped; begin again in another folder (out) with a learning_rate below "
                 f"{self.config.learning_rate:g}, or a clip of 1"
