@@ -7,10 +7,13 @@ import zarr
 
 from tests.support import digest, small_config
 from vimvol.errors import InputError
+from vimvol.evaluate.protocol import score_slices, score_volume
 from vimvol.geometry import Block
 from vimvol.infer.predictor import Predictor
+from vimvol.io import open_volume
 from vimvol.io.volume import Volume
 from vimvol.stages.qa import check_seams
+from vimvol.stages.score import score
 from vimvol.stages.segment import prepare, segment_volume
 from vimvol.stages.survey import survey
 
@@ -54,7 +57,9 @@ def test_region_and_mask_give_the_same_bytes_for_any_blocks_and_0_outside(
     assert not labels[outside].any()
     assert (labels[~outside] > 0).mean() > 0.9
     assert labels.max() > 3
-    assert check_seams(str(outs[0]))["passed"]
+    checked = check_seams(str(outs[0]))
+    assert checked["passed"]
+    assert checked["shifted"]["region"] == str(Block(*map(tuple, ROI)))
 
 
 def test_boundaries_inside_are_those_of_the_whole_volume(
@@ -149,3 +154,24 @@ def test_a_region_that_is_no_box_of_the_volume_is_refused(sample: Path, tmp_path
     with pytest.raises(InputError, match="is no box inside"):
         segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(input__roi=roi))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode", ["2d", "3d"])
+def test_only_the_region_is_scored(sample: Path, tmp_path: Path, mode: str) -> None:
+    """What lies outside was not asked for, so it is no error; slices without a voxel of the region have no score."""
+    out, truth = str(tmp_path / "out.zarr"), f"{sample}:labels"
+    segment_volume(f"{sample}:raw", out, small_config(input__roi=ROI, segment__mode=mode))
+    found = score(out, truth, cell=(2, 64, 48), objects=True)
+    assert found["scores"] == score(out, truth)["scores"]
+    box = Block(*map(tuple, ROI)).slices
+    seg = level(tmp_path / "out.zarr", "labels/segmentation")
+    gt = open_volume(truth, prefer="labels").read_labels(Block.whole(seg.shape))
+    assert found["region"] == ROI
+    if mode == "2d":
+        assert found["scores"]["slices"] == score_slices(seg[box], gt[box])
+        assert [one["slice"] for one in found["slices"]] == [1, 2]
+    else:
+        assert found["scores"]["volume"] == score_volume(seg[box], gt[box])
+    inside = [all(b <= row[a] < e for a, b, e in zip("zyx", *ROI, strict=True)) for row in found["objects"]]
+    assert inside
+    assert all(inside)

@@ -41,6 +41,7 @@ def evaluate(
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the scores, too.")] = None,
 ) -> None:
     """Score a segmentation against a ground truth: VOI, adapted Rand, CREMI score, mean segmentation accuracy."""
+    from vimvol.geometry import Block
     from vimvol.report.table import print_scores
     from vimvol.stages.score import BANDS, objects_csv, score
 
@@ -58,6 +59,9 @@ def evaluate(
     )
     rows = result.pop("objects", [])
     print_scores(result)
+    if "region" in result:
+        region = Block(*map(tuple, result["region"]))
+        typer.echo(f"scored only {region} in z, y, x, the region that was to be segmented (input.roi)")
     if objects is not None:
         write_text(objects, objects_csv(rows))
         typer.echo(f"{len(rows)} splits and merges, the largest first, in {objects}")

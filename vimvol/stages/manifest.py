@@ -40,9 +40,7 @@ def read_manifest(out: str) -> dict[str, Any] | None:
     except ValueError:
         manifest = None
     if not isinstance(manifest, dict) or "keys" not in manifest:
-        raise OutputExistsError(
-            f"{out} exists and is no output of vimvol, so it is left alone; choose another path or remove it yourself"
-        )
+        raise OutputExistsError(f"{out} exists and is no output of vimvol, so it is left alone; choose another path")
     return manifest
 
 

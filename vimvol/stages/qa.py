@@ -275,13 +275,14 @@ def _draw(job: Job, labels: str, place: Place) -> dict[str, Any]:
 
 
 def _region(job: Job) -> Block:
-    """Return a region around the corner of tiles that is nearest to the middle of the volume."""
+    """Return a region around the corner of tiles that is nearest to the middle of what was to be segmented."""
     begin, end = [], []
-    for extent, cell, size in zip(job.shape, job.fragment_tiles.cell, REGION, strict=True):
-        corner = min(max(round(extent / 2 / cell), 1) * cell, extent - 1)
-        first = min(max(0, corner - size // 2), max(0, extent - size))
+    wanted = job.roi or Block.whole(job.shape)
+    for low, high, cell, size in zip(wanted.begin, wanted.end, job.fragment_tiles.cell, REGION, strict=True):
+        corner = min(max(round((low + high) / 2 / cell), 1) * cell, high - 1)
+        first = min(max(low, corner - size // 2), max(low, high - size))
         begin.append(first)
-        end.append(min(extent, first + size))
+        end.append(min(high, first + size))
     return Block(tuple(begin), tuple(end))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -157,6 +158,7 @@ def score(
     -------
     dict
         ``segmentation``, ``ground_truth``, ``mode``, ``background``; ``scores``: from a protocol's name to its metrics;
+        ``region``: first voxel and voxel after the last (z, y, x) of what was scored, where that is not everything;
         in 2d mode ``slices``: the metrics of every slice that was scored, with its number as ``slice``; and
         ``objects``: the rows of `vimvol.evaluate.objects.largest_errors`, if wanted.
 
@@ -191,6 +193,7 @@ def score(
         )
     if mode == "auto":
         mode = "2d" if background == "keep" else _mode_of(found)
+    region = _region_of(found)
     chunks = found.chunks or (1, 1, 1)
     grid = Grid(found.shape, tuple(round_up(min(c, s), k) for c, s, k in zip(cell, found.shape, chunks, strict=True)))
     flat = mode == "2d"
@@ -199,9 +202,17 @@ def score(
     if workers is None:
         workers = None if grid.voxels >= LARGE and len(grid) > 1 else 0
     with open_cluster("local", workers) as pool:
-        counts = _run(pool, task, grid)
-        scored, rows = _slices(task, counts, grid, SMALL[background]) if flat else _volume(task, counts)
-    given = {"segmentation": found.address, "ground_truth": truth.address, "mode": mode, "background": background}
+        counts = _run(pool, task, grid, region)
+        tiles = math.prod(region.coarser(grid.cell).shape[1:])
+        scored, rows = _slices(task, counts, tiles, SMALL[background]) if flat else _volume(task, counts)
+    given: dict[str, Any] = {
+        "segmentation": found.address,
+        "ground_truth": truth.address,
+        "mode": mode,
+        "background": background,
+    }
+    if region != Block.whole(found.shape):
+        given["region"] = [list(region.begin), list(region.end)]
     return given | scored | ({"objects": rows} if objects else {})
 
 
@@ -214,9 +225,10 @@ def objects_csv(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _run(pool: Pool, task: CountBlock, grid: Grid) -> Iterator[Counted]:
-    """Count all blocks; a few are in flight, in the order of the storage."""
-    blocks = (grid.block(index) for index in grid)
+def _run(pool: Pool, task: CountBlock, grid: Grid, region: Block) -> Iterator[Counted]:
+    """Count all blocks of a region; a few are in flight, in the order of the storage."""
+    parts = (grid.block(index).intersect(region) for index in grid)
+    blocks = (part for part in parts if part.size)
     waiting = 0
     while True:
         while waiting < 2 * pool.slots and (block := next(blocks, None)) is not None:
@@ -247,10 +259,9 @@ def _volume(task: CountBlock, counts: Iterator[Counted]) -> tuple[dict[str, Any]
 
 
 def _slices(
-    task: CountBlock, counts: Iterator[Counted], grid: Grid, min_size: int
+    task: CountBlock, counts: Iterator[Counted], tiles: int, min_size: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the scores of the slices, each scored and forgotten as soon as it is complete, their mean, and errors."""
-    tiles = grid.counts[1] * grid.counts[2]
+    """Return the scores of the slices, each forgotten as soon as its tiles are there, their mean, and errors."""
     open_slices: dict[int, Gathered] = {}
     scores: dict[int, dict[str, float]] = {}
     rows: dict[int, list[dict[str, Any]]] = {}
@@ -280,6 +291,16 @@ def _check_complete(volume: Volume) -> None:
         raise InputError(
             f"{volume.url} is not finished, so missing parts would count as errors; run vimvol segment again to go on"
         )
+
+
+def _region_of(volume: Volume) -> Block:
+    """Return the region that vimvol was to segment, the rest being 0 without an error; else the whole volume."""
+    whole = Block.whole(volume.shape)
+    layout = (read_manifest(volume.url) or {}).get("layout", {}) if has_manifest(volume.url) else {}
+    # a level of the pyramid counts other voxels
+    if layout.get("roi") is None or tuple(layout["shape"]) != volume.shape:
+        return whole
+    return Block(*map(tuple, layout["roi"]))
 
 
 def _mode_of(volume: Volume) -> str:
