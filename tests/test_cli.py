@@ -240,12 +240,15 @@ def test_help_and_version_are_quick_and_load_no_framework() -> None:
 def test_a_stopped_run_says_how_to_go_on_and_does(run, sample: Path, reference: Path, tmp_path: Path, number) -> None:
     out = tmp_path / "out.zarr"
     command = [sys.executable, "-m", "vimvol", "segment", f"{sample}:raw", str(out), *settings(), "--workers", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     ledger = out / "vimvol" / "ledger" / "predict"
     deadline = time.monotonic() + 120
     while not list(ledger.glob("*/*.records")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(number)
+    if number == signal.SIGINT:  # a terminal sends Ctrl-C to the workers, too
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     err = process.communicate(timeout=120)[1]
     assert process.returncode == 130, err
     assert "the same command goes on" in err

@@ -1,5 +1,6 @@
 import dataclasses
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import zarr
 
 from tests.support import digest, small_config
 from tests.test_cli import run  # noqa: F401 - a fixture
-from vimvol.errors import InputError
+from vimvol.errors import InputError, MissingExtraError
 from vimvol.segment.forest import Forest
 from vimvol.stages.agglomerate import agglomerate
 from vimvol.stages.edges import train_edges
@@ -118,6 +119,12 @@ def test_what_cannot_be_used_is_told_in_a_line(sample: Path, costs: Path, out: P
                 f"{sample}:raw", str(tmp_path / "new.zarr"), small_config(agglomerate__costs=str(costs), **changes)
             )
     assert not (tmp_path / "new.zarr").exists()
+
+
+def test_a_missing_extra_is_told_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'vimvol\[edges\]'"):
+        train_edges([("nothing.zarr", "nothing.h5")], str(tmp_path / "costs.safetensors"))
 
 
 def test_on_the_command_line(run, sample: Path, out: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -29,7 +29,7 @@ from vimvol.stages.job import Job
 from vimvol.stages.learned import kind_of
 from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.segment import prepare
-from vimvol.train.edges import train_forest
+from vimvol.train.edges import check_installed, train_forest
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,10 @@ def train_edges(
         If a run writes an output.
     StorageError
         If something cannot be read or written.
+    MissingExtraError
+        If scikit-learn is not installed.
     """
+    check_installed()
     target = Path(path)
     if not target.parent.is_dir():
         raise InputError(f"folder {target.parent} does not exist, so {target.name} cannot be written; make it first")

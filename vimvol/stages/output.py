@@ -65,7 +65,7 @@ def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, 
     foreign = _foreign_nodes(job)
     if existing.get("created") and not usable and foreign:
         raise OutputExistsError(
-            f"{job.out} has to be laid out anew, and holds {', '.join(foreign)} that vimvol did not make; "
+            f"{job.out} has to be laid out anew, and holds {', '.join(foreign)} that this run did not make; "
             "move that elsewhere or choose another path"
         )
     if existing["keys"] == job.keys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -54,14 +55,25 @@ def train_forest(features: Features, cut: NDArray[np.bool_]) -> tuple[Forest, di
     return forest, {used.names[i]: float(model.feature_importances_[i]) for i in order}
 
 
-def _fitted(features: Features, cut: NDArray[np.bool_]) -> tuple[Any, Features]:
-    """Return the classifier of scikit-learn, and the features that it takes: those that some edge has."""
-    try:
-        from sklearn.ensemble import RandomForestClassifier
-    except ImportError:
+def check_installed() -> None:
+    """Refuse to learn without scikit-learn.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    if importlib.util.find_spec("sklearn") is None:
         raise MissingExtraError(
             "scikit-learn is not installed, so edges cannot be learned; pip install 'vimvol[edges]'"
-        ) from None
+        )
+
+
+def _fitted(features: Features, cut: NDArray[np.bool_]) -> tuple[Any, Features]:
+    """Return the classifier of scikit-learn, and the features that it takes: those that some edge has."""
+    check_installed()
+    from sklearn.ensemble import RandomForestClassifier
+
     if cut.all() or not cut.any():
         what = "between two objects" if len(cut) and cut.all() else "inside one object"
         raise InputError(

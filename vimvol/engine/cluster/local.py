@@ -16,6 +16,9 @@ from vimvol.engine.cluster.connect import connected, security
 from vimvol.engine.cluster.threads import ENVIRONMENT, SETTINGS
 from vimvol.engine.pool import Pool, SerialPool
 
+DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+"""What a worker runs first: a terminal sends Ctrl-C to it, too, but this process stops it, without a word."""
+
 
 def available_cores() -> int:
     """Return the number of CPU cores that this process may use."""
@@ -43,6 +46,7 @@ def local(config: LocalCluster, workers: int | None) -> Iterator[Pool]:
             host="127.0.0.1",
             dashboard_address=config.dashboard,
             security=security(config.tls),
+            preload=[DEAF],
             # What fails comes back to the run, which tells it in one line.
             silence_logs=logging.CRITICAL,
         ) as cluster,
