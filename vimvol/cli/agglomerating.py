@@ -87,6 +87,8 @@ def qa(
         typer.echo(f"shifted tiles VOI {shifted['shifted']:.3f} bits, same tiles {shifted['same']:.3f}: {verdict}")
     if result["worst"] is not None:
         typer.echo(f"worst place   {result['worst']['picture']}")
+    if not result["passed"]:
+        typer.echo("where small pieces end, vimvol agglomerate --set agglomerate.join_below=1000 joins them to neighbours")
     if json_file is not None:
         write_text(json_file, json.dumps(result, indent=2) + "\n")
     if not result["passed"]:
