@@ -88,7 +88,7 @@ def qa(
     if result["worst"] is not None:
         typer.echo(f"worst place   {result['worst']['picture']}")
     if not result["passed"]:
-        typer.echo("where small pieces end, vimvol agglomerate --set agglomerate.join_below=1000 joins them to neighbours")
+        typer.echo("where small pieces end, vimvol agglomerate --set agglomerate.join_below=1000 joins them to others")
     if json_file is not None:
         write_text(json_file, json.dumps(result, indent=2) + "\n")
     if not result["passed"]:
