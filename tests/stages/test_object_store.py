@@ -10,7 +10,7 @@ import pytest
 from zarr.core.sync import sync
 
 from tests.support import digest, small_config
-from vimvol.errors import OutputBusyError, OutputExistsError
+from vimvol.errors import InputError, OutputBusyError, OutputExistsError
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box
 from vimvol.io.objects import open_objects
@@ -91,3 +91,12 @@ def test_what_is_not_ours_is_left_alone(bucket: str, sample: Path) -> None:
     open_objects(f"{bucket}/foreign.zarr").put("notes.txt", b"mine")
     with pytest.raises(OutputExistsError, match="no output of vimvol"):
         segment_volume(f"{sample}:raw", f"{bucket}/foreign.zarr", small_config(**COARSE))
+
+
+def test_a_store_that_refuses_is_told_before_the_network_is_looked_for(bucket: str, sample: Path) -> None:
+    config = small_config(predict__model="nowhere.pt", **COARSE)
+    with pytest.raises(InputError, match=r"output s3://elsewhere/out\.zarr cannot be written: .*bucket does not exist"):
+        segment_volume(f"{sample}:raw", "s3://elsewhere/out.zarr", config)
+    with pytest.raises(InputError, match=r"nowhere\.pt"):
+        segment_volume(f"{sample}:raw", f"{bucket}/other.zarr", config)
+    assert "other.zarr" not in open_objects(bucket).names("")

@@ -1,10 +1,13 @@
 """What is told before a run, and that the sample which that needs changes nothing."""
 
+import contextlib
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -332,3 +335,37 @@ def test_the_command_prints_the_plan_and_writes_it(sample: Path, tmp_path: Path)
 def test_a_makespan_lies_between_its_bounds(sizes: list[int], slots: int) -> None:
     found = makespan(sizes, slots)
     assert max(max(sizes), sum(sizes) / slots) <= found <= sum(sizes) / slots + max(sizes)
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[Path]:
+    """Yield a folder that nobody can write; skip the test where that cannot be had."""
+    folder.mkdir()
+    if os.geteuid():
+        folder.chmod(0o555)
+        yield folder / "below"
+        folder.chmod(0o755)
+        return
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], check=False, capture_output=True
+    ).returncode:
+        pytest.skip("a file system that is read-only needs the right to mount")
+    yield folder / "below"
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("asked", [plan_volume, segment_volume])
+def test_an_output_that_cannot_be_written_is_refused_before_the_network_is_looked_for(
+    sample: Path, tmp_path: Path, asked: Callable[..., object]
+) -> None:
+    config = small_config(predict__model="nowhere.pt")
+    with read_only(tmp_path / "protected") as folder, pytest.raises(InputError) as refused:
+        asked(f"{sample}:raw", str(folder / "out.zarr"), config)
+    assert re.fullmatch(rf"output {folder}/out.zarr cannot be written: .*; .*choose .*", str(refused.value))
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "out.zarr"):
+        with pytest.raises(InputError, match=f"{tmp_path}/file is no folder, so output {out} cannot be written"):
+            asked(f"{sample}:raw", str(out), config)
+    with pytest.raises(InputError, match=r"nowhere\.pt"):
+        asked(f"{sample}:raw", str(tmp_path / "out.zarr"), config)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "protected"]

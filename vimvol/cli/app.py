@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -84,8 +85,13 @@ def check_file(path: str | None) -> None:
     InputError
         If it cannot.
     """
-    if path is not None and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
+    if path is None:
+        return
+    folder = Path(path).absolute().parent
+    if Path(path).is_dir() or not folder.is_dir():
         raise InputError(f"{path} cannot be written; name a file in a folder that is there")
+    if not os.access(path if Path(path).exists() else folder, os.W_OK):
+        raise InputError(f"{path} cannot be written, the right is missing or the disk read-only; choose another path")
 
 
 def write_text(path: str, text: str) -> None:

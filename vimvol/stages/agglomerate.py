@@ -131,7 +131,7 @@ def agglomerate(
     config = _changed(manifest, overrides, workers)
     address = ":".join(part for part in (manifest["input"]["path"], manifest["input"]["dataset"]) if part)
     try:
-        job = replace(prepare(address, out, config), name=name)
+        job = replace(prepare(address, out, config, writing=True), name=name)
         _check_same(job, manifest)
         shown = progress or silent()
         if name == SEGMENTATION:

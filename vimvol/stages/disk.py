@@ -1,20 +1,58 @@
-"""Where an output is stored: a folder beside it for a while, the bytes that it takes, and those that a run replaces."""
+"""Where an output is stored: whether it can be, a folder beside it for a while, the bytes taken, those replaced."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from vimvol.errors import StorageError
+from vimvol.engine.lock import NAME
+from vimvol.errors import DiskFullError, InputError, StorageError
+from vimvol.io.errors import storage_errors
 from vimvol.io.objects import open_objects
-from vimvol.io.storage import is_url
+from vimvol.io.storage import is_url, open_store, put_object
 from vimvol.stages.costs import costs_of
 from vimvol.stages.expected import Forecast
 from vimvol.stages.graph import edges_of, nodes_of
 from vimvol.stages.job import Job
 from vimvol.stages.sizes import contacts_of
+
+
+def check_writable(out: str) -> None:
+    """Find out by a small object whether an output can be written, before anything is computed; nothing of it stays.
+
+    Parameters
+    ----------
+    out
+        Absolute path or URL of the output, which need not exist.
+
+    Raises
+    ------
+    InputError
+        If it cannot.
+    DiskFullError
+        If that is because no space is left.
+    """
+    inside = Path(out) / "vimvol" / "any"  # the deepest folder that is there already is what counts
+    try:
+        with storage_errors(f"output {out} cannot be written"):
+            if is_url(out):
+                # named as a draft of the lock, so that nobody takes for data what a killed process leaves
+                name = f"vimvol/.{NAME}.{uuid.uuid4().hex}"
+                put_object(open_store(out, read_only=False), name, b"")
+                open_objects(out).remove(name)
+                return
+            if obstacle := next((p for p in inside.parents if os.path.lexists(p) and not p.is_dir()), None):
+                raise InputError(f"{obstacle} is no folder, so output {out} cannot be written; choose another path")
+            with tempfile.TemporaryFile(dir=existing_parent(str(inside))):
+                pass
+    except DiskFullError:
+        raise
+    except StorageError as error:
+        raise InputError(str(error)) from None
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ def plan_volume(
     """
     try:
         config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
-        job = prepare(source, out, config)
+        job = prepare(source, out, config, writing=True)
         if cluster.kind == "local":
             resolve_device(config.predict.device)
         manifest = check_output(job, new_manifest(job, ""), overwrite)

@@ -27,6 +27,7 @@ from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut import check_solver
 from vimvol.stages.boundaries import find_boundaries
+from vimvol.stages.disk import check_writable
 from vimvol.stages.forecast import inference_resource
 from vimvol.stages.fragments import resolve_cells, resolve_fragments, run_fragments
 from vimvol.stages.graph import GraphBlock
@@ -73,17 +74,26 @@ class Segmented:
     seconds: float
 
 
-def prepare(source: str, out: str, config: SegmentConfig) -> Job:
+def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = False) -> Job:
     """Decide everything about a segmentation before anything is written.
+
+    Parameters
+    ----------
+    source, out, config
+        As `segment_volume` takes them.
+    writing
+        Whether the output is to be written; whether it can be is then found out before the network is loaded.
 
     Raises
     ------
     InputError
-        If input, network and configuration do not fit each other, in one line each.
+        If input, network and configuration do not fit each other, or the output cannot be written, in one line each.
     """
     volume = open_volume(source, axes=config.input.axes, voxel_size=config.input.voxel_size)
     out = absolute(out)
     _keep_apart(out, volume)
+    if writing:
+        check_writable(out)
     if volume.channels > 1:
         raise InputError(
             f"{volume.address} has {volume.channels} channels, and EM has 1, so it is unclear what to segment; "
@@ -210,7 +220,7 @@ def segment_volume(
     try:
         with JsonLog(log) as events:
             config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
-            job = prepare(source, out, config)
+            job = prepare(source, out, config, writing=True)
             if replaced:
                 job = with_replaced(job, replaced, overwrite=overwrite)
             if cluster.kind == "local":
