@@ -224,8 +224,12 @@ def test_shipped_weights_have_a_card_and_missing_ones_a_line(run) -> None:
     assert code == 0
     for fact in ("licence", "CC BY-NC-SA", "commit", "scores", "data"):
         assert fact in text
-    code, _, err = run("models", "vimunet-small")
+    code, text, _ = run("models", "vimunet-small")  # of which no weights come with the package
+    assert code == 0
+    assert 'skip_channels: "central"' in text
+    code, _, err = run("models", "vimunet-smal")
     assert (code, err.count("\n")) == (2, 1)
+    assert "did you mean 'vimunet-small'" in err
 
 
 def test_help_and_version_are_quick_and_load_no_framework() -> None:

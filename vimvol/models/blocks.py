@@ -5,15 +5,28 @@ Parameters are named as in torch-em, so that its checkpoints load. Axis order (B
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vimvol.errors import InputError
 from vimvol.models.norm import instance_norm
 
 Upsampling = Literal["transpose", "bilinear"]
 """How a map is doubled in size: by a learned 2 x 2 transposed convolution, or bilinearly."""
+
+
+def check_choice(option: str, value: object, choices: Any) -> None:  # noqa: ANN401 - a Literal
+    """Refuse a value that is none of a ``Literal``'s.
+
+    Raises
+    ------
+    InputError
+        If it is not.
+    """
+    if value not in get_args(choices):
+        raise InputError(f"{option}={value!r} is not known; use {' or '.join(map(repr, get_args(choices)))}")
 
 
 class ConvBlock(nn.Module):
@@ -65,6 +78,7 @@ class BilinearUp(nn.Module):
 
 def upsampler(kind: Upsampling, inputs: int, outputs: int) -> nn.Module:
     """Return the module that doubles a map in this way."""
+    check_choice("upsampling", kind, Upsampling)
     return TransposeUp(inputs, outputs) if kind == "transpose" else BilinearUp(inputs, outputs)
 
 

@@ -91,8 +91,11 @@ def _vimunet(state: Mapping[str, Tensor], where: str) -> ModelSpec:
         "channels": channels,
         "canvas": math.isqrt(rows - 1) * 16,
         "pad_to_canvas": True,
+        "above_canvas": "stretch",
         "class_token": "first" if paper else "middle",
         "drop": "first",
+        "skip_channels": "central",
+        "backward_step": "zero",
         "divide": not paper,
         "rope": paper,
         "head": "encoder.head.weight" in state,
@@ -103,7 +106,9 @@ def _vimunet(state: Mapping[str, Tensor], where: str) -> ModelSpec:
 
 def _unetr(state: Mapping[str, Tensor], where: str) -> ModelSpec:
     name, options = _vit(state, where)
-    return _spec(name, {**options, "pad_to_canvas": True, **_doubling(state)}, state, 1, where)
+    return _spec(
+        name, {**options, "pad_to_canvas": True, "skip_channels": "central", **_doubling(state)}, state, 1, where
+    )
 
 
 def _segment_anything(encoder: dict[str, Tensor], where: str) -> tuple[ModelSpec, dict[str, Tensor]]:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vimvol.errors import InputError
-from vimvol.models.blocks import ConvBlock, Decoder, Upsampling, upsampler
+from vimvol.models.blocks import ConvBlock, Decoder, Upsampling, check_choice, upsampler
 from vimvol.models.norm import arranged
 from vimvol.models.unet import check_image
 
 WIDTHS = (512, 256, 128, 64, 64)
 """Channels of the paper's decoders at strides 16, 8, 4, 2, 1."""
+
+Widths = tuple[int, int, int, int, int]
+
+SkipChannels = Literal["all", "central"]
+"""Which channels of a skip the decoder sees: all, or as many in the middle as it has itself, as in the reference."""
+
+AboveCanvas = Literal["refuse", "stretch"]
+"""What becomes of an image above the canvas that images are padded to: an error, or the reference's result."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,9 @@ class PatchOptions:
         Width in pixels of the square image that the position embedding is laid out for.
     pad_to_canvas
         Pad every image with zeros to the canvas, as the reference does, instead of interpolating the embedding.
+    above_canvas
+        What becomes of an image that is larger than a canvas it would be padded to: it is refused; or, as in the
+        reference, cut to the canvas and its prediction stretched to the image, which is told in a warning.
     """
 
     embedding: int = 192
@@ -41,8 +54,10 @@ class PatchOptions:
     channels: int = 3
     canvas: int = 1024
     pad_to_canvas: bool = False
+    above_canvas: AboveCanvas = "refuse"
 
     def __post_init__(self) -> None:
+        check_choice("above_canvas", self.above_canvas, AboveCanvas)
         if self.canvas % self.patch:
             raise InputError(
                 f"canvas={self.canvas} pixels holds no whole number of patches; make it a multiple of {self.patch}"
@@ -87,6 +102,13 @@ def accepted_channels(in_channels: int, options: PatchOptions) -> tuple[int, ...
     return tuple(sorted({1, options.channels}))
 
 
+def skip_widths(widths: Widths, skip_channels: SkipChannels) -> tuple[int, int, int, int]:
+    """Return how many channels of the doubled tokens at strides 8, 4, 2, 1 the decoder sees."""
+    check_choice("skip_channels", skip_channels, SkipChannels)
+    at16, at8, at4, at2, _ = widths
+    return (at16, at8, at4, at2) if skip_channels == "all" else (at8, at4, at2, at2)
+
+
 class PatchUNet(nn.Module):
     """A U-Net decoder on an encoder of patches: (B, C, Y, X) to logits (B, out_channels, Y, X).
 
@@ -103,7 +125,7 @@ class PatchUNet(nn.Module):
     widths
         Channels of the decoder at strides 16, 8, 4, 2, 1.
     sides
-        Channels of the skips at strides 8, 4, 2, 1.
+        Channels of the skips at strides 8, 4, 2, 1 that the decoder sees; of those that have more, the central ones.
     upsampling
         How the decoder doubles maps.
 
@@ -112,8 +134,8 @@ class PatchUNet(nn.Module):
     divisor
         Multiple that Y and X must have; 1 where images are padded to the canvas.
     canvas
-        Pixels along Y and X that every image is padded to, and must not exceed; none: it is not padded. A smaller
-        image costs as much as one of this size.
+        Pixels along Y and X that every image is padded to; none: it is not padded. A smaller image costs as much as
+        one of this size, and a larger one is refused or stretched.
     encoder_options
         Class of ``options``, whose fields a network takes as keyword arguments.
     """
@@ -126,7 +148,7 @@ class PatchUNet(nn.Module):
         modules: Mapping[str, nn.Module],
         accepted: tuple[int, ...],
         out_channels: int,
-        widths: tuple[int, int, int, int, int],
+        widths: Widths,
         sides: tuple[int, int, int, int],
         upsampling: Upsampling,
     ) -> None:
@@ -136,6 +158,7 @@ class PatchUNet(nn.Module):
         self._accepted, self._sides = accepted, sides[:3]
         self.divisor = 1 if options.pad_to_canvas else options.patch
         self.canvas = options.canvas if options.pad_to_canvas else None
+        self.above_canvas = options.above_canvas
         for name, module in modules.items():
             self.add_module(name, module)
         self.base = ConvBlock(options.embedding, widths[0])
@@ -154,27 +177,35 @@ class PatchUNet(nn.Module):
         Raises
         ------
         InputError
-            If the image has another number of channels, Y or X is no multiple of `divisor`, or an image that is padded
-            to the canvas exceeds it.
+            If the image has another number of channels, Y or X is no multiple of `divisor`, or it exceeds the canvas
+            and is not to be stretched.
         """
         check_image(x, self._accepted, self.divisor)
         size = x.shape[-2:]
         tokens, (*coarse, fine) = self.encode(arranged(self._pad(x)))
         # The reference cuts its skips to the shape of the decoder's map along every axis, channels included: of a skip
-        # with twice the channels the central half takes part.
+        # with twice the channels the central half takes part. With `skip_channels` "all" there is nothing to cut.
         coarse = [_central(m, channels) for m, channels in zip(coarse, self._sides, strict=True)]
         decoded = self.deconv_out(self.decoder(self.base(tokens), coarse))
         logits: Tensor = self.out_conv(self.decoder_head(decoded, fine))
-        return logits[..., : size[0], : size[1]]
+        logits = logits[..., : size[0], : size[1]]
+        return logits if logits.shape[-2:] == size else _stretched(logits, size)
 
     def _pad(self, x: Tensor) -> Tensor:
         if self.canvas is None:
             return x
         missing = [self.canvas - s for s in x.shape[-2:]]
         if min(missing) < 0:
-            raise InputError(
+            problem = (
                 f"image of {x.shape[-2]} x {x.shape[-1]} pixels exceeds the canvas of {self.canvas} that these "
-                "weights were trained for; predict it in tiles of at most that size"
+                "weights were trained for"
+            )
+            if self.above_canvas == "refuse":
+                raise InputError(f"{problem}; predict it in tiles of at most that size")
+            warnings.warn(
+                f"{problem}, and is cut to it and the prediction stretched (above_canvas='stretch'); "
+                "predict it in tiles of at most that size",
+                stacklevel=2,
             )
         return F.pad(x, (0, missing[1], 0, missing[0]))
 
@@ -183,3 +214,9 @@ def _central(x: Tensor, channels: int) -> Tensor:
     """Return the central ``channels`` of (B, C, Y, X)."""
     begin = (x.shape[1] - channels) // 2
     return x[:, begin : begin + channels]
+
+
+def _stretched(logits: Tensor, size: torch.Size) -> Tensor:
+    """Stretch (B, C, Y, X) to another size: the reference interpolates probabilities."""
+    stretched = F.interpolate(logits.float().sigmoid(), size, mode="bilinear", align_corners=False)
+    return torch.logit(stretched, eps=1e-7).to(logits.dtype)

@@ -43,8 +43,10 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-PAPER: dict[str, Any] = {"depth": 24, "state": 16, "channels": 3, "canvas": 1024, "head": True}
-SAM: dict[str, Any] = {"window": 14, "channels": 3, "canvas": 1024, "neck": True}
+# Of the skips, the central channels alone: the paper's numbers of parameters hold this.
+CUT = {"channels": 3, "canvas": 1024, "skip_channels": "central"}
+PAPER: dict[str, Any] = CUT | {"depth": 24, "state": 16, "head": True}
+SAM: dict[str, Any] = CUT | {"window": 14, "neck": True}
 SAM_BASE = SAM | {"embedding": 768, "depth": 12, "heads": 12}
 SAM_LARGE = SAM | {"embedding": 1024, "depth": 24, "heads": 16}
 SAM_HUGE = SAM | {"embedding": 1280, "depth": 32, "heads": 16}
@@ -102,7 +104,7 @@ def build_model(name: str, *, in_channels: int = 1, out_channels: int = 1, **opt
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise InputError(f"no network is called {name!r}; {hint}there are {', '.join(MODELS)}")
     entry = MODELS[name]
-    valid = _options(entry.build)
+    valid = list(default_options(name))
     unknown = next((o for o in options if o not in valid), None)
     if unknown is not None:
         raise InputError(f"network {name} has no option {unknown!r}; it has {', '.join(valid)}")
@@ -123,9 +125,11 @@ def count_parameters(name: str, *, in_channels: int = 1, out_channels: int = 1, 
     return sum(p.numel() for p in model.parameters())
 
 
-def _options(build: Callable[..., nn.Module]) -> list[str]:
-    """Return the keyword arguments of a network, with those that it hands on to its encoder."""
-    parameters = inspect.signature(build).parameters.values()
-    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    encoder = getattr(build, "encoder_options", None)
-    return names if encoder is None else names + [f.name for f in dataclasses.fields(encoder)]
+def default_options(name: str) -> dict[str, Any]:
+    """Return every option of a network, and of its encoder, with the value that it has where none is given."""
+    entry = MODELS[name]
+    encoder = getattr(entry.build, "encoder_options", None)
+    fields = {} if encoder is None else {f.name: f.default for f in dataclasses.fields(encoder)}
+    parameters = inspect.signature(entry.build).parameters.values()
+    own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return {**own, **{k: v for k, v in fields.items() if k not in own}, **entry.options}

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vimvol.errors import InputError
 from vimvol.models.blocks import ConvBlock, Deconv, Upsampling
-from vimvol.models.patches import WIDTHS, PatchUNet, accepted_channels, repeated
+from vimvol.models.patches import WIDTHS, PatchUNet, SkipChannels, Widths, accepted_channels, repeated, skip_widths
 from vimvol.models.vit import Vit, VitOptions
 
 
@@ -20,6 +20,9 @@ class UNETR(PatchUNet):
     ----------
     in_channels, out_channels
         Channels of the image, and of the prediction.
+    skip_channels
+        Which channels of the skips at strides 8, 4 and 2 the decoder sees: ``all``, or the ``central`` ones alone,
+        which the reference does and the paper's numbers of parameters hold.
     widths
         Channels of the decoder at strides 16, 8, 4, 2, 1.
     upsampling
@@ -37,7 +40,8 @@ class UNETR(PatchUNet):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        widths: tuple[int, int, int, int, int] = WIDTHS,
+        skip_channels: SkipChannels = "all",
+        widths: Widths = WIDTHS,
         upsampling: Upsampling = "transpose",
         deconv_upsampling: Upsampling | None = None,
         **encoder: object,
@@ -48,6 +52,7 @@ class UNETR(PatchUNet):
             raise InputError(f"widths={widths} do not fit the strides; give 5 from stride 16 to 1")
         kind = deconv_upsampling or upsampling
         at16, at8, at4, at2, _ = widths
+        sides = skip_widths(widths, skip_channels)
         modules: dict[str, nn.Module] = {"encoder": Vit(options), "deconv1": Deconv(options.embedding, at16, kind)}
         for number, outputs in ((2, (at16, at8)), (3, (at16, at8, at4))):
             inputs = (options.embedding, *outputs[:-1])
@@ -55,7 +60,7 @@ class UNETR(PatchUNet):
                 *(Deconv(i, o, kind) for i, o in zip(inputs, outputs, strict=True))
             )
         modules["deconv4"] = ConvBlock(options.channels, at2)
-        super().__init__(options, modules, accepted, out_channels, widths, (at8, at4, at2, at2), upsampling)
+        super().__init__(options, modules, accepted, out_channels, widths, sides, upsampling)
         self.channels = options.channels
 
     def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -18,9 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vimvol.errors import InputError
+from vimvol.models.blocks import check_choice
 from vimvol.models.mamba import causal, init_step
 from vimvol.models.patches import PatchEmbedding, PatchOptions
 from vimvol.models.scan import Direction, scan_directions
+
+ClassToken = Literal["first", "middle", "none"]
+Drop = Literal["class", "first"]
+Position = Literal["learned", "none"]
+BackwardStep = Literal["spread", "zero"]
 
 ROPE_GRID = 14
 """Patches along an axis that rotary frequencies were laid out for; other grids are scaled to it."""
@@ -43,6 +49,9 @@ class VimOptions(PatchOptions):
         Whether the two directions are averaged rather than added.
     rope
         Whether tokens are rotated by their position before every layer.
+    backward_step
+        What the step sizes of the backward direction begin as: spread over [.001, .1] like the forward ones, or all
+        about .7, from a bias of 0, as the reference leaves them. Only a training from random weights sees it.
     position
         Whether there is a learned position embedding.
     drop_path
@@ -52,16 +61,21 @@ class VimOptions(PatchOptions):
     """
 
     state: int = 16
-    class_token: Literal["first", "middle", "none"] = "middle"
-    drop: Literal["class", "first"] = "class"
+    class_token: ClassToken = "middle"
+    drop: Drop = "class"
     divide: bool = True
     rope: bool = False
-    position: Literal["learned", "none"] = "learned"
+    backward_step: BackwardStep = "spread"
+    position: Position = "learned"
     drop_path: float = 0.1
     head: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice("class_token", self.class_token, ClassToken)
+        check_choice("drop", self.drop, Drop)
+        check_choice("backward_step", self.backward_step, BackwardStep)
+        check_choice("position", self.position, Position)
         if self.drop == "first" and self.class_token == "none":
             raise InputError("drop='first' without a class token would lose a patch; use drop='class'")
         if self.rope and self.embedding % 4:
@@ -76,7 +90,9 @@ class Mixer(nn.Module):
     (B, L, E) to (B, L, E). Both directions share the projections in and out.
     """
 
-    def __init__(self, embedding: int, state: int, depth: int, divide: bool) -> None:
+    def __init__(
+        self, embedding: int, state: int, depth: int, divide: bool, backward_step: BackwardStep = "spread"
+    ) -> None:
         super().__init__()
         inner, rank = 2 * embedding, math.ceil(embedding / 16)
         self.rank, self.state, self.divide = rank, state, divide
@@ -90,8 +106,11 @@ class Mixer(nn.Module):
         self.out_proj = nn.Linear(inner, embedding, bias=False)
         with torch.no_grad():
             self.out_proj.weight /= math.sqrt(depth)
-        for projection in (self.dt_proj, self.dt_proj_b):
-            init_step(projection)
+        init_step(self.dt_proj)
+        if backward_step == "zero":
+            nn.init.zeros_(self.dt_proj_b.bias)
+        else:
+            init_step(self.dt_proj_b)
 
     def forward(self, h: Tensor) -> Tensor:
         """Return (B, L, E)."""
@@ -146,7 +165,7 @@ class Layer(nn.Module):
     def __init__(self, options: VimOptions, drop_path: float) -> None:
         super().__init__()
         self.norm = RMSNorm(options.embedding)
-        self.mixer = Mixer(options.embedding, options.state, options.depth, options.divide)
+        self.mixer = Mixer(options.embedding, options.state, options.depth, options.divide, options.backward_step)
         self.drop_path = drop_path
 
     def forward(self, h: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:

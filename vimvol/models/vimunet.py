@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vimvol.errors import InputError
-from vimvol.models.blocks import ConvBlock, Deconv, Upsampling
-from vimvol.models.patches import WIDTHS, PatchUNet, accepted_channels
+from vimvol.models.blocks import ConvBlock, Deconv, Upsampling, check_choice
+from vimvol.models.patches import WIDTHS, PatchUNet, SkipChannels, Widths, accepted_channels, skip_widths
 from vimvol.models.vim import Vim, VimOptions
+
+Skips = Literal["deconv", "stem"]
 
 
 class ViMUNet(PatchUNet):
@@ -24,6 +26,9 @@ class ViMUNet(PatchUNet):
         What the decoder sees beside the tokens: ``deconv``, the encoder's output doubled again and again, as in the
         paper; or ``stem``, maps of a small convolutional network at strides 1, 2, 4 and 8, which keep the detail that
         a patch of 16 pixels loses.
+    skip_channels
+        Which channels of the ``deconv`` skips the decoder sees: ``all``, or the ``central`` ones alone, which the
+        reference does and the paper's numbers of parameters hold. The others then only feed the next doubling.
     widths
         Channels of the decoder at strides 16, 8, 4, 2, 1.
     stem_widths
@@ -32,8 +37,10 @@ class ViMUNet(PatchUNet):
         How the decoder doubles maps.
     deconv_upsampling
         How the skips double them; none: as the decoder.
+    channels
+        Of the patch convolution; none: ``in_channels``.
     **encoder
-        Fields of `vimvol.models.vim.VimOptions`; ``channels`` is ``in_channels`` where not given.
+        Other fields of `vimvol.models.vim.VimOptions`.
     """
 
     encoder_options = VimOptions
@@ -43,23 +50,25 @@ class ViMUNet(PatchUNet):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        skips: Literal["deconv", "stem"] = "deconv",
-        widths: tuple[int, int, int, int, int] = WIDTHS,
+        skips: Skips = "deconv",
+        skip_channels: SkipChannels = "all",
+        widths: Widths = WIDTHS,
         stem_widths: tuple[int, int, int, int] = (16, 32, 48, 64),
         upsampling: Upsampling = "transpose",
         deconv_upsampling: Upsampling | None = None,
+        channels: int | None = None,
         **encoder: object,
     ) -> None:
-        options = VimOptions(**{"channels": in_channels, **encoder})  # type: ignore[arg-type]
+        options = VimOptions(channels=in_channels if channels is None else channels, **encoder)  # type: ignore[arg-type]
         accepted = accepted_channels(in_channels, options)
+        check_choice("skips", skips, Skips)
         if len(widths) != 5 or len(stem_widths) != 4:
             raise InputError(
                 f"widths={widths}, stem_widths={stem_widths} do not fit the strides; give 5 from stride 16 to 1 "
                 "and 4 from stride 1 to 8"
             )
         modules: dict[str, nn.Module] = {"encoder": Vim(options)}
-        at16, at8, at4, at2, _ = widths
-        sides: tuple[int, int, int, int]
+        sides = skip_widths(widths, skip_channels)
         if skips == "stem":
             pairs = zip((in_channels, *stem_widths[:-1]), stem_widths, strict=True)
             modules["stem"] = nn.ModuleList(ConvBlock(i, o) for i, o in pairs)
@@ -67,11 +76,9 @@ class ViMUNet(PatchUNet):
             accepted = (in_channels,)
         else:
             kind = deconv_upsampling or upsampling
-            inputs = (options.embedding, at16, at8, at4)
+            inputs = (options.embedding, *widths[:3])
             for number, (i, o) in enumerate(zip(inputs, widths, strict=False), start=1):
                 modules[f"deconv{number}"] = Deconv(i, o, kind)
-            # Each is cut to half its channels but the last; the others only feed the next one.
-            sides = at8, at4, at2, at2
         super().__init__(options, modules, accepted, out_channels, widths, sides, upsampling)
         self.skips = skips
 

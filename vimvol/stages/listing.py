@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from vimvol.io import describe
 from vimvol.models.checkpoint import read_spec, shipped
-from vimvol.models.registry import MODELS, count_parameters
+from vimvol.models.registry import MODELS, count_parameters, default_options
 
 Table = tuple[list[str], list[list[str]]]
 """Names of the columns, and the rows."""
@@ -24,16 +28,29 @@ def model_rows() -> Table:
 
 
 def card_rows(name: str) -> Table:
-    """Return the card of weights, shipped or in a file: architecture, data, licence, commit, scores.
+    """Return the card of weights, shipped or in a file: architecture and its options, data, licence, commit, scores.
+
+    Of a network that no weights come with: its parameters and options.
 
     Raises
     ------
     InputError
         If there are no such weights.
     """
+    if name in MODELS and name not in shipped():
+        about = {"weights": "none come with the package", "what it is for": MODELS[name].purpose}
+        about |= {"parameters": f"{count_parameters(name):,}", "options": _options(default_options(name))}
+        return ["network", name], [[key, value] for key, value in about.items()]
     spec = read_spec(name)
     sizes = "; ".join(_sizes(size) for size in spec.voxel_sizes) or "unknown"
-    facts = {"architecture": spec.architecture, "classes": ", ".join(spec.classes), "voxel sizes, nm": sizes}
+    known = default_options(spec.architecture) if spec.architecture in MODELS else {}
+    options = _options({**known, **spec.options})
+    facts = {
+        "architecture": spec.architecture,
+        "options": options,
+        "classes": ", ".join(spec.classes),
+        "voxel sizes, nm": sizes,
+    }
     return ["card", name], [[key, value] for key, value in {**facts, **spec.card}.items()]
 
 
@@ -54,6 +71,11 @@ def volume_rows(path: str) -> Table:
         for array in describe(path)
     ]
     return names, rows
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    """Return options as ``options`` of a training's configuration takes them."""
+    return ", ".join(f"{key}: {json.dumps(value)}" for key, value in options.items())
 
 
 def _sizes(values: tuple[float, ...] | tuple[int, ...]) -> str:
