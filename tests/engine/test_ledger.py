@@ -1,5 +1,7 @@
 import itertools
 import logging
+import time
+import zlib
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,10 +12,12 @@ from hypothesis import strategies as st
 
 from vimvol.engine import recorder as module
 from vimvol.engine.ledger import Ledger, block_name
+from vimvol.engine.missing import Left
+from vimvol.engine.plan import StagePlan
 from vimvol.engine.recorder import Recorder
-from vimvol.engine.segments import decode, encode, join_segments, make_segment
+from vimvol.engine.segments import Segment, decode, encode, join_segments, make_segment
 from vimvol.errors import StorageError
-from vimvol.geometry import Block, Grid
+from vimvol.geometry import Block, Grid, Index
 from vimvol.io.objects import FolderObjects, open_objects
 
 BLOCKS = Grid((8, 8, 8), (2, 4, 4))
@@ -122,6 +126,32 @@ def test_write_units_that_other_blocks_finished_are_not_repeated(tmp_path_factor
             assert block.contains(part)
             again[part.slices] += 1
     np.testing.assert_array_equal(again, ~done)
+    corners = [sorted(data.draw(st.tuples(*[st.integers(0, extent)] * 2))) for extent in shape]
+    region = data.draw(st.sampled_from([None, Block(*map(tuple, zip(*corners, strict=True)))]))
+    stage = StagePlan("predict", now, unit, region)
+    one_by_one = [missing(block) for block in stage]
+    parts = [part for parts in one_by_one for part in parts]
+    assert list(missing.parts(stage)) == parts
+    finished = sum(not parts for parts in one_by_one)
+    assert missing.count(stage) == Left(finished, len(parts), sum(part.size for part in parts))
+
+
+@pytest.mark.parametrize("cell", [(32, 512, 512), (64, 1024, 1024)], ids=["same blocks", "other blocks"])
+def test_millions_of_blocks_are_counted_at_once(tmp_path: Path, cell: Index) -> None:
+    """A step a block, of 10 microseconds and more, would take minutes before a large run goes on."""
+    shape, unit = (200 * 32, 100 * 512, 100 * 512), (32, 512, 512)
+    before = Grid(shape, cell)
+    ledger = make(tmp_path, unit=unit)
+    half = len(before) // 2
+    begin = np.stack(np.unravel_index(np.arange(half), before.counts), axis=-1) * cell
+    results = zlib.compress(b"[" + b"{}," * (half - 1) + b"{}]")
+    ledger.write(Segment(np.stack([begin, begin + cell], axis=1), np.zeros(half, bool), results, 0.0))
+    plan = StagePlan("predict", Grid(shape, unit), unit)
+    start = time.process_time()
+    missing = ledger.missing(plan.blocks)
+    assert missing.count(plan) == Left(len(plan) // 2, len(plan) // 2, plan.voxels // 2)
+    assert next(missing.parts(plan)) == plan[len(plan) // 2]
+    assert time.process_time() - start < 4e-6 * len(plan)
 
 
 def test_without_a_unit_a_record_vouches_for_exactly_its_block(tmp_path: Path) -> None:

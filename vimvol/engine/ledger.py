@@ -17,13 +17,13 @@ import hashlib
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from vimvol.engine.missing import Missing, covered_units
 from vimvol.engine.objects import Objects
 from vimvol.engine.segments import Segment, decode, encode, join_segments, make_segment
 from vimvol.errors import StorageError
@@ -256,57 +256,12 @@ class Ledger:
         found = {block_name(block): result for block, result in self.entries()}
         return {name: found[name] for name in sorted(found)}
 
-    def missing(self, blocks: Grid) -> Callable[[Block], list[Block]]:
-        """Return a function from a block to those parts of it that are not done yet.
-
-        Parameters
-        ----------
-        blocks
-            The stage's output, cut into the blocks that the function will be asked about.
-
-        Returns
-        -------
-        callable
-            Gives no part for a finished block, the block itself for one not begun, and its single write units where
-            an earlier run with other blocks finished others of it.
-        """
-        done = [segment.boxes[~segment.failed] for segment in self.segments()]
-        boxes = np.concatenate([np.zeros((0, 2, len(blocks.shape)), np.int64), *done])
-        grid = blocks if self.unit is None else Grid(blocks.shape, self.unit)
-        if not len(boxes):
-            return lambda block: [block]
-        covered = _covered(grid, boxes, exactly=self.unit is None)
-
-        def parts(block: Block) -> list[Block]:
-            cells = tuple(slice(b // c, -(-e // c)) for b, e, c in zip(block.begin, block.end, grid.cell, strict=True))
-            state = covered[cells]
-            if state.all():
-                return []
-            if not state.any():
-                return [block]
-            first = np.array([cell.start for cell in cells])
-            return [grid.block(tuple((first + index).tolist())) for index in np.argwhere(~state)]
-
-        return parts
+    def missing(self, blocks: Grid) -> Missing:
+        """Return what is not done yet of the stage's output, cut into these blocks."""
+        units = blocks if self.unit is None else Grid(blocks.shape, self.unit)
+        done = (segment.boxes[~segment.failed] for segment in self.segments())
+        return Missing(blocks, units, covered_units(units, done, exactly=self.unit is None))
 
 
 def _damaged(name: str) -> str:
     return f"{name} is damaged; run the same command again, its blocks are computed again"
-
-
-def _covered(grid: Grid, boxes: npt.NDArray[np.int64], *, exactly: bool) -> npt.NDArray[np.bool_]:
-    """Tell which cells of a grid lie whole in one of the boxes (n, 2, rank), or, ``exactly``, are one of them."""
-    shape, cell = np.array(grid.shape), np.array(grid.cell)
-    boxes = np.unique(boxes, axis=0)
-    begin, end = boxes[:, 0], boxes[:, 1]
-    covered = np.zeros(grid.counts, bool)
-    # First and last cell that lie whole in a box; the last cell of an axis ends with the volume.
-    first, last = -(-begin // cell), np.where(end >= shape, grid.counts, end // cell)
-    if exactly:
-        same = (begin % cell == 0).all(axis=1) & (end == np.minimum(begin + cell, shape)).all(axis=1)
-        first, last = first[same], first[same] + 1
-    single = (last - first == 1).all(axis=1)
-    covered[tuple(first[single].T)] = True
-    for low, high in zip(first[~single].tolist(), last[~single].tolist(), strict=True):
-        covered[tuple(slice(b, e) for b, e in zip(low, high, strict=True))] = True
-    return covered

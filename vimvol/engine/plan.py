@@ -37,33 +37,33 @@ class StagePlan:
     region: Block | None = None
 
     def __len__(self) -> int:
-        return self._cells().size
+        return self.cells().size
 
     def __iter__(self) -> Iterator[Block]:
         return self.meeting(Block.whole(self.blocks.shape))
 
     def __getitem__(self, number: int) -> Block:
         """Return a block by its number in C order, without going through those before it."""
-        cells = self._cells()
+        cells = self.cells()
         index = Grid(cells.shape, (1,) * len(cells.shape)).index(number)
         return self.blocks.block(tuple(b + i for b, i in zip(cells.begin, index, strict=True)))
 
     @property
     def voxels(self) -> int:
         """Voxels of all blocks together."""
-        cells = self._cells()
+        cells = self.cells()
         extents = zip(cells.begin, cells.end, self.blocks.cell, self.blocks.shape, strict=True)
         return math.prod(max(0, min(end * c, s) - begin * c) for begin, end, c, s in extents)
 
     def meeting(self, box: Block) -> Iterator[Block]:
         """Yield, in C order, the blocks of the stage that share a voxel with a box."""
         # Ranges of cells meet: what lies outside is not even visited.
-        cells = self._cells(box)
+        cells = self.cells(box)
         for index in itertools.product(*(range(b, e) for b, e in zip(cells.begin, cells.end, strict=True))):
             yield self.blocks.block(index)
 
-    def _cells(self, box: Block | None = None) -> Block:
-        """Return the numbers of the stage's blocks along every axis, those that meet a box, as a box."""
+    def cells(self, box: Block | None = None) -> Block:
+        """Return the numbers of the stage's blocks along every axis, those that meet a box, as a box of the grid."""
         cells = Block.whole(self.blocks.counts)
         for part in (self.region, box):
             if part is not None:

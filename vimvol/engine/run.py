@@ -153,18 +153,13 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
     """
     ledger.begin(plan.blocks)
     missing = ledger.missing(plan.blocks)
-    finished = left = count = voxels = 0
-    for block in plan:
-        parts = len(missing(block))
-        left += parts
-        finished += not parts
-        count, voxels = count + 1, voxels + block.size
-    ledger.describe(plan.blocks, count, voxels)
-    execution.progress.stage(plan.name, finished + left, finished, voxels)
-    execution.journal.stage(plan.name, finished + left, finished, voxels)
-    todo = (part for block in plan for part in missing(block))
+    left = missing.count(plan)
+    blocks = left.finished + left.parts
+    ledger.describe(plan.blocks, len(plan), plan.voxels)
+    execution.progress.stage(plan.name, blocks, left.finished, plan.voxels)
+    execution.journal.stage(plan.name, blocks, left.finished, plan.voxels)
     recorder = Recorder(ledger)
-    stage = _Stage(plan.name, execution.guard(task), recorder, execution, todo, left)
+    stage = _Stage(plan.name, execution.guard(task), recorder, execution, missing.parts(plan), left.parts)
     try:
         with recorder:
             stage.run()
@@ -173,7 +168,7 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
         execution.progress.finish()
         execution.journal.finish(stage.report())
     if stage.failures:
-        raise IncompleteRunError(_summary(plan.name, finished + left, stage))
+        raise IncompleteRunError(_summary(plan.name, blocks, stage))
 
 
 @dataclass(frozen=True, slots=True)

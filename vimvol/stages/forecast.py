@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from vimvol.engine.ledger import Ledger
+from vimvol.engine.missing import Missing
 from vimvol.engine.plan import StagePlan, plan_stage
 from vimvol.engine.pool import Pool, Resource, Room
 from vimvol.engine.usage import memory_of_process
@@ -113,18 +114,10 @@ def makespan(sizes: Sequence[float], slots: int) -> float:
 
 def _count(plan: StagePlan, ledger: Ledger, *, fresh: bool) -> tuple[StageForecast, list[int]]:
     """Return how much of a stage is left, and the sizes of these blocks unless there are `MANY`."""
-    if fresh or not ledger.segments():
-        sizes = [block.size for block in plan] if len(plan) <= MANY else []
-        return StageForecast(plan.name, len(plan), len(plan), plan.voxels), sizes
-    missing = ledger.missing(plan.blocks)
-    blocks = left = voxels = 0
-    found: list[int] = []
-    for block in plan:
-        parts = missing(block)
-        blocks, left, voxels = blocks + (len(parts) or 1), left + len(parts), voxels + sum(part.size for part in parts)
-        if left <= MANY:
-            found += [part.size for part in parts]
-    return StageForecast(plan.name, blocks, left, voxels), found if left <= MANY else []
+    missing = Missing(plan.blocks, plan.blocks, None) if fresh else ledger.missing(plan.blocks)
+    left = missing.count(plan)
+    sizes = [part.size for part in missing.parts(plan)] if left.parts <= MANY else []
+    return StageForecast(plan.name, left.finished + left.parts, left.parts, left.voxels), sizes
 
 
 def _scaled(

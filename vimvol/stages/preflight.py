@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from vimvol.engine.ledger import Ledger
+from vimvol.engine.missing import Missing
 from vimvol.engine.plan import StagePlan
 from vimvol.engine.pool import Pool, SerialPool, WorkerLostError
 from vimvol.engine.usage import memory_of_process
@@ -199,18 +199,15 @@ def _to_sample(job: Job, pool: Pool, *, fresh: bool) -> tuple[list[Block], bool]
     for stage, resource in (("predict", inference_resource(job)), ("fragments", "CPU")):
         plan, ledger = job.plan(stage), job.ledger(stage)
         count = min(pool.slots_for(resource), MOST_SAMPLED)
-        found = list(itertools.islice(_spread_blocks(job, plan, _missing(plan, ledger, fresh=fresh)), 4 * count))
+        missing = None if fresh else ledger.missing(plan.blocks)
+        found = list(itertools.islice(_spread_blocks(job, plan, missing), 4 * count))
         if found:
             return sorted(found, key=lambda block: -block.size)[:count], stage != "predict"
     return [], False
 
 
-def _missing(plan: StagePlan, ledger: Ledger, *, fresh: bool) -> Callable[[Block], list[Block]]:
-    return (lambda block: [block]) if fresh else ledger.missing(plan.blocks)
-
-
-def _spread_blocks(job: Job, plan: StagePlan, missing: Callable[[Block], list[Block]]) -> Iterator[Block]:
+def _spread_blocks(job: Job, plan: StagePlan, missing: Missing | None) -> Iterator[Block]:
     for number in spread(len(plan), LOOKS):
         block = plan[number]
-        if missing(block) == [block] and wanted_voxels(job.roi, job.mask, block).any():
+        if (missing is None or missing(block) == [block]) and wanted_voxels(job.roi, job.mask, block).any():
             yield block
