@@ -54,7 +54,8 @@ def main(
     settings: Annotated[list[str] | None, typer.Argument()] = None,
 ) -> None:
     """Segment and score every variant."""
-    volume, instances = (open_volume(f"{folder / STACK}:volumes/{name}") for name in ("raw", "labels/neuron_ids"))
+    stack = f"{folder / STACK}:volumes"
+    volume, instances = open_volume(f"{stack}/raw"), open_volume(f"{stack}/labels/neuron_ids", prefer="labels")
     unseen = Block((FIRST_UNSEEN, 0, 0), volume.shape)
     raw, labels = volume.read(unseen), instances.read(unseen)
     config = load_config(

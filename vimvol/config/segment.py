@@ -39,6 +39,11 @@ class PredictConfig(Section):
         description="z: slices as they are stored; zyx: slices across each axis, and the mean of the three, for voxels "
         "about as deep as wide in 3d mode; takes three times as long",
     )
+    augment: Literal["none", "flips", "all"] = Field(
+        "none",
+        description="flips: the mean over a slice and its 3 mirror images; all: over these and their transposes, 8; "
+        "takes that many times as long",
+    )
     batch: Positive = Field(1, description="tiles a forward pass; more on a GPU")
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")

@@ -16,6 +16,7 @@ from torch import nn
 from vimvol.errors import InputError
 from vimvol.geometry import Block, Index
 from vimvol.infer.memory import kept_memory
+from vimvol.infer.orientations import ORIENTATIONS, Orientation
 from vimvol.infer.tiles import Tiling, cut_mirrored
 
 T = TypeVar("T")
@@ -127,13 +128,24 @@ class Predictor:
     batch
         Tiles a forward pass. Every pass has exactly this many, the last one filled up: the kernels that a library
         chooses depend on the size of the batch, and with them the last bits of the result.
+    augment
+        Key of `ORIENTATIONS`: what a tile is shown in, one forward pass each. Their 8-bit probabilities are averaged,
+        whose sum is exact in any order.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device, precision: str = "float32", batch: int = 4) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        precision: str = "float32",
+        batch: int = 4,
+        augment: str = "none",
+    ) -> None:
         self._model = model.to(device).eval()
         self._device = device
         self._bfloat16 = precision == "bfloat16"
         self._batch = batch
+        self._orientations = ORIENTATIONS[augment]
 
     def predict_block(
         self,
@@ -230,6 +242,12 @@ class Predictor:
     def _probabilities(self, tiles: torch.Tensor, used: int, fallbacks: Fallbacks) -> torch.Tensor:
         """Return probabilities (B, C, Y, X) uint8, 0..255, in main memory."""
         batch = tiles.to(self._device)
+        shown = (self._shown(batch, used, orientation, fallbacks) for orientation in self._orientations)
+        return (sum(shown, torch.zeros(())) / len(self._orientations)).round().to(torch.uint8).cpu()
+
+    def _shown(self, tiles: torch.Tensor, used: int, orientation: Orientation, fallbacks: Fallbacks) -> torch.Tensor:
+        """Return probabilities (B, C, Y, X) float32, whole numbers 0..255, of tiles shown in an orientation."""
+        batch = orientation.show(tiles)
         logits = self._logits(batch, bfloat16=self._bfloat16)
         finite = torch.isfinite(logits[:used]).flatten(1).all(1)
         if not bool(finite.all()) and self._bfloat16:
@@ -239,7 +257,7 @@ class Predictor:
             finite = torch.isfinite(logits[:used]).flatten(1).all(1)
         if not bool(finite.all()):
             raise FloatingPointError("the network returned values that are not finite, in float32, too")
-        return (torch.sigmoid(logits) * 255).round().to(torch.uint8).cpu()
+        return orientation.undo((torch.sigmoid(logits) * 255).round())
 
     def _logits(self, batch: torch.Tensor, *, bfloat16: bool) -> torch.Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):

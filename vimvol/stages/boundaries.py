@@ -79,11 +79,12 @@ def find_boundaries(config: SegmentConfig, volume: Volume) -> tuple[SegmentConfi
 def _given(config: SegmentConfig, address: str, volume: Volume) -> tuple[SegmentConfig, Boundaries]:
     """Return the array that holds the boundaries, as `find_boundaries` does a network."""
     given, classes = open_volume(address), config.predict.classes
-    if config.predict.axes != "z":
-        raise InputError(
-            f"predict.boundaries = {given.address} are taken as they are, so predict.axes = {config.predict.axes} "
-            "would change nothing; leave one of both out"
-        )
+    for name, usual in (("axes", "z"), ("augment", "none")):
+        if (value := getattr(config.predict, name)) != usual:
+            raise InputError(
+                f"predict.boundaries = {given.address} are taken as they are, so predict.{name} = {value} would change "
+                "nothing; leave one of both out"
+            )
     if given.shape != volume.shape:
         raise InputError(
             f"predict.boundaries = {given.address} has shape {given.shape} and {volume.address} {volume.shape}, so "

@@ -228,6 +228,8 @@ class Job:
         source = (identity, self.source.axes, self.source.voxel_size)
         wanted = (None if self.roi is None else str(self.roi), None if self.mask is None else self.mask.identity())
         settings = config.predict.model_dump(include={"precision", "batch", "device"})
+        if config.predict.augment != "none":
+            settings["augment"] = config.predict.augment
         predict = content_key(
             "predict",
             storage,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vimvol.config import PredictConfig
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.infer.planes import predict_planes
@@ -20,12 +21,13 @@ from vimvol.stages.region import context_of_missing, read_tissue, wanted_voxels
 
 
 @functools.lru_cache(maxsize=2)
-def _predictor(checkpoint: str, digest: str, device: str, precision: str, batch: int) -> Predictor:
+def _predictor(checkpoint: str, digest: str, settings: PredictConfig) -> Predictor:
     """Return the predictor of this process; the weights are loaded once, for the first block."""
     loaded = load_checkpoint(checkpoint)
     if loaded.sha256 != digest:
         raise InputError(f"weights {checkpoint} changed during the run, so blocks would not fit; start the run again")
-    return Predictor(loaded.model, resolve_device(device), precision, batch)
+    device = resolve_device(settings.device)
+    return Predictor(loaded.model, device, settings.precision, settings.batch, settings.augment)
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,7 @@ class PredictBlock:
 
     def __call__(self, block: Block) -> dict[str, Any]:
         """Read the block with its context, predict, write; a block without tissue costs no inference."""
-        job, settings = self.job, self.job.config.predict
-        network = job.network
+        job, network = self.job, self.job.network
         target = Block((0, *block.begin), (network.channels, *block.end))
         if not wanted_voxels(job.roi, job.mask, block).any():
             write_box(job.boundaries, target, np.zeros(target.shape, np.uint8))
@@ -45,7 +46,7 @@ class PredictBlock:
         if network.given is not None:
             write_box(job.boundaries, target, read_given(network.given, block) * read_tissue(job, block))
             return {}
-        predictor = _predictor(network.checkpoint, network.digest, settings.device, settings.precision, settings.batch)
+        predictor = _predictor(network.checkpoint, network.digest, job.config.predict)
         origin = read_by_prediction(job, block)
         raw = job.source.read(origin)
         tissue = read_tissue(job, block, raw, origin)
