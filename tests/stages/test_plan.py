@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +20,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import SMALL, digest, disk_of, small_config
+from vimvol.config.cluster import AddressCluster
 from vimvol.engine.pool import Room, SerialPool
-from vimvol.errors import InputError
+from vimvol.errors import InputError, OutputLostError
 from vimvol.geometry import Block
 from vimvol.stages import preflight
 from vimvol.stages.disk import stored_bytes
 from vimvol.stages.forecast import forecast, makespan
 from vimvol.stages.fragments import FragmentsBlock
+from vimvol.stages.output import create_arrays
 from vimvol.stages.plan import plan_volume
 from vimvol.stages.predict import PredictBlock
-from vimvol.stages.segment import segment_volume
+from vimvol.stages.probe import _predict
+from vimvol.stages.scratch import PREFIX, Scratch
+from vimvol.stages.segment import prepare, segment_volume
 
 ROI = [[0, 10, 5], [3, 128, 100]]
 
@@ -369,3 +375,60 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_network_is_looke
     with pytest.raises(InputError, match=r"nowhere\.pt"):
         asked(f"{sample}:raw", str(tmp_path / "out.zarr"), config)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "protected"]
+
+
+def start_sampling(sample: Path, folder: Path) -> tuple[subprocess.Popen[str], Path]:
+    """Start the command and wait until its worker writes; return it, and the folder of its sample."""
+    there = set(folder.glob(f"{PREFIX}*"))
+    settings = [f"--set={key}={json.dumps(value)}" for key, value in SMALL.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vimvol", "plan", f"{sample}:raw", "out.zarr", *settings, "--workers", "1"],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        for found in set(folder.glob(f"{PREFIX}*")) - there:
+            if list(found.glob("0/0/c/**/*")):
+                return process, found
+        time.sleep(0.02)
+    raise AssertionError(f"no sample was begun: {process.communicate()[1]}")
+
+
+def test_nothing_of_a_sample_stays_when_it_is_stopped_or_at_the_next_start(sample: Path, tmp_path: Path) -> None:
+    killed, left = start_sampling(sample, tmp_path)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    with Scratch(str(tmp_path / "other.zarr")) as alive:
+        assert not left.exists()
+        alive.open()
+        unknown = tmp_path / f"{PREFIX}unknown"
+        unknown.mkdir()
+        stopped, _ = start_sampling(sample, tmp_path)
+        os.killpg(stopped.pid, signal.SIGINT)
+        assert "Traceback" not in stopped.communicate(timeout=120)[1]
+        assert stopped.returncode == 130
+        assert {path.name for path in tmp_path.iterdir()} == {Path(alive.folder).name, unknown.name}
+    assert list(tmp_path.iterdir()) == [unknown]
+
+
+def test_workers_write_nothing_into_a_sample_that_is_given_up(sample: Path, tmp_path: Path) -> None:
+    job = prepare(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config())
+    with Scratch(job.out) as scratch:
+        permit = scratch.open()
+        # an array that a worker has opened already is there for it
+        own = replace(job, out=str(tmp_path / "opened"), roi=job.plan("predict")[0])
+        create_arrays(own)
+        scratch.remove()
+        with pytest.raises(OutputLostError):
+            _predict(own, job.plan("predict")[0], permit)
+    assert [path.name for path in tmp_path.iterdir()] == ["opened"]
+    assert not list(tmp_path.glob("opened/0/c/**/*"))
+
+
+def test_no_cluster_is_opened_where_nothing_is_to_be_sampled(sample: Path, reference: Path) -> None:
+    nobody = AddressCluster(address="tcp://127.0.0.1:1")
+    found = plan_volume(f"{sample}:raw", str(reference), small_config(), cluster=nobody)
+    assert {stage.left for stage in found.forecast.stages} == {0}

@@ -1,12 +1,10 @@
-"""Where an output is stored: whether it can be, a folder beside it for a while, the bytes taken, those replaced."""
+"""Where an output is stored: whether it can be, the bytes that it takes, and those that a run replaces."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 from vimvol.engine.lock import NAME
@@ -53,24 +51,6 @@ def check_writable(out: str) -> None:
         raise
     except StorageError as error:
         raise InputError(str(error)) from None
-
-
-@contextlib.contextmanager
-def scratch_beside(out: str) -> Iterator[str]:
-    """Yield the path or URL of a folder on the storage of an output, for the time being.
-
-    Raises
-    ------
-    StorageError
-        If nothing can be written there.
-    """
-    parent = out.rpartition("/")[0] if is_url(out) else str(existing_parent(out))
-    name = f".vimvol-sample-{uuid.uuid4().hex}"
-    try:
-        yield f"{parent}/{name}"
-    finally:
-        with contextlib.suppress(StorageError):
-            open_objects(parent).remove(name)
 
 
 def existing_parent(out: str) -> Path:

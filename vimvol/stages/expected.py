@@ -52,7 +52,7 @@ class Forecast:
     stages
         In the order in which they run.
     workers
-        Blocks that run at once.
+        Blocks that run at once; 0 without a sample, for which alone workers are asked.
     sampled
         Blocks that were timed.
     edges

@@ -52,7 +52,7 @@ def stages_of(job: Job) -> list[tuple[StagePlan, Ledger]]:
     return found
 
 
-def forecast(job: Job, probes: Sequence[Probe], pool: Pool, *, fresh: bool) -> Forecast:
+def forecast(job: Job, probes: Sequence[Probe], pool: Pool | None, *, fresh: bool) -> Forecast:
     """Forecast a run.
 
     Parameters
@@ -62,13 +62,14 @@ def forecast(job: Job, probes: Sequence[Probe], pool: Pool, *, fresh: bool) -> F
     probes
         What single blocks took; none: only counts are told.
     pool
-        The workers.
+        The workers; needed with what single blocks took only.
     fresh
         Whether nothing in the output counts as done, since it is laid out anew.
     """
     share = _wanted_share(job)
-    rooms = {kind: pool.room_for(kind) for kind in ("CPU", inference_resource(job))}
-    slots = {kind: pool.slots_for(kind) for kind in rooms}
+    kinds: set[Resource] = {"CPU", inference_resource(job)}
+    rooms = {kind: pool.room_for(kind) for kind in kinds} if pool else {}
+    slots = {kind: pool.slots_for(kind) for kind in rooms} if pool else {}
     stages = []
     edges = fragments = None
     if probes:
@@ -93,7 +94,7 @@ def forecast(job: Job, probes: Sequence[Probe], pool: Pool, *, fresh: bool) -> F
     blocky = max(1.0, sum(probe.stored for probe in probes) / max(1, written))
     return Forecast(
         tuple(stages),
-        workers=slots["CPU"],
+        workers=slots.get("CPU", 0),
         sampled=len(probes),
         edges=edges,
         solver=memory if probes else None,

@@ -8,7 +8,8 @@ from vimvol.engine.cluster import open_cluster
 from vimvol.infer.predictor import resolve_device
 from vimvol.io.volume import forget_open
 from vimvol.stages.output import check_output, new_manifest
-from vimvol.stages.preflight import Preflight, preflight
+from vimvol.stages.preflight import Preflight, nothing_to_sample, preflight
+from vimvol.stages.scratch import Scratch
 from vimvol.stages.segment import prepare
 
 
@@ -22,7 +23,7 @@ def plan_volume(
 ) -> Preflight:
     """Tell what `segment_volume` would take, given the same; nothing of it stays.
 
-    A sample is taken on the workers of the cluster, one block each.
+    A sample is taken on the workers of the cluster, one block each; they are started only if there is one to take.
 
     Raises
     ------
@@ -35,9 +36,13 @@ def plan_volume(
         if cluster.kind == "local":
             resolve_device(config.predict.device)
         manifest = check_output(job, new_manifest(job, ""), overwrite)
+        fresh = not manifest["created"]
+        if (counted := nothing_to_sample(job, fresh=fresh)) is not None:
+            return counted
         with (
+            Scratch(job.out) as scratch,
             open_cluster(cluster, config.run.workers) as pool,
-            preflight(job, pool, fresh=not manifest["created"], worth=0) as found,
+            preflight(job, pool, scratch, fresh=fresh, worth=0) as found,
         ):
             return found
     finally:

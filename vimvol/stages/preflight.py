@@ -5,23 +5,24 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from vimvol.engine.missing import Missing
 from vimvol.engine.plan import StagePlan
-from vimvol.engine.pool import Pool, SerialPool, WorkerLostError
+from vimvol.engine.pool import Pool, Resource, SerialPool, WorkerLostError
 from vimvol.engine.usage import memory_of_process
 from vimvol.errors import DiskFullError, IncompleteRunError, InputError
 from vimvol.geometry import Block
 from vimvol.report.amounts import clock_text, disk_text, memory_text
 from vimvol.segment.multicut.division import bytes_per_edge
-from vimvol.stages.disk import existing_parent, replaced_bytes, scratch_beside
+from vimvol.stages.disk import existing_parent, replaced_bytes
 from vimvol.stages.expected import Forecast
 from vimvol.stages.forecast import LOOKS, forecast, inference_resource
 from vimvol.stages.job import Job
 from vimvol.stages.probe import Probe, adopt, take_probes
 from vimvol.stages.region import wanted_voxels
+from vimvol.stages.scratch import Scratch
 from vimvol.stages.solve import solver_of
 from vimvol.stages.survey import spread
 
@@ -73,7 +74,13 @@ class Preflight:
 
 @contextlib.contextmanager
 def preflight(
-    job: Job, pool: Pool, *, fresh: bool, worth: int | None = None, tell: Callable[[str], None] = lambda _: None
+    job: Job,
+    pool: Pool,
+    scratch: Scratch,
+    *,
+    fresh: bool,
+    worth: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Preflight]:
     """Look ahead at a run; what the sample has written is there until this context is left.
 
@@ -83,6 +90,8 @@ def preflight(
         The job.
     pool
         The workers of the run.
+    scratch
+        Where the sample is taken.
     fresh
         Whether nothing in the output counts as done, since it is laid out anew.
     worth
@@ -95,28 +104,19 @@ def preflight(
     InputError
         If not even the sample fits memory or disk.
     """
-    counted = forecast(job, (), pool, fresh=fresh)
+    counted = forecast(job, (), None, fresh=fresh)
     left = max(stage.voxels for stage in counted.stages[:2])
     least = max(1, WORTH if worth is None else worth)
     # of replaced sections it is known only later what else has to be done
     worthwhile = left >= least and not job.replaced
-    blocks, predicted = _to_sample(job, pool, fresh=fresh) if worthwhile else ([], False)
+    blocks, predicted = _to_sample(job, pool.slots_for, fresh=fresh) if worthwhile else ([], False)
     if not blocks:
         yield Preflight(job, counted)
         return
-    start, failure = time.perf_counter(), ""
+    start = time.perf_counter()
     tell(f"plan: a sample of {len(blocks)} of {counted.stages[0].left} blocks")
-    with scratch_beside(job.out) as folder:
-        try:
-            probes = take_probes(job, blocks, folder, pool, inference_resource(job), predicted=predicted)
-        except WorkerLostError as error:
-            raise InputError(f"a block of {blocks[0].shape} voxels (z, y, x) does not fit: {error}") from None
-        except DiskFullError as error:
-            raise InputError(f"the disk of {job.out} holds not even a sample ({error}); free space first") from None
-        except (InputError, IncompleteRunError):
-            raise
-        except Exception as error:  # of one block, which the run would try again or set aside
-            probes, failure = [], f"{type(error).__name__}: {error}"
+    try:
+        probes, failure = _sampled(job, blocks, scratch, pool, predicted=predicted)
         seconds = time.perf_counter() - start
         ahead = counted
         if probes:
@@ -125,6 +125,24 @@ def preflight(
             if ahead.free is not None and (ahead.disk or 0) > ahead.free:
                 ahead = replace(ahead, replaced=replaced_bytes(job, ahead, fresh=fresh))
         yield Preflight(job, ahead, tuple(probes), seconds, failure)
+    finally:
+        scratch.remove()
+
+
+def _sampled(
+    job: Job, blocks: Sequence[Block], scratch: Scratch, pool: Pool, *, predicted: bool
+) -> tuple[list[Probe], str]:
+    """Take the sample; return it, or why there is none."""
+    try:
+        return take_probes(job, blocks, scratch, pool, inference_resource(job), predicted=predicted), ""
+    except WorkerLostError as error:
+        raise InputError(f"a block of {blocks[0].shape} voxels (z, y, x) does not fit: {error}") from None
+    except DiskFullError as error:
+        raise InputError(f"the disk of {job.out} holds not even a sample ({error}); free space first") from None
+    except (InputError, IncompleteRunError):
+        raise
+    except Exception as error:  # of one block, which the run would try again or set aside
+        return [], f"{type(error).__name__}: {error}"
 
 
 def check_fits(job: Job, found: Forecast) -> None:
@@ -191,14 +209,22 @@ def free_text(found: Forecast) -> str:
     return f"{disk_text(found.free)} free" + (", which may be too little" if short else "")
 
 
-def _to_sample(job: Job, pool: Pool, *, fresh: bool) -> tuple[list[Block], bool]:
+def nothing_to_sample(job: Job, *, fresh: bool) -> Preflight | None:
+    """Return what is known before a run of which no block could be sampled, so that no worker is needed; else none."""
+    if _to_sample(job, lambda _: 1, fresh=fresh)[0]:
+        return None
+    return Preflight(job, forecast(job, (), None, fresh=fresh))
+
+
+def _to_sample(job: Job, slots_for: Callable[[Resource | None], int], *, fresh: bool) -> tuple[list[Block], bool]:
     """Return blocks to sample, one for each worker, spread over what is to be done, the largest of those looked at.
 
     Of what is predicted already, blocks are sampled whose fragments are missing; the second value tells that.
     """
-    for stage, resource in (("predict", inference_resource(job)), ("fragments", "CPU")):
+    stages: tuple[tuple[str, Resource], ...] = (("predict", inference_resource(job)), ("fragments", "CPU"))
+    for stage, resource in stages:
         plan, ledger = job.plan(stage), job.ledger(stage)
-        count = min(pool.slots_for(resource), MOST_SAMPLED)
+        count = min(slots_for(resource), MOST_SAMPLED)
         missing = None if fresh else ledger.missing(plan.blocks)
         found = list(itertools.islice(_spread_blocks(job, plan, missing), 4 * count))
         if found:

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from vimvol.engine.lock import Permit
 from vimvol.engine.pace import Pace
 from vimvol.engine.pool import Pool, Resource
 from vimvol.engine.run import BlockTask, compute_blocks
 from vimvol.engine.usage import Usage, memory_of_process
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box, write_box
+from vimvol.io.fence import writing_only_if
 from vimvol.io.volume import forget_open
 from vimvol.segment.multicut.division import merge_costs, solve_table
 from vimvol.stages.costs import CostsBlock
@@ -32,6 +34,7 @@ from vimvol.stages.job import Job
 from vimvol.stages.output import create_arrays
 from vimvol.stages.predict import PredictBlock
 from vimvol.stages.pyramid import PyramidBlock
+from vimvol.stages.scratch import Scratch
 from vimvol.stages.sizes import ContactsBlock, Sizes
 from vimvol.stages.solve import Solve, all_costs, hierarchy_of, solver_of
 from vimvol.stages.write import WriteBlock
@@ -106,7 +109,7 @@ class Probe:
 
 
 def take_probes(
-    job: Job, blocks: Sequence[Block], folder: str, pool: Pool, inference: Resource, *, predicted: bool
+    job: Job, blocks: Sequence[Block], scratch: Scratch, pool: Pool, inference: Resource, *, predicted: bool
 ) -> list[Probe]:
     """Run the sample of every block, all at once, as blocks run later.
 
@@ -116,7 +119,7 @@ def take_probes(
         The job.
     blocks
         Blocks of the prediction, one for each worker.
-    folder
+    scratch
         Where to write.
     pool
         The workers.
@@ -130,10 +133,11 @@ def take_probes(
     Exception
         What the block raised.
     """
+    permit = scratch.open()
     tasks = []
     for number, block in enumerate(blocks):
         region = block if job.roi is None else block.intersect(job.roi)
-        tasks.append(replace(job, out=f"{folder}/{number}", roi=region))
+        tasks.append(replace(job, out=f"{scratch.folder}/{number}", roi=region))
         create_arrays(tasks[-1])
     deadline = job.config.run.deadline
     if deadline is not None:  # that of a block of one stage, and a call has those of all
@@ -144,8 +148,14 @@ def take_probes(
                 _copy(job, own, block)
             first = [Probe(own, block, {}) for own, block in zip(tasks, blocks, strict=True)]
         else:
-            first = _all(pool, inference, _predict, list(zip(tasks, blocks, strict=True)), deadline)
-        return _all(pool, "CPU", _rest, [(probe, job.roi) for probe in first], deadline)
+            first = _all(
+                pool,
+                inference,
+                _predict,
+                [(own, block, permit) for own, block in zip(tasks, blocks, strict=True)],
+                deadline,
+            )
+        return _all(pool, "CPU", _rest, [(probe, job.roi, permit) for probe in first], deadline)
     finally:
         pool.cancel()
 
@@ -191,21 +201,23 @@ def _all(
     return [results[ticket] for ticket in tickets]
 
 
-def _predict(job: Job, block: Block) -> Probe:
+def _predict(job: Job, block: Block, permit: Permit) -> Probe:
     """Predict the block, on a worker; before that one tile, for which the network is loaded and loops compiled."""
-    _timed(WARM_UP, PredictBlock(_smallest(job)), [block], block.size, 0)
-    # or what the warm-up has read would be at hand
-    forget_open()
-    taken, results = _timed("predict", PredictBlock(job), [block], block.size, memory_of_process())
+    with writing_only_if(permit.check):
+        _timed(WARM_UP, PredictBlock(_smallest(job)), [block], block.size, 0)
+        # or what the warm-up has read would be at hand
+        forget_open()
+        taken, results = _timed("predict", PredictBlock(job), [block], block.size, memory_of_process())
     return Probe(job, block, {"predict": taken}, results[0])
 
 
-def _rest(probe: Probe, roi: Block | None) -> Probe:
+def _rest(probe: Probe, roi: Block | None, permit: Permit) -> Probe:
     """Take the block of a job with this region through the other stages, on a worker; before that a single voxel."""
-    _stages(_smallest(probe.job), probe.block, probe.job.roi, warm_up=True)
-    _surround(probe.job, probe.block)
-    forget_open()
-    found = _stages(probe.job, probe.block, roi, warm_up=False)
+    with writing_only_if(permit.check):
+        _stages(_smallest(probe.job), probe.block, probe.job.roi, warm_up=True)
+        _surround(probe.job, probe.block)
+        forget_open()
+        found = _stages(probe.job, probe.block, roi, warm_up=False)
     stored = _stored(probe.job, boundaries=bool(probe.stages))
     return replace(found, stages=probe.stages | found.stages, result=probe.result, stored=stored)
 

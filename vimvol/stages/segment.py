@@ -43,6 +43,7 @@ from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.record import Telling, compared, new_run, recorded
 from vimvol.stages.region import region_of
 from vimvol.stages.replaced import as_recorded, carry_over, with_replaced
+from vimvol.stages.scratch import Scratch
 from vimvol.stages.sizes import check_sizes, run_sizes
 from vimvol.stages.solve import run_solve
 from vimvol.stages.survey import survey
@@ -241,12 +242,13 @@ def _finished(job: Job, cluster: ClusterConfig, overwrite: bool, telling: Tellin
         return manifest
     lock_of(job.out).refuse_if_held()
     with (
+        Scratch(job.out) as scratch,
         open_cluster(cluster, job.config.run.workers) as pool,
         telling.reported(pool),
         ExitStack() as until_adopted,
     ):
         ahead = until_adopted.enter_context(
-            preflight(job, pool, fresh=not manifest["created"], tell=telling.progress.note)
+            preflight(job, pool, scratch, fresh=not manifest["created"], tell=telling.progress.note)
         )
         check_fits(job, ahead.forecast)
         if text := short_text(ahead):
