@@ -196,9 +196,11 @@ def _smooth(channel: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
 def _flood(relief: Relief) -> NDArray[np.uint32]:
     if not relief.seeds.any():
         return np.zeros(relief.seeds.shape, np.uint32)
+    # compiled code is loaded by those who segment, not by everybody who plans to
+    from vimvol.segment.flood import flood
+
     seeds = bic.segmentation.label(relief.seeds, connectivity=2).astype(np.uint32)
-    flooded: NDArray[np.uint32] = bic.segmentation.watershed(relief.heights, seeds, mask=relief.foreground)
-    return flooded
+    return flood(relief.heights, seeds, relief.foreground)
 
 
 def _links(flooded: NDArray[np.uint32], relief: Relief, tile: Block) -> NDArray[np.int64]:

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from vimvol.config import FragmentsConfig
 from vimvol.geometry import Block
 
-# Heights are rounded to this many levels. The input has 256, and flooding is twice as fast with 4096 levels as with
-# the 65,536 that the library distinguishes, because its queues then stay in the cache.
+# Heights are rounded to this many levels, so that the queues of the flooding stay in the cache; the input has 256.
 LEVELS = 4096
 
 # Levels of `LEVELS` that one step of the boundaries is worth where the distance to the seeds breaks ties.
@@ -252,16 +251,6 @@ def _neighbourhood_maximum(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return values
 
 
-def _dilate(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Add the 4- or 6-neighbours of a mask to it."""
-    result = mask.copy()
-    for axis in range(mask.ndim):
-        low, high = _shifted(mask.ndim, axis)
-        result[high] |= mask[low]
-        result[low] |= mask[high]
-    return result
-
-
 def _shifted(ndim: int, axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Return the slices of all voxels but the last, and of all but the first, along an axis."""
     low, high = [slice(None)] * ndim, [slice(None)] * ndim
@@ -269,11 +258,11 @@ def _shifted(ndim: int, axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]
     return tuple(low), tuple(high)
 
 
-def _flood(
-    heights: NDArray[np.float32], seeds: NDArray[np.uint32], mask: NDArray[np.bool_] | None = None
-) -> NDArray[np.uint32]:
-    labels: NDArray[np.uint32] = bic.segmentation.watershed(heights, seeds, mask=mask)
-    return labels
+def _flood(heights: NDArray[np.float32], seeds: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    # compiled code is loaded by those who segment, not by everybody who plans to
+    from vimvol.segment.flood import flood
+
+    return flood(heights, seeds)
 
 
 def _absorb_small(labels: NDArray[np.uint32], heights: NDArray[np.float32], min_size: int) -> NDArray[np.uint32]:
@@ -286,7 +275,4 @@ def _absorb_small(labels: NDArray[np.uint32], heights: NDArray[np.float32], min_
     if not keep.any():
         keep[np.argmax(sizes)] = True
     lut = np.where(keep, np.cumsum(keep), 0).astype(np.uint32)
-    kept = lut[labels]
-    # only the freed voxels and the rim around them take part
-    free = kept == 0
-    return np.where(free, _flood(heights, kept, _dilate(free)), kept)
+    return _flood(heights, lut[labels])
