@@ -61,6 +61,8 @@ def volume(tmp_path: Path) -> Path:
         for name in ("volumes/raw", "volumes/narrow"):
             file[name].attrs["resolution"] = [40.0, 4.0, 4.0]
         file["volumes/sizeless"] = np.zeros((4, 64, 64), np.uint8)
+        file["volumes/metres"] = np.zeros((4, 64, 64), np.uint8)
+        file["volumes/metres"].attrs["resolution"] = [4e-8, 4e-9, 4e-9]
         file["volumes/labels/neuron_ids"] = np.ones((4, 64, 64), np.uint64)
         file["volumes/labels/short"] = np.ones((2, 64, 64), np.uint64)
         file["volumes/labels/empty"] = np.zeros((4, 64, 64), np.uint64)
@@ -75,7 +77,7 @@ def volume(tmp_path: Path) -> Path:
         ("{h5}:volumes/double", [], "float64"),
         ("{h5}:volumes/line", [], "volumes/line"),
         ("{h5}:volumes/narrow", [], "8 voxels along y"),
-        ("{h5}:volumes/raw", ["--set", "predict.tille=[1,1]"], "unknown key 'predict.tille'.*did you mean 'tile'"),
+        ("{h5}:volumes/raw", ["--set", "predict.tille=[1,1]"], "unknown key .*did you mean 'predict.tile'"),
         ("{h5}:volumes/raw", ["--set", "predict.batch=-1"], "predict.batch = -1"),
         ("{h5}:volumes/raw", ["--config", "{h5}.yaml"], "h5.yaml does not exist"),
         ("{h5}:volumes/raw", ["--model", "vimunet-nanu"], "vimunet-nanu"),
@@ -91,6 +93,8 @@ def volume(tmp_path: Path) -> Path:
         ("{h5}:volumes/raw", ["--set", "input.axes=cyx"], "4 channels|channels"),
         ("{h5}:volumes/raw", ["--set", "input.axes=tyx"], "axes"),
         ("{h5}:volumes/raw", ["--set", "input.voxel_size=[0,1,1]"], "voxel size .*positive"),
+        ("{h5}:volumes/metres", [], r"by the metadata of .*:volumes/metres, and EM .*=\[40,4,4\] if these are metres$"),
+        ("{h5}:volumes/raw", ["--set", "input.voxel_size=[2e5,4,4]"], r"200000 .* by input.voxel_size, .*=\[z,y,x\]$"),
     ],
 )  # fmt: skip
 def test_a_mistake_gets_one_line_and_nothing_is_written(run, volume: Path, source, options, message) -> None:

@@ -27,8 +27,24 @@ def test_later_overrides_win_over_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("predict.tille=[1, 2]", "unknown key 'predict.tille'.*did you mean 'tile'.*valid keys here: model, tile"),
+        (
+            "predict.tille=[1, 2]",
+            "unknown key .*did you mean 'predict.tile'.*valid keys here: model, tile",
+        ),
         ("predcit.tile=[1, 2]", "unknown key 'predcit'.*did you mean 'predict'"),
+        ("mode=2d", "unknown key 'mode' in what was set; did you mean 'segment.mode'.*valid keys here: input"),
+        ("tile=[1, 2]", "did you mean 'predict.tile' or 'fragments.tile'"),
+        ("predict.bata=0.3", "unknown key 'predict.bata'.*did you mean 'predict.batch'"),
+        ("bta=0.3", "did you mean 'agglomerate.beta'"),
+        ("nothing_like_it=1", "unknown key 'nothing_like_it' in what was set; valid keys"),
+        (
+            "input.voxel_size=[50, 4.6]",
+            r"= \[50, 4.6\] .* has 2 values, and 3 are wanted; it is: nm along z, y, x",
+        ),
+        ("input.voxel_size=[50]", r"voxel_size = \[50\] .* has 1 value, and 3 are wanted"),
+        ("input.voxel_size=[9, 9, 9, 9]", "has 4 values, and 3 are wanted"),
+        ("input.voxel_size=50", "voxel_size = 50 .*: a list of values is wanted"),
+        ("input.roi=[[0, 0], [1, 1, 1]]", r"input.roi.0 = \[0, 0\] .* has 2 values, and 3 are wanted"),
         ("predict.batch=0", "predict.batch = 0 .*greater than or equal to 1"),
         ("predict.batch=many", "predict.batch = 'many'"),
         ("predict", "no 'key=value' form"),
@@ -64,7 +80,7 @@ def test_values_that_do_not_go_together_are_told_without_the_whole_configuration
 
 def test_unknown_keys_inside_a_list_name_the_valid_ones() -> None:
     data = {"out": "x", "volumes": [{"raw": "a", "labels": "b", "train": [0, 1], "wieght": 2}]}
-    with pytest.raises(ConfigError, match=re.escape("'volumes.0.wieght'") + ".*did you mean 'weight'"):
+    with pytest.raises(ConfigError, match=re.escape("'volumes.0.wieght'") + ".*did you mean 'volumes.0.weight'"):
         load_config(TrainConfig, None, data)
 
 

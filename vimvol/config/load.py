@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
 from vimvol.config.base import Section
+from vimvol.config.explain import explain
 from vimvol.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -65,7 +64,7 @@ def parse_config(
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_explain(kind, error, source, overridden)) from None
+        raise ConfigError(explain(kind, error, source, overridden)) from None
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -138,58 +137,3 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 - 
             raise ConfigError(f"key {key!r} goes through {parent!r}, which is a value and no section; shorten it")
         data = child
     data[last] = value
-
-
-def _explain(kind: type[Section], error: ValidationError, source: str, overridden: Sequence[str]) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if where and any(f"{where}.".startswith(f"{key}.") for key in overridden):
-        source = "what was set"
-    more = error.error_count() - 1
-    rest = f" ({more} more like this)" if more else ""
-    if first["type"] == "extra_forbidden":
-        valid = _valid_keys(kind, first["loc"][:-1])
-        close = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"unknown key {where!r} in {source}{rest}; {hint}valid keys here: {', '.join(valid)}"
-    if first["type"] == "missing":
-        return f"key {where!r} is missing in {source}{rest}; add it"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error" and isinstance(first["input"], Mapping):  # values that do not go together
-        return f"{f'{where} in ' if where else ''}{source} does not fit{rest}: {message}"
-    _, field = _walk(kind, first["loc"])
-    meaning = f"; it is: {field.description}" if field is not None and field.description else ""
-    return f"{where} = {first['input']!r} in {source} does not fit{rest}: {message}{meaning}"
-
-
-def _valid_keys(kind: type[Section], location: Sequence[int | str]) -> list[str]:
-    """Return the keys of the section at a location inside a configuration model."""
-    section, _ = _walk(kind, location)
-    return [f.alias or n for n, f in section.model_fields.items()]
-
-
-def _walk(kind: type[Section], location: Sequence[int | str]) -> tuple[type[BaseModel], FieldInfo | None]:
-    """Return the innermost section that a location inside a configuration model leads to, and the last field met."""
-    current: type[BaseModel] = kind
-    met = None
-    for part in location:
-        if isinstance(part, int):
-            continue
-        field = next((f for n, f in current.model_fields.items() if part in (n, f.alias)), None)
-        met = field or met
-        inner = _section_in(field.annotation) if field is not None else None
-        if inner is None:
-            break
-        current = inner
-    return current, met
-
-
-def _section_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - typing objects have no common type
-    """Return the configuration model inside an annotation such as ``tuple[TrainVolume, ...]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _section_in(argument)
-        if found is not None:
-            return found
-    return None

@@ -43,6 +43,7 @@ from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.record import Telling, compared, new_run, recorded
 from vimvol.stages.region import region_of
 from vimvol.stages.replaced import as_recorded, carry_over, with_replaced
+from vimvol.stages.scale import check_voxel_size
 from vimvol.stages.scratch import Scratch
 from vimvol.stages.sizes import check_sizes, run_sizes
 from vimvol.stages.solve import run_solve
@@ -100,6 +101,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
             f"{volume.address} has {volume.channels} channels, and EM has 1, so it is unclear what to segment; "
             "store the wanted channel by itself"
         )
+    check_voxel_size(volume, config)
     if config.predict.device != "auto":
         named_device(config.predict.device)
     config, found = find_boundaries(config, volume)
@@ -114,7 +116,6 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
         absolutely = config.input.model_copy(update={"mask": mask.volume.address})
         config = config.model_copy(update={"input": absolutely})
     cells = found.network.cells
-    check_voxel_size(volume, config)
     if cells is None:
         fragments = resolve_fragments(config.fragments, config.segment.mode, volume.voxel_size, shard)
     else:
@@ -154,16 +155,6 @@ def _keep_apart(out: str, volume: Volume) -> None:
         raise InputError(f"output {out} would overwrite the input {volume.url}; choose another path")
     if Path(volume.url) in Path(out).parents:
         raise InputError(f"output {out} lies inside the input {volume.url} and would change it; choose another path")
-
-
-def check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
-    """Refuse to guess from an unknown voxel size whether z is sampled as finely as x."""
-    needed = config.segment.mode == "3d" and config.fragments.dimension == "auto" and volume.shape[0] > 1
-    if needed and not volume.voxel_size_known:
-        raise InputError(
-            f"{volume.address} does not say its voxel size, on which the watershed depends; give it in nm "
-            "along z, y, x, e.g. --set input.voxel_size=[40,4,4]"
-        )
 
 
 def segment_volume(

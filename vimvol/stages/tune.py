@@ -29,8 +29,9 @@ from vimvol.report.progress import silent
 from vimvol.report.trials import draw_trials
 from vimvol.stages.annotated import write_annotated
 from vimvol.stages.job import Job
+from vimvol.stages.scale import check_voxel_size
 from vimvol.stages.score import score
-from vimvol.stages.segment import check_voxel_size, prepare, segment_volume
+from vimvol.stages.segment import prepare, segment_volume
 from vimvol.stages.tunable import OBJECTIVES, SPACES, Objective, Parameter
 
 TRUTH = "truth"

@@ -1,0 +1,51 @@
+"""The voxel size of an input: whether it can be true, and is known where something depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vimvol.config import SegmentConfig
+from vimvol.errors import InputError
+from vimvol.io import Volume
+
+FINEST, COARSEST = 0.1, 10_000.0
+"""nm between which the voxels of electron microscopes lie, those of coarse levels of a pyramid included."""
+MISTAKEN = {"metres": 1e9, "millimetres": 1e6, "micrometres": 1e3}
+"""nm of units in which a size may have been given by mistake."""
+
+
+def check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
+    """Make sure that the voxel size is one that EM has, and that it is known where the watershed depends on it.
+
+    Raises
+    ------
+    InputError
+        If not.
+    """
+    size = volume.voxel_size
+    if not _is_usual(size):
+        source = "input.voxel_size" if config.input.voxel_size is not None else f"the metadata of {volume.address}"
+        raise InputError(
+            f"a voxel is {' x '.join(f'{s:g}' for s in size)} nm along z, y, x by {source}, and EM has {FINEST:g} to "
+            f"{COARSEST:g} nm, so watershed and output would go by a wrong scale; give it in nm, "
+            f"--set input.voxel_size={_meant(size)}"
+        )
+    needed = config.segment.mode == "3d" and config.fragments.dimension == "auto" and volume.shape[0] > 1
+    if needed and not volume.voxel_size_known:
+        raise InputError(
+            f"{volume.address} does not say its voxel size, on which the watershed depends; give it in nm "
+            "along z, y, x, e.g. --set input.voxel_size=[40,4,4]"
+        )
+
+
+def _is_usual(size: Sequence[float]) -> bool:
+    return all(FINEST <= along <= COARSEST for along in size)
+
+
+def _meant(size: Sequence[float]) -> str:
+    """Return what to write: the same in nm where the numbers would fit another unit, else a placeholder."""
+    for unit, nanometers in MISTAKEN.items():
+        meant = [along * nanometers for along in size]
+        if _is_usual(meant):
+            return f"[{','.join(f'{along:g}' for along in meant)}] if these are {unit}"
+    return "[z,y,x]"
