@@ -1,9 +1,10 @@
 """The selective scan on a CPU, compiled by numba.
 
 Channels are innermost in memory and in the loops, so that a vector register holds the same state of several channels
-and the recurrence runs along L without ever mixing them. A call works on `WIDTH` channels, whose states stay in the
-first-level cache; calls on other channels, sequences and directions are independent of it. Loops over channels have a
-constant length and run over scratch that is given from outside: only then does LLVM unroll and vectorise them.
+and the recurrence runs along L without ever mixing them. A call works on blocks of `WIDTH` channels side by side, and
+takes all of them through a chunk of positions before the next, so that it reads and writes memory in order. Calls on
+other channels, sequences and directions are independent of it. Loops over channels have a constant length and run over
+scratch that is given from outside: only then does LLVM unroll and vectorise them.
 
 Shapes: B batch, L positions, D channels, N states a channel; float32 throughout.
 """
@@ -15,7 +16,7 @@ import numpy as np
 from vimvol.models.loops.tools import LN_2, LOG2_E, compiled, exp2, f32, inlined, summing
 
 WIDTH = 64
-"""Channels of a call."""
+"""Channels of a block."""
 
 CHUNK = 16
 """Positions from one state that is kept to the next; those between are computed again for the gradients."""
@@ -24,14 +25,14 @@ CHUNK = 16
 T1, T2, T3, T4 = (f32(v) for v in (0.3333320622, 0.2001051361, 0.1400901052, 0.1395116012))
 
 
-def forward_scratch(states: int) -> int:
-    """Return how many float32 `forward` needs to work in."""
-    return (2 * states + 3 * CHUNK + 2) * WIDTH
+def forward_scratch(states: int, blocks: int) -> int:
+    """Return how many float32 `forward` needs to work in, of which every block has some to itself."""
+    return (CHUNK + blocks * (2 * CHUNK + 2 * states + 2)) * WIDTH
 
 
-def backward_scratch(states: int) -> int:
-    """Return how many float32 `backward` needs to work in."""
-    return ((2 * CHUNK + 4) * states + 6 * CHUNK + 4) * WIDTH
+def backward_scratch(states: int, blocks: int) -> int:
+    """Return how many float32 `backward` needs to work in, of which every block has some to itself."""
+    return ((2 * CHUNK + 1) * states + 3 * CHUNK + blocks * (3 * CHUNK + 3 * states + 4)) * WIDTH
 
 
 @inlined
@@ -59,40 +60,46 @@ def softplus_slope(y):
 @inlined
 def _load(row, first, target):
     """Copy the channels of a block, and zeros where there are fewer."""
-    width = min(WIDTH, len(row) - first)
-    for k in range(WIDTH):
-        target[k] = row[first + k] if k < width else f32(0)
+    given = row[first : first + WIDTH]
+    if len(given) == WIDTH:
+        for k in range(WIDTH):
+            target[k] = given[k]
+    else:
+        for k in range(WIDTH):
+            target[k] = given[k] if k < len(given) else f32(0)
 
 
 @inlined
 def _load_rows(rows, first, begin, count, back, target):
-    """Copy the channels of a block at ``count`` positions (count, WIDTH); zeros where there are fewer channels.
+    """Copy channels from ``first`` on at ``count`` positions to (blocks, CHUNK, WIDTH), zeros where there are none.
 
-    Rows lie far apart in memory: fetched together, they wait for it together.
+    Rows are read whole, in the order of memory, which the processor then fetches ahead of the copy.
     """
-    length, width = rows.shape[0], min(WIDTH, rows.shape[1] - first)
+    length = len(rows)
+    blocks = len(target) // (CHUNK * WIDTH)
     for i in range(count):
-        at, to = length - 1 - begin - i if back else begin + i, i * WIDTH
-        if width == WIDTH:
-            for k in range(WIDTH):
-                target[to + k] = rows[at, first + k]
-        else:
-            for k in range(WIDTH):
-                target[to + k] = rows[at, first + k] if k < width else f32(0)
+        at = length - 1 - begin - i if back else begin + i
+        for j in range(blocks):
+            to = (j * CHUNK + i) * WIDTH
+            _load(rows[at], first + j * WIDTH, target[to : to + WIDTH])
 
 
 @inlined
 def _store_rows(source, rows, first, begin, count, back):
-    """Copy (count, WIDTH) to the channels of a block; the inverse of `_load_rows`."""
-    length, width = rows.shape[0], min(WIDTH, rows.shape[1] - first)
+    """Copy (blocks, CHUNK, WIDTH) to the channels from ``first`` on; the inverse of `_load_rows`."""
+    length = len(rows)
+    blocks = len(source) // (CHUNK * WIDTH)
     for i in range(count):
-        at, to = length - 1 - begin - i if back else begin + i, i * WIDTH
-        if width == WIDTH:
-            for k in range(WIDTH):
-                rows[at, first + k] = source[to + k]
-        else:
-            for k in range(width):
-                rows[at, first + k] = source[to + k]
+        at = length - 1 - begin - i if back else begin + i
+        for j in range(blocks):
+            low, to = first + j * WIDTH, (j * CHUNK + i) * WIDTH
+            given, target = source[to : to + WIDTH], rows[at, low : low + WIDTH]
+            if len(target) == WIDTH:
+                for k in range(WIDTH):
+                    target[k] = given[k]
+            else:
+                for k in range(len(target)):
+                    target[k] = given[k]
 
 
 @inlined
@@ -105,10 +112,8 @@ def _load_decay(a, first, target):
 
 
 @inlined
-def _prepare(u, delta, first, begin, count, back, bias, soft, steps, fed, x):
-    """Load the rows of a chunk: the input, the step, and their product, which feeds the states."""
-    _load_rows(delta, first, begin, count, back, steps)
-    _load_rows(u, first, begin, count, back, x)
+def _prepare(steps, x, count, bias, soft, fed):
+    """Make steps of the loaded ones, in place, and their product with the input, which feeds the states."""
     for i in range(count):
         for k in range(WIDTH):
             steps[i * WIDTH + k] += bias[k]
@@ -135,10 +140,10 @@ def _advance(h, a, steps, fed, b, c, begin, count, back, y):
 
 @compiled(
     "void(f4[:,:,::1], f4[:,:,::1], f4[:,::1], f4[:,:,::1], f4[:,:,::1], f4[::1], f4[::1], b1, b1, "
-    "f4[:,:,::1], f4[:,:,::1], f4[:,:,:,::1], f4[::1], i8, i8)"
+    "f4[:,:,::1], f4[:,:,::1], f4[:,:,:,::1], f4[::1], i8, i8, i8)"
 )
-def forward(u, delta, a, b, c, d, bias, soft, back, y, last, kept, scratch, batch, block):
-    """Scan a block of channels of a sequence.
+def forward(u, delta, a, b, c, d, bias, soft, back, y, last, kept, scratch, batch, block, end):
+    """Scan blocks of channels of a sequence.
 
     Parameters
     ----------
@@ -162,34 +167,45 @@ def forward(u, delta, a, b, c, d, bias, soft, back, y, last, kept, scratch, batc
         (B, blocks, chunks, N * WIDTH), to be filled with the states before every chunk; empty if not wanted.
     scratch
         At least `forward_scratch` float32.
-    batch, block
-        Which sequence and channels.
+    batch, block, end
+        Which sequence, and the first block and the one after the last.
     """
-    length, states, first = u.shape[1], a.shape[1], block * WIDTH
-    size, rows = states * WIDTH, CHUNK * WIDTH
-    h, decay, rest = scratch[:size], scratch[size : 2 * size], scratch[2 * size :]
-    steps, fed, x = rest[:rows], rest[rows : 2 * rows], rest[2 * rows : 3 * rows]
-    shift, skip = rest[3 * rows : 3 * rows + WIDTH], rest[3 * rows + WIDTH : 3 * rows + 2 * WIDTH]
-    _load_decay(a, first, decay)
-    _load(bias, first, shift)
-    _load(d, first, skip)
-    for k in range(size):
-        h[k] = f32(0) * decay[k]  # a decay that is no number stays visible: `exp2` would hide it
+    length, states = u.shape[1], a.shape[1]
+    size, rows, each = states * WIDTH, CHUNK * WIDTH, (2 * states + 2) * WIDTH
+    blocks, fed, rest = end - block, scratch[:rows], scratch[rows:]
+    all_steps, all_x, own = rest[: blocks * rows], rest[blocks * rows : 2 * blocks * rows], rest[2 * blocks * rows :]
+    for j in range(end - block):
+        first, part = (block + j) * WIDTH, own[j * each : (j + 1) * each]
+        h, decay = part[:size], part[size : 2 * size]
+        _load_decay(a, first, decay)
+        _load(bias, first, part[2 * size : 2 * size + WIDTH])
+        _load(d, first, part[2 * size + WIDTH :])
+        for k in range(size):
+            h[k] = f32(0) * decay[k]  # a decay that is no number stays visible: `exp2` would hide it
     for begin in range(0, length, CHUNK):
         count = min(CHUNK, length - begin)
-        if kept.size:
-            target = kept[batch, block, begin // CHUNK]
-            for k in range(size):
-                target[k] = h[k]
-        _prepare(u[batch], delta[batch], first, begin, count, back, shift, soft, steps, fed, x)
-        for i in range(count):
-            for k in range(WIDTH):
-                x[i * WIDTH + k] *= skip[k]
-        _advance(h, decay, steps, fed, b[batch], c[batch], begin, count, back, x)
-        _store_rows(x, y[batch], first, begin, count, back)
-    for k in range(min(WIDTH, len(a) - first)):
-        for n in range(states):
-            last[batch, first + k, n] = h[n * WIDTH + k]
+        _load_rows(delta[batch], block * WIDTH, begin, count, back, all_steps)
+        _load_rows(u[batch], block * WIDTH, begin, count, back, all_x)
+        for j in range(blocks):
+            part = own[j * each : (j + 1) * each]
+            steps, x = all_steps[j * rows : (j + 1) * rows], all_x[j * rows : (j + 1) * rows]
+            h, decay = part[:size], part[size : 2 * size]
+            shift, skip = part[2 * size : 2 * size + WIDTH], part[2 * size + WIDTH :]
+            if kept.size:
+                target = kept[batch, block + j, begin // CHUNK]
+                for k in range(size):
+                    target[k] = h[k]
+            _prepare(steps, x, count, shift, soft, fed)
+            for i in range(count):
+                for k in range(WIDTH):
+                    x[i * WIDTH + k] *= skip[k]
+            _advance(h, decay, steps, fed, b[batch], c[batch], begin, count, back, x)
+        _store_rows(all_x, y[batch], block * WIDTH, begin, count, back)
+    for j in range(end - block):
+        first = (block + j) * WIDTH
+        for k in range(min(WIDTH, len(a) - first)):
+            for n in range(states):
+                last[batch, first + k, n] = own[j * each + n * WIDTH + k]
 
 
 @inlined
@@ -245,7 +261,7 @@ def _retreat(h, decays, a, steps, fed, b, c, begin, count, back, dy, carry, sum_
 @compiled(
     "void(f4[:,:,::1], f4[:,:,::1], f4[:,::1], f4[:,:,::1], f4[:,:,::1], f4[::1], f4[::1], b1, b1, f4[:,:,:,::1], "
     "f4[:,:,::1], f4[:,:,::1], f4[:,:,::1], f4[:,:,::1], f4[:,:,::1], f4[:,:,:,::1], f4[:,:,:,::1], f4[:,::1], "
-    "f4[:,::1], f4[::1], i8, i8)"
+    "f4[:,::1], f4[::1], i8, i8, i8)"
 )
 def backward(
     u,
@@ -270,8 +286,9 @@ def backward(
     scratch,
     batch,
     block,
+    end,
 ):
-    """Fill the gradients of a block of channels of a sequence.
+    """Fill the gradients of blocks of channels of a sequence.
 
     Parameters
     ----------
@@ -287,71 +304,80 @@ def backward(
         (blocks, B, L, N), to be filled and then summed over blocks.
     scratch
         At least `backward_scratch` float32.
-    batch, block
-        Which sequence and channels.
+    batch, block, end
+        Which sequence, and the first block and the one after the last.
     """
-    length, states, first = u.shape[1], a.shape[1], block * WIDTH
-    size, rows, width = states * WIDTH, CHUNK * WIDTH, min(WIDTH, len(a) - block * WIDTH)
+    length, states = u.shape[1], a.shape[1]
+    size, rows, each = states * WIDTH, CHUNK * WIDTH, (3 * states + 4) * WIDTH
     h, rest = scratch[: (CHUNK + 1) * size], scratch[(CHUNK + 1) * size :]
     decays, rest = rest[: CHUNK * size], rest[CHUNK * size :]
-    decay, carry, sum_a = rest[:size], rest[size : 2 * size], rest[2 * size : 3 * size]
-    rest = rest[3 * size :]
-    steps, fed, x = rest[:rows], rest[rows : 2 * rows], rest[2 * rows : 3 * rows]
-    dy, reach, exponent = rest[3 * rows : 4 * rows], rest[4 * rows : 5 * rows], rest[5 * rows : 6 * rows]
-    rest = rest[6 * rows :]
-    shift, skip = rest[:WIDTH], rest[WIDTH : 2 * WIDTH]
-    sum_d, sum_bias = rest[2 * WIDTH : 3 * WIDTH], rest[3 * WIDTH : 4 * WIDTH]
-    _load_decay(a, first, decay)
-    _load(bias, first, shift)
-    _load(d, first, skip)
-    for k in range(size):
-        sum_a[k] = carry[k] = f32(0)
-    for k in range(width):
-        for n in range(states):
-            carry[n * WIDTH + k] = grad_last[batch, first + k, n]
-    for k in range(WIDTH):
-        sum_d[k] = sum_bias[k] = f32(0)
+    fed, reach, exponent = rest[:rows], rest[rows : 2 * rows], rest[2 * rows : 3 * rows]
+    blocks, rest = end - block, rest[3 * rows :]
+    all_steps, all_x = rest[: blocks * rows], rest[blocks * rows : 2 * blocks * rows]
+    all_dy, own = rest[2 * blocks * rows : 3 * blocks * rows], rest[3 * blocks * rows :]
+    for j in range(end - block):
+        first, part = (block + j) * WIDTH, own[j * each : (j + 1) * each]
+        for k in range(each):
+            part[k] = f32(0)
+        _load_decay(a, first, part[:size])
+        for k in range(min(WIDTH, len(a) - first)):
+            for n in range(states):
+                part[size + n * WIDTH + k] = grad_last[batch, first + k, n]
+        _load(bias, first, part[3 * size : 3 * size + WIDTH])
+        _load(d, first, part[3 * size + WIDTH : 3 * size + 2 * WIDTH])
+    b_rows, c_rows = b[batch], c[batch]
     for chunk in range((length - 1) // CHUNK, -1, -1):
-        begin, source = chunk * CHUNK, kept[batch, block, chunk]
+        begin = chunk * CHUNK
         count = min(CHUNK, length - begin)
-        for k in range(size):
-            h[k] = source[k]
-        _prepare(u[batch], delta[batch], first, begin, count, back, shift, soft, steps, fed, x)
-        _load_rows(grad_y[batch], first, begin, count, back, dy)
-        b_rows, c_rows = b[batch], c[batch]
-        _replay(h, decays, decay, steps, fed, b_rows, begin, count, back)
-        to_b, to_c = grad_b[block, batch], grad_c[block, batch]
-        _retreat(
-            h,
-            decays,
-            decay,
-            steps,
-            fed,
-            b_rows,
-            c_rows,
-            begin,
-            count,
-            back,
-            dy,
-            carry,
-            sum_a,
-            reach,
-            exponent,
-            to_b,
-            to_c,
-        )
-        for i in range(count):
-            for k in range(WIDTH):
-                at = i * WIDTH + k
-                sum_d[k] += dy[at] * x[at]
-                dy[at] = dy[at] * skip[k] + reach[at] * steps[at]
-                slope = softplus_slope(steps[at]) if soft else f32(1)
-                exponent[at] = (exponent[at] * LN_2 + reach[at] * x[at]) * slope
-                sum_bias[k] += exponent[at]
-        _store_rows(dy, grad_u[batch], first, begin, count, back)
-        _store_rows(exponent, grad_delta[batch], first, begin, count, back)
-    for k in range(width):
-        grad_d[batch, first + k] = sum_d[k]
-        grad_bias[batch, first + k] = sum_bias[k]
-        for n in range(states):
-            grad_a[batch, first + k, n] = sum_a[n * WIDTH + k]
+        _load_rows(delta[batch], block * WIDTH, begin, count, back, all_steps)
+        _load_rows(u[batch], block * WIDTH, begin, count, back, all_x)
+        _load_rows(grad_y[batch], block * WIDTH, begin, count, back, all_dy)
+        for j in range(blocks):
+            part, source = own[j * each : (j + 1) * each], kept[batch, block + j, chunk]
+            steps, x, dy = all_steps[j * rows :], all_x[j * rows :], all_dy[j * rows :]
+            decay, carry, sum_a = part[:size], part[size : 2 * size], part[2 * size : 3 * size]
+            vectors = part[3 * size :]
+            shift, skip = vectors[:WIDTH], vectors[WIDTH : 2 * WIDTH]
+            sum_d, sum_bias = vectors[2 * WIDTH : 3 * WIDTH], vectors[3 * WIDTH :]
+            for k in range(size):
+                h[k] = source[k]
+            _prepare(steps, x, count, shift, soft, fed)
+            _replay(h, decays, decay, steps, fed, b_rows, begin, count, back)
+            to_b, to_c = grad_b[block + j, batch], grad_c[block + j, batch]
+            _retreat(
+                h,
+                decays,
+                decay,
+                steps,
+                fed,
+                b_rows,
+                c_rows,
+                begin,
+                count,
+                back,
+                dy,
+                carry,
+                sum_a,
+                reach,
+                exponent,
+                to_b,
+                to_c,
+            )
+            for i in range(count):
+                for k in range(WIDTH):
+                    at = i * WIDTH + k
+                    sum_d[k] += dy[at] * x[at]
+                    dy[at] = dy[at] * skip[k] + reach[at] * steps[at]
+                    slope = softplus_slope(steps[at]) if soft else f32(1)
+                    steps[at] = (exponent[at] * LN_2 + reach[at] * x[at]) * slope
+                    sum_bias[k] += steps[at]
+        _store_rows(all_dy, grad_u[batch], block * WIDTH, begin, count, back)
+        _store_rows(all_steps, grad_delta[batch], block * WIDTH, begin, count, back)
+    for j in range(blocks):
+        first, part = (block + j) * WIDTH, own[j * each : (j + 1) * each]
+        vectors = part[3 * size :]
+        for k in range(min(WIDTH, len(a) - first)):
+            grad_d[batch, first + k] = vectors[2 * WIDTH + k]
+            grad_bias[batch, first + k] = vectors[3 * WIDTH + k]
+            for n in range(states):
+                grad_a[batch, first + k, n] = part[2 * size + n * WIDTH + k]

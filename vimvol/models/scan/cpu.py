@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,8 +66,7 @@ class _Scan(torch.autograd.Function):
             results += [y, last]
             kept.append(keep)
             fixed = (*(t.detach().numpy() for t in arrays), soft, back, *(t.numpy() for t in (y, last, keep)))
-            size = module.forward_scratch(a.shape[1])
-            tasks += _tasks(module.forward, fixed, size, batch, blocks)
+            tasks += _tasks(module, "forward", fixed, len(ways))
         workers.run(tasks)
         ctx.save_for_backward(*flat, *kept)
         ctx.soft, ctx.reverse = soft, reverse
@@ -92,7 +92,7 @@ class _Scan(torch.autograd.Function):
             found.append(own)
             tensors = (kept[number], grad_y, grad_last, *own)
             fixed = (*(t.detach().numpy() for t in arrays), ctx.soft, back, *(t.detach().numpy() for t in tensors))
-            tasks += _tasks(module.backward, fixed, module.backward_scratch(a.shape[1]), batch, blocks)
+            tasks += _tasks(module, "backward", fixed, count)
         workers.run(tasks)
         flat: list[Tensor] = []
         for grad_u, grad_delta, *summed in found:
@@ -100,14 +100,27 @@ class _Scan(torch.autograd.Function):
         return (None, None, *flat)
 
 
-def _tasks(kernel: Any, fixed: tuple[Any, ...], scratch: int, batch: int, blocks: int) -> list[workers.Task]:  # noqa: ANN401
-    """Return one task for every sequence and block of channels."""
-    return [functools.partial(_call, kernel, fixed, scratch, i, j) for i in range(batch) for j in range(blocks)]
+def _tasks(module: Any, name: str, fixed: tuple[Any, ...], ways: int) -> list[workers.Task]:  # noqa: ANN401
+    """Cut a kernel's work on one of several directions into tasks, enough for all threads.
+
+    A task has a sequence and blocks of channels side by side. The more blocks, the longer the runs of memory that it
+    reads; none changes another's result.
+    """
+    kernel, scratch = getattr(module, name), getattr(module, f"{name}_scratch")
+    (batch, _, channels), states = fixed[0].shape, fixed[2].shape[1]
+    blocks = -(-channels // module.WIDTH)
+    parts = min(blocks, -(-torch.get_num_threads() // (batch * ways)))
+    edges = [blocks * i // parts for i in range(parts + 1)]
+    return [
+        functools.partial(_call, kernel, fixed, scratch(states, end - begin), i, begin, end)
+        for i in range(batch)
+        for begin, end in itertools.pairwise(edges)
+    ]
 
 
-def _call(kernel: Any, fixed: tuple[Any, ...], scratch: int, batch: int, block: int) -> None:  # noqa: ANN401
+def _call(kernel: Any, fixed: tuple[Any, ...], scratch: int, *which: int) -> None:  # noqa: ANN401
     # PyTorch aligns what it allocates to 64 bytes, a cache line; NumPy does not.
-    kernel(*fixed, torch.empty(scratch, dtype=torch.float32).numpy(), batch, block)
+    kernel(*fixed, torch.empty(scratch, dtype=torch.float32).numpy(), *which)
 
 
 def _grouped(flat: Sequence[Tensor]) -> list[Sequence[Tensor]]:
