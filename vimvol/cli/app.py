@@ -77,6 +77,11 @@ def _main(
     """Segment electron-microscopy volumes that do not fit one machine, with ViM-UNet."""
 
 
+def tell_opening(source: str) -> None:
+    """Tell at once that a command has begun: what it needs takes seconds to load, and longer from a slow disk."""
+    typer.echo(f"opening {source}", err=True)
+
+
 def check_file(path: str | None) -> None:
     """See to it that a file which is wanted in the end can be written, before anything is computed.
 

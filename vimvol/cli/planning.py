@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, check_file, chosen_cluster, write_text
+from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, check_file, chosen_cluster, tell_opening, write_text
 from vimvol.cli.segmenting import Config, Model, Out, Overwrite, Source, Workers, settings_of
 
 
@@ -28,17 +28,18 @@ def plan(
 
     A sample of blocks runs on the cluster; of a batch system or Kubernetes, its jobs or pods are started for that.
     """
+    check_file(json_file)
+    chosen, settings = chosen_cluster(cluster, scheduler_file), settings_of(config, overrides, model, workers)
+    tell_opening(source)
     from vimvol.report.amounts import clock_text, disk_text, memory_text
+    from vimvol.report.progress import make_progress
     from vimvol.report.table import print_rows
     from vimvol.stages.expected import as_json
     from vimvol.stages.plan import plan_volume
     from vimvol.stages.preflight import check_fits, free_text, worker_text
 
-    check_file(json_file)
-    chosen = chosen_cluster(cluster, scheduler_file)
-    found = plan_volume(
-        source, out, settings_of(config, overrides, model, workers), cluster=chosen, overwrite=overwrite
-    )
+    with make_progress() as progress:
+        found = plan_volume(source, out, settings, cluster=chosen, overwrite=overwrite, tell=progress.note)
     ahead = found.forecast
     rows = [
         [

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vimvol.cli.app import Cluster, Log, Overrides, PerformanceReport, SchedulerFile, app, chosen_cluster
+from vimvol.cli.app import Cluster, Log, Overrides, PerformanceReport, SchedulerFile, app, chosen_cluster, tell_opening
 from vimvol.cli.slices import slices_of
 from vimvol.config import SegmentConfig, load_config
 
@@ -58,12 +58,13 @@ def segment(
     performance_report: PerformanceReport = None,
 ) -> None:
     """Segment a volume into an OME-Zarr. The same command again goes on where a run stopped."""
+    settings = settings_of(config, overrides, model, workers)
+    chosen = chosen_cluster(cluster, scheduler_file)
+    tell_opening(source)
     from vimvol.report.progress import make_progress
     from vimvol.stages.picture import draw_overview
     from vimvol.stages.segment import segment_volume
 
-    settings = settings_of(config, overrides, model, workers)
-    chosen = chosen_cluster(cluster, scheduler_file)
     with make_progress() as progress:
         result = segment_volume(
             source,

@@ -7,6 +7,7 @@ from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.cluster import open_cluster
 from vimvol.infer.predictor import resolve_device
 from vimvol.io.volume import forget_open
+from vimvol.stages.announce import Tell, nobody, workers_text
 from vimvol.stages.output import check_output, new_manifest
 from vimvol.stages.preflight import Preflight, nothing_to_sample, preflight
 from vimvol.stages.scratch import Scratch
@@ -20,8 +21,9 @@ def plan_volume(
     *,
     cluster: str | ClusterConfig = "local",
     overwrite: bool = False,
+    tell: Tell = nobody,
 ) -> Preflight:
-    """Tell what `segment_volume` would take, given the same; nothing of it stays.
+    """Return what `segment_volume` would take, given the same, and tell what is being done; nothing of it stays.
 
     A sample is taken on the workers of the cluster, one block each; they are started only if there is one to take.
 
@@ -32,17 +34,19 @@ def plan_volume(
     """
     try:
         config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
-        job = prepare(source, out, config, writing=True)
+        job = prepare(source, out, config, writing=True, tell=tell)
         if cluster.kind == "local":
             resolve_device(config.predict.device)
         manifest = check_output(job, new_manifest(job, ""), overwrite)
         fresh = not manifest["created"]
         if (counted := nothing_to_sample(job, fresh=fresh)) is not None:
             return counted
+        if text := workers_text(cluster, config.run.workers):
+            tell(text)
         with (
             Scratch(job.out) as scratch,
             open_cluster(cluster, config.run.workers) as pool,
-            preflight(job, pool, scratch, fresh=fresh, worth=0) as found,
+            preflight(job, pool, scratch, fresh=fresh, worth=0, tell=tell) as found,
         ):
             return found
     finally:

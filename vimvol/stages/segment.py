@@ -26,6 +26,7 @@ from vimvol.io.volume import forget_open
 from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut import check_solver
+from vimvol.stages.announce import Tell, input_text, nobody, workers_text
 from vimvol.stages.boundaries import find_boundaries
 from vimvol.stages.disk import check_writable
 from vimvol.stages.forecast import inference_resource
@@ -76,7 +77,7 @@ class Segmented:
     seconds: float
 
 
-def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = False) -> Job:
+def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = False, tell: Tell = nobody) -> Job:
     """Decide everything about a segmentation before anything is written.
 
     Parameters
@@ -85,6 +86,8 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
         As `segment_volume` takes them.
     writing
         Whether the output is to be written; whether it can be is then found out before the network is loaded.
+    tell
+        Told what is being done.
 
     Raises
     ------
@@ -94,6 +97,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
     volume = open_volume(source, axes=config.input.axes, voxel_size=config.input.voxel_size)
     out = absolute(out)
     _keep_apart(out, volume)
+    tell(input_text(source, volume))
     if writing:
         check_writable(out)
     if volume.channels > 1:
@@ -104,6 +108,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
     check_voxel_size(volume, config)
     if config.predict.device != "auto":
         named_device(config.predict.device)
+    tell(f"boundaries: {config.predict.boundaries or f'network {config.predict.model}'}")
     config, found = find_boundaries(config, volume)
     if found.network.given is not None:
         _keep_apart(out, found.network.given)
@@ -212,12 +217,12 @@ def segment_volume(
     try:
         with JsonLog(log) as events:
             config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
-            job = prepare(source, out, config, writing=True)
+            telling = Telling(progress or silent(), events, command, performance_report)
+            job = prepare(source, out, config, writing=True, tell=telling.progress.note)
             if replaced:
                 job = with_replaced(job, replaced, overwrite=overwrite)
             if cluster.kind == "local":
                 resolve_device(config.predict.device)
-            telling = Telling(progress or silent(), events, command, performance_report)
             manifest = _finished(job, cluster, overwrite or bool(replaced), telling)
     finally:
         # An HDF5 file that stays open could not be written by its owner.
@@ -232,6 +237,8 @@ def _finished(job: Job, cluster: ClusterConfig, overwrite: bool, telling: Tellin
     if manifest["state"] == "complete":
         return manifest
     lock_of(job.out).refuse_if_held()
+    if text := workers_text(cluster, job.config.run.workers):
+        telling.progress.note(text)
     with (
         Scratch(job.out) as scratch,
         open_cluster(cluster, job.config.run.workers) as pool,

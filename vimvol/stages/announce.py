@@ -1,0 +1,61 @@
+"""What is told before the first stage of a run begins: what was opened and chosen, and what takes the next seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vimvol.config.cluster import AddressCluster, ClusterConfig
+from vimvol.engine.cluster.local import available_cores
+from vimvol.io import Volume
+from vimvol.io.formats.base import names
+from vimvol.io.openers import describe, parse_address
+from vimvol.io.storage import is_url
+
+Tell = Callable[[str], None]
+"""Takes a line of text."""
+
+MOST_NAMED = 5
+"""Other arrays of a container that are named."""
+
+
+def nobody(text: str) -> None:
+    """Tell nobody."""
+
+
+def input_text(address: str, volume: Volume) -> str:
+    """Return what was opened; where the address left it open which array, that it was chosen, and of which others.
+
+    Parameters
+    ----------
+    address
+        ``PATH[:DATASET]`` as the user gave it.
+    volume
+        What it led to.
+    """
+    shape = " x ".join(map(str, volume.shape))
+    size = " x ".join(f"{along:g}" for along in volume.voxel_size) + " nm"
+    text = f"input: {volume.address}, {shape} voxels (z, y, x) of {size if volume.voxel_size_known else 'unknown size'}"
+    # of an object store every array would be a request
+    if not volume.dataset or parse_address(address)[1] or is_url(volume.url):
+        return f"{text}, {volume.dtype}"
+    others = [each for each in describe(volume.url) if each.dataset != volume.dataset]
+    there = f"; chosen, since none was named, before {names(others, MOST_NAMED)}" if others else ""
+    return f"{text}, {volume.dtype}{there}"
+
+
+def workers_text(cluster: ClusterConfig, workers: int | None) -> str:
+    """Return what is waited for before blocks can be computed; empty where it is nothing.
+
+    Parameters
+    ----------
+    cluster
+        Its settings.
+    workers
+        Worker processes to start on this machine; none: one a core; 0: none are.
+    """
+    if isinstance(cluster, AddressCluster):
+        return f"workers: connecting to {cluster.address or cluster.scheduler_file}"
+    if cluster.kind != "local":
+        return f"workers: starting a cluster by {cluster.kind}"
+    count = available_cores() if workers is None else workers
+    return f"workers: starting {count} {'process' if count == 1 else 'processes'}" if count else ""
