@@ -6,7 +6,7 @@ network that fails on them fails there, too.
     python pipelines/score_changed_images.py ../shared/data [vimunet-nano or FILE] [section.key=value ...]
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,18 +29,22 @@ FIRST_UNSEEN = 12
 Stack = NDArray[Any]
 
 
-def changed(raw: Stack, labels: Stack) -> Iterator[tuple[str, Stack, Stack]]:
+def zoomed(raw: Stack, labels: Stack, zoom: float) -> tuple[Stack, Stack]:
+    """Return intensities and instances (z, y, x) with this many voxels in place of one along y and x."""
+    size = round(raw.shape[-1] * zoom)
+    resize: Any = partial(transform.resize, output_shape=(size, size), order=1, anti_aliasing=zoom < 1)
+    nearest = (np.arange(size) / zoom).astype(int)
+    return np.stack([resize(section.astype(float)) for section in raw]), labels[:, nearest][:, :, nearest]
+
+
+def changed(raw: Stack, labels: Stack, zooms: Sequence[float] = (0.6, 1.5)) -> Iterator[tuple[str, Stack, Stack]]:
     """Yield name, intensities 0 to 255 and instances, (z, y, x), of every variant of a stack."""
     extent = raw.shape[-1]
     y, x = np.mgrid[:extent, :extent] / extent
     grains = np.random.default_rng(7).normal(0, 12, raw.shape)
     yield "as it is", raw, labels
-    for zoom in (0.6, 1.5):
-        size = round(extent * zoom)
-        resize: Any = partial(transform.resize, output_shape=(size, size), order=1, anti_aliasing=zoom < 1)
-        image = np.stack([resize(section.astype(float)) for section in raw])
-        nearest = (np.arange(size) / zoom).astype(int)
-        yield f"zoom {zoom}", image, labels[:, nearest][:, :, nearest]
+    for zoom in zooms:
+        yield f"zoom {zoom}", *zoomed(raw, labels, zoom)
     even = [exposure.equalize_adapthist(s, kernel_size=64, clip_limit=0.03) * 255 for s in raw]
     yield "CLAHE", np.stack(even), labels
     yield "blurred and noisy", np.stack([ndimage.gaussian_filter(s.astype(float), 1.8) for s in raw]) + grains, labels

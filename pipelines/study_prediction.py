@@ -2,7 +2,7 @@
 
 Every choice predicts the ventral nerve cord sections and the FIB-25 slices that were not trained on, and these sections
 as another microscope might have shown them; each is agglomerated at several priors of a cut. No choice was fitted to
-any of them. Writes runs/prediction/MODEL.json, in which choices that are there are not computed again, and prints it.
+any of them. Writes runs/prediction/MODEL.json, of which nothing is computed again, and prints it.
 
     python pipelines/study_prediction.py ../shared/data vimunet-nano [CHOICE ...]
 """
@@ -17,9 +17,10 @@ from typing import Annotated, Any
 
 import h5py
 import numpy as np
+import torch
 import typer
 from numpy.typing import NDArray
-from score_changed_images import STACK, changed
+from score_changed_images import STACK, changed, zoomed
 from skimage import exposure, transform
 
 from vimvol import SegmentConfig, load_config, segment_volume
@@ -33,9 +34,11 @@ from vimvol.stages.manifest import read_manifest
 Stack = NDArray[Any]
 HERE = Path("runs/prediction")
 BETAS = (0.2, 0.25, 0.3)
+ZOOMS = (0.6, 0.8, 1.25, 1.5)
 FIB = "fib25_sample2_z000-149.h5"
 VOXELS = {"VNC": (50.0, 4.6, 4.6), "FIB-25": (10.0, 10.0, 10.0)}
 """Nanometres along z, y, x, as the network was trained on them."""
+ZOOMED, WIDE = ("zoom",), ("VNC, as it is", "VNC, zoom 1.5")
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,13 @@ class Choice:
         Of `vimvol segment`.
     prepare
         What is done to an image before.
+    only
+        Images that it is tried on: those whose names hold one of these.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     prepare: Callable[[Image], Stack] = lambda image: image.raw
+    only: tuple[str, ...] = ("VNC", "FIB-25")
 
 
 def by_section(change: Callable[[Stack], Stack], image: Image) -> Stack:
@@ -103,14 +109,14 @@ CHOICES = {
     "as it is": Choice(),
     "flips": Choice({"predict.augment": "flips"}),
     "all": Choice({"predict.augment": "all"}),
-    "tile 256": Choice({"predict.tile": [256, 256]}),
-    "tile 384": Choice({"predict.tile": [384, 384]}),
-    "whole slice": Choice({"predict.tile": [2048, 2048]}),
+    "tile 256": Choice({"predict.tile": [256, 256]}, only=WIDE),
+    "tile 384": Choice({"predict.tile": [384, 384]}, only=WIDE),
+    "whole slice": Choice({"predict.tile": [2048, 2048]}, only=WIDE),
     "by slice": Choice({"predict.normalize": "slice"}),
     "percentiles": Choice(prepare=partial(by_section, percentiles)),
     "evened out": Choice(prepare=partial(by_section, locally)),
-    "rescaled": Choice(prepare=resampled),
-    "rescaled, flips": Choice({"predict.augment": "flips"}, resampled),
+    "rescaled": Choice(prepare=resampled, only=ZOOMED),
+    "auto": Choice({"predict.rescale": "auto"}, only=ZOOMED),
 }
 
 
@@ -122,8 +128,10 @@ def images(folder: Path) -> Iterator[tuple[str, Image]]:
         raw, truth = (volume.read(Block((first, 0, 0), volume.shape)) for volume in volumes)
         if data == "FIB-25":
             yield data, Image(raw, truth, data)
+            for zoom in ZOOMS:
+                yield f"{data}, zoom {zoom}", Image(*zoomed(raw, truth, zoom), data, zoom)
             continue
-        for change, image, instances in changed(raw, truth):
+        for change, image, instances in changed(raw, truth, ZOOMS):
             zoom = float(change.split()[1]) if change.startswith("zoom") else 1.0
             yield f"VNC, {change}", Image(image, instances, data, zoom)
 
@@ -135,11 +143,14 @@ def scored(name: str, image: Image, choice: Choice, model: str) -> Iterator[dict
     with h5py.File(source, "w") as file:
         file["raw"] = shown
     flat = image.data == "VNC"
+    z, y, x = VOXELS[image.data]
+    zoom = 1.0 if choice.prepare is resampled else image.zoom
     settings = {
         "segment.mode": "2d" if flat else "3d",
-        "input.voxel_size": list(VOXELS[image.data]),
+        "input.voxel_size": [z, y / zoom, x / zoom],
         "predict.model": model,
-        "run.workers": 1,
+        "output.levels": 1,
+        "run.workers": 0,
         **choice.settings,
     }
     shutil.rmtree(out, ignore_errors=True)
@@ -149,8 +160,10 @@ def scored(name: str, image: Image, choice: Choice, model: str) -> Iterator[dict
     for beta in BETAS:
         labels = agglomerate(out, [f"agglomerate.beta={beta}"], name="study", workers=0).labels
         found = open_volume(labels, prefer="labels").read(Block.whole(shown.shape))
-        y, x = ((np.arange(n) * there // n) for n, there in zip(image.truth.shape[1:], shown.shape[1:], strict=True))
-        found = found[:, y][:, :, x]
+        rows, columns = (
+            (np.arange(n) * there // n) for n, there in zip(image.truth.shape[1:], shown.shape[1:], strict=True)
+        )
+        found = found[:, rows][:, :, columns]
         if flat:
             score = score_slices(found, image.truth)["mean_segmentation_accuracy"]
         else:
@@ -175,23 +188,20 @@ def main(
     choices: Annotated[list[str] | None, typer.Argument()] = None,
 ) -> None:
     """Score every choice that is not scored yet."""
+    torch.set_num_threads(1)
     HERE.mkdir(parents=True, exist_ok=True)
     record = HERE / f"{Path(model).stem}.json"
     results = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     for name in choices or CHOICES:
-        if name in results:
-            continue
-        rows = []
+        rows = results.setdefault(name, [])
         for image_name, image in images(folder):
-            if CHOICES[name].prepare is resampled and image.zoom == 1:
+            done = any(row["image"] == image_name for row in rows)
+            if done or not any(part in image_name for part in CHOICES[name].only):
                 continue
             rows += scored(image_name, image, CHOICES[name], model)
-            print(
-                f"{name:16} {image_name:24} " + " ".join(f"{row['score']:.3f}" for row in rows[-len(BETAS) :]),
-                flush=True,
-            )
-        results[name] = rows
-        record.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            scores = " ".join(f"{row['score']:.3f}" for row in rows[-len(BETAS) :])
+            print(f"{name:16} {image_name:24} {scores}", flush=True)
+            record.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     show(results)
 
 

@@ -21,8 +21,8 @@ class LocalMean(nn.Module):
         return nn.functional.avg_pool2d(nn.functional.pad(x, (4, 4, 4, 4), mode="reflect"), 9, 1)
 
 
-def predict(volume: np.ndarray, shard, tile, halo, block=None, batch=3) -> np.ndarray:
-    tiling = make_tiling(volume.shape, tile, halo, 4)
+def predict(volume: np.ndarray, shard, tile, halo, block=None, batch=3, scale=(1.0, 1.0)) -> np.ndarray:
+    tiling = make_tiling(volume.shape, tile, halo, 4, scale=scale)
     predictor = Predictor(LocalMean(), torch.device("cpu"), batch=batch)
     result = np.zeros((1, *volume.shape), np.uint8)
     for box in plan_stage("predict", volume.shape, shard, block):
@@ -39,11 +39,12 @@ def predict(volume: np.ndarray, shard, tile, halo, block=None, batch=3) -> np.nd
     shape=st.tuples(st.integers(1, 3), st.integers(9, 40), st.integers(9, 40)),
     shard=st.tuples(st.integers(1, 3), st.integers(5, 24), st.integers(5, 24)),
     tile=st.tuples(st.integers(3, 20), st.integers(3, 20)),
+    scale=st.just((1.0, 1.0)) | st.tuples(st.floats(0.4, 2.5), st.floats(0.4, 2.5)),
 )
-def test_predictions_do_not_depend_on_the_blocks(shape, shard, tile) -> None:
+def test_predictions_do_not_depend_on_the_blocks(shape, shard, tile, scale) -> None:
     volume = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    whole = predict(volume, shape, tile, (4, 4))
-    np.testing.assert_array_equal(predict(volume, shard, tile, (4, 4)), whole)
+    whole = predict(volume, shape, tile, (4, 4), scale=scale)
+    np.testing.assert_array_equal(predict(volume, shard, tile, (4, 4), scale=scale), whole)
 
 
 def test_tiles_with_enough_halo_leave_no_seam() -> None:
@@ -58,6 +59,49 @@ def test_a_slice_that_fits_one_window_is_one_tile() -> None:
     assert tiling.grid.counts == (5, 1, 6)
     assert tiling.window == (256, 256)
     assert tiling.window_of((0, 0, 1)) == Block((0, -3, 160), (1, 253, 416))
+
+
+class Seen(nn.Module):
+    """A network that keeps what it saw, and finds boundaries in proportion to the intensities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(x)
+        return torch.logit(x.clamp(0.001, 0.999))
+
+
+@pytest.mark.parametrize("augment", ["none", "all"])
+@pytest.mark.parametrize(("scale", "shown"), [((0.5, 2.0), (40, 112)), ((1.5, 0.75), (96, 48))])
+def test_the_network_sees_voxels_of_its_size_and_boundaries_stay_in_place(scale, shown, augment) -> None:
+    """A ramp looks the same at every scale, and tells by how much anything is shifted."""
+    shape = (1, 130, 150)
+    y, x = np.mgrid[: shape[1], : shape[2]]
+    volume = (0.4 + 0.2 * np.sin(x / 40) + 0.002 * (y - 65))[None].astype(np.float32)
+    tiling, model = make_tiling(shape, (48, 40), (8, 8), 4, scale=scale), Seen()
+    assert tiling.shown == shown
+    # the halo is 8 voxels at least as they are shown, too
+    assert all(before * min(s, 1) >= 8 for before, s in zip(tiling.before, scale, strict=True))
+    predictor, whole = Predictor(model, torch.device("cpu"), batch=2, augment=augment), Block.whole(shape)
+    found = predictor.predict_block(volume, whole, whole, tiling, Standardization((0.0,), (1.0,)), 1)[0]
+    assert {tuple(sorted(each.shape[-2:])) for each in model.seen} == {tuple(sorted(shown))}
+    inside = (slice(None), slice(6, -6), slice(6, -6))
+    assert np.abs(found[inside] - volume[inside] * 255).max() < 1
+
+
+@given(st.integers(4, 3000), st.integers(1, 700), st.integers(0, 64), st.floats(0.4, 2.5), st.sampled_from([4, 16, 32]))
+def test_what_is_shown_is_as_near_to_the_scale_as_the_divisor_allows(extent, tile, halo, scale, divisor) -> None:
+    extent = max(extent, divisor)
+    tiling = make_tiling((1, extent, extent), (tile, tile), (halo, halo), divisor, scale=(scale, scale))
+    for window, shown in zip(tiling.window, tiling.shown, strict=True):
+        assert shown % divisor == 0
+        assert abs(shown - window * scale) <= divisor / 2 or shown == 2 * divisor
+    plain = make_tiling((1, extent, extent), (tile, tile), (halo, halo), divisor)
+    assert plain.shown is None
+    if scale >= 1:
+        assert (plain.grid, plain.window, plain.before) == (tiling.grid, tiling.window, tiling.before)
 
 
 def test_a_slice_below_the_divisor_is_refused() -> None:

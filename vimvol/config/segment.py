@@ -50,6 +50,11 @@ class PredictConfig(Section):
     normalize: Literal["volume", "slice"] = Field(
         "volume", description="whose mean and standard deviation standardise the intensities"
     )
+    rescale: Literal["auto", "none"] = Field(
+        "none",
+        description="auto: slices are resampled for the network where the size of their voxels is not one that it was "
+        "trained on, as its card tells; none: they are shown as they are stored",
+    )
     boundaries: str | None = Field(
         None,
         description="PATH[:DATASET] of probabilities that are there already, in place of a network's: (c, z, y, x) of "

@@ -69,7 +69,14 @@ class Plane:
         return tuple(self.order.index(a) for a in (0, 1, 2))
 
 
-def make_plane(axis: str, shape: Sequence[int], tile: Sequence[int], halo: Sequence[int], divisor: int) -> Plane:
+def make_plane(
+    axis: str,
+    shape: Sequence[int],
+    tile: Sequence[int],
+    halo: Sequence[int],
+    divisor: int,
+    scale: Sequence[float] = (1.0, 1.0, 1.0),
+) -> Plane:
     """Lay tiles over the slices across an axis.
 
     Parameters
@@ -80,6 +87,8 @@ def make_plane(axis: str, shape: Sequence[int], tile: Sequence[int], halo: Seque
         Voxels (z, y, x) of the volume.
     tile, halo, divisor
         As in `make_tiling`, along rows and columns of a slice.
+    scale
+        The same, along (z, y, x) of the volume.
 
     Raises
     ------
@@ -88,7 +97,8 @@ def make_plane(axis: str, shape: Sequence[int], tile: Sequence[int], halo: Seque
     """
     order = ORDERS[axis]
     names = "".join("zyx"[a] for a in order)
-    return Plane(order, make_tiling([shape[a] for a in order], tile, halo, divisor, names))
+    along = [scale[a] for a in order[1:]]
+    return Plane(order, make_tiling([shape[a] for a in order], tile, halo, divisor, names, along))
 
 
 def predict_planes(

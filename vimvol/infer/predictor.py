@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn import functional
 
 from vimvol.errors import InputError
 from vimvol.geometry import Block, Index
@@ -193,7 +194,7 @@ class Predictor:
             (c, z, y, x) probabilities of the block, 0..255 for 0..1.
         """
         result = np.zeros((channels, *block.shape), np.uint8)
-        call = _Call(fallbacks or Fallbacks(), self._batch)
+        call = _Call(fallbacks or Fallbacks(), self._batch, tiling.shown)
         tiles = (
             index for index in tiling.grid.overlapping(block) if wanted is None or _any(wanted, block, tiling, index)
         )
@@ -218,7 +219,7 @@ class Predictor:
         while (begin := sum(len(part) for part in parts)) < used:
             part = torch.from_numpy(inputs[begin : begin + call.batch])
             try:
-                parts.append(self._probabilities(part, min(used - begin, len(part)), call.fallbacks))
+                parts.append(self._probabilities(part, min(used - begin, len(part)), call.shown, call.fallbacks))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -239,13 +240,16 @@ class Predictor:
         return scaled
 
     @torch.inference_mode()
-    def _probabilities(self, tiles: torch.Tensor, used: int, fallbacks: Fallbacks) -> torch.Tensor:
-        """Return probabilities (B, C, Y, X) uint8, 0..255, in main memory."""
-        batch = tiles.to(self._device)
-        shown = (self._shown(batch, used, orientation, fallbacks) for orientation in self._orientations)
-        return (sum(shown, torch.zeros(())) / len(self._orientations)).round().to(torch.uint8).cpu()
+    def _probabilities(
+        self, tiles: torch.Tensor, used: int, shown: Sequence[int] | None, fallbacks: Fallbacks
+    ) -> torch.Tensor:
+        """Return probabilities (B, C, Y, X) uint8, 0..255, in main memory, of tiles that may be shown resampled."""
+        batch = _resampled(tiles.to(self._device), shown)
+        maps = (self._oriented(batch, used, orientation, fallbacks) for orientation in self._orientations)
+        mean = sum(maps, torch.zeros(())) / len(self._orientations)
+        return _resampled(mean, tiles.shape[-2:]).round().to(torch.uint8).cpu()
 
-    def _shown(self, tiles: torch.Tensor, used: int, orientation: Orientation, fallbacks: Fallbacks) -> torch.Tensor:
+    def _oriented(self, tiles: torch.Tensor, used: int, orientation: Orientation, fallbacks: Fallbacks) -> torch.Tensor:
         """Return probabilities (B, C, Y, X) float32, whole numbers 0..255, of tiles shown in an orientation."""
         batch = orientation.show(tiles)
         logits = self._logits(batch, bfloat16=self._bfloat16)
@@ -271,6 +275,7 @@ class _Call:
 
     fallbacks: Fallbacks
     batch: int
+    shown: Index | None
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -278,6 +283,13 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(text in str(error) for text in ("DefaultCPUAllocator: can't allocate memory", "out of memory"))
+
+
+def _resampled(images: torch.Tensor, shape: Sequence[int] | None) -> torch.Tensor:
+    """Return images (B, C, Y, X) float32 stretched to a shape (y, x), linearly, averaged where voxels get wider."""
+    if shape is None or tuple(shape) == tuple(images.shape[-2:]):
+        return images
+    return functional.interpolate(images, tuple(shape), mode="bilinear", antialias=True)
 
 
 def region_for(block: Block, tiling: Tiling) -> Block:

@@ -6,8 +6,9 @@ slice is mirrored. Neither depends on the block that is being computed, so neigh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,16 @@ class Tiling:
         Voxels (y, x) that the network sees for a tile, a multiple of its divisor.
     before
         Voxels (y, x) of the window before the begin of the tile.
+    shown
+        Voxels (y, x) that the window is resampled to for the network, a multiple of its divisor, too; none: it is shown
+        as it is.
     """
 
     grid: Grid
     window: Index
     before: Index
+    # Keys of stages name it by itself, where there is one.
+    shown: Index | None = field(default=None, repr=False)
 
     def window_of(self, index: Sequence[int]) -> Block:
         """Return the window of a tile as a box (1, y, x) that may lie partly outside the volume."""
@@ -43,7 +49,12 @@ class Tiling:
 
 
 def make_tiling(
-    shape: Sequence[int], tile: Sequence[int], halo: Sequence[int], divisor: int, axes: str = "zyx"
+    shape: Sequence[int],
+    tile: Sequence[int],
+    halo: Sequence[int],
+    divisor: int,
+    axes: str = "zyx",
+    scale: Sequence[float] = (1.0, 1.0),
 ) -> Tiling:
     """Lay tiles over the slices of a volume.
 
@@ -62,28 +73,34 @@ def make_tiling(
         Multiple that the network needs the window to have.
     axes
         Names of the axes, for messages; others where slices lie across another axis than z.
+    scale
+        Voxels (y, x) that the network is to see in place of one, as nearly as its divisor allows. The halo is at least
+        as wide in these, too.
 
     Raises
     ------
     InputError
         If a slice is smaller than the divisor, too small to say anything about.
     """
-    cell, window, before = [], [], []
-    for axis, extent, t, h in zip(axes[1:], shape[1:], tile, halo, strict=True):
+    cell, window, before, shown = [], [], [], []
+    for axis, extent, t, h, s in zip(axes[1:], shape[1:], tile, halo, scale, strict=True):
+        reach = math.ceil(h / min(s, 1.0))
         if extent < divisor:
             raise InputError(
                 f"the volume has {extent} voxels along {axis} (shape {tuple(shape)} in {', '.join(axes)}), less than "
                 f"the {divisor} that the network needs, so no boundary can be predicted; give a larger volume or other "
                 "axes"
             )
-        single = extent <= round_up(t + 2 * h, divisor)
+        single = extent <= round_up(t + 2 * reach, divisor)
         c = extent if single else t
         # Two coarsest points at least: a single one has no statistics to normalise by.
-        w = max(round_up(c, divisor), 2 * divisor) if single else round_up(c + 2 * h, divisor)
+        w = max(round_up(c, divisor), 2 * divisor) if single else round_up(c + 2 * reach, divisor)
         cell.append(c)
         window.append(w)
         before.append((w - c) // 2)
-    return Tiling(Grid(tuple(shape), (1, *cell)), tuple(window), tuple(before))
+        shown.append(max(round(w * s / divisor), 2) * divisor)
+    resampled = any(s != 1 for s in scale)
+    return Tiling(Grid(tuple(shape), (1, *cell)), tuple(window), tuple(before), tuple(shown) if resampled else None)
 
 
 def cut_mirrored(region: npt.NDArray[Any], origin: Block, window: Block) -> npt.NDArray[Any]:

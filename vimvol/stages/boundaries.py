@@ -36,12 +36,15 @@ class Boundaries:
         Multiple that the window of a tile must have.
     standardization
         From intensities to network input; none: the volume is to be surveyed.
+    voxel_sizes
+        What the network was trained on, nm, (z, y, x) each; none where it is to see slices as they are.
     """
 
     network: Network
     tile: tuple[int, int]
     divisor: int
     standardization: Standardization | None
+    voxel_sizes: tuple[tuple[float, float, float], ...] = ()
 
 
 def find_boundaries(config: SegmentConfig, volume: Volume) -> tuple[SegmentConfig, Boundaries]:
@@ -73,7 +76,9 @@ def find_boundaries(config: SegmentConfig, volume: Volume) -> tuple[SegmentConfi
         model, loaded.sha256, spec.out_channels, boundary_channel(spec), cells_of(spec, config.segment.mode)
     )
     tile, divisor = _tile(loaded.model, config), _integer(loaded.model, "divisor")
-    return config, Boundaries(network, tile, divisor, _standardization(spec, volume.dtype))
+    # a canvas has a fixed size, which a slice that is resampled may exceed
+    sizes = () if _integer(loaded.model, "canvas") else spec.voxel_sizes
+    return config, Boundaries(network, tile, divisor, _standardization(spec, volume.dtype), sizes)
 
 
 def _given(config: SegmentConfig, address: str, volume: Volume) -> tuple[SegmentConfig, Boundaries]:

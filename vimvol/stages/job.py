@@ -230,6 +230,8 @@ class Job:
         settings = config.predict.model_dump(include={"precision", "batch", "device"})
         if config.predict.augment != "none":
             settings["augment"] = config.predict.augment
+        if self.planes[0].tiling.shown is not None:
+            settings["shown"] = [plane.tiling.shown for plane in self.planes]
         predict = content_key(
             "predict",
             storage,

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from vimvol.config import SegmentConfig
 from vimvol.errors import InputError
 from vimvol.infer.planes import Plane, make_plane
 from vimvol.io import Volume
+from vimvol.stages.boundaries import Boundaries
 from vimvol.stages.fragments import ANISOTROPIC
 
+TOLERANCE = 1.1
+"""Slices are shown as they are stored where voxels are at most this many times as wide or narrow as trained on."""
+FARTHEST = 2.5
+"""So they are, too, where voxels differ by more than this: other kinds of data, or metadata that are wrong."""
 
-def planes_of(config: SegmentConfig, volume: Volume, tile: Sequence[int], divisor: int) -> tuple[Plane, ...]:
+
+def planes_of(config: SegmentConfig, volume: Volume, found: Boundaries) -> tuple[Plane, ...]:
     """Return the slices to predict, those across z first.
 
     Parameters
@@ -20,10 +29,8 @@ def planes_of(config: SegmentConfig, volume: Volume, tile: Sequence[int], diviso
         The configuration.
     volume
         The input.
-    tile
-        Voxels of a tile along rows and columns of a slice.
-    divisor
-        Multiple that the network needs a window to have.
+    found
+        The network.
 
     Raises
     ------
@@ -33,7 +40,30 @@ def planes_of(config: SegmentConfig, volume: Volume, tile: Sequence[int], diviso
     axes = config.predict.axes
     if axes != "z":
         _check(config, volume)
-    return tuple(make_plane(axis, volume.shape, tile, config.predict.halo, divisor) for axis in axes)
+    scale = scale_of(volume, found.voxel_sizes) if config.predict.rescale == "auto" else (1.0, 1.0, 1.0)
+    return tuple(make_plane(axis, volume.shape, found.tile, config.predict.halo, found.divisor, scale) for axis in axes)
+
+
+def scale_of(volume: Volume, trained: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Return voxels (z, y, x) to show a network in place of one, so that they are as wide as it was trained on.
+
+    What a network was trained on are slices across z; of several volumes it is the one whose voxels are most alike, in
+    all three axes, since sections and blocks of the same width look different.
+
+    Parameters
+    ----------
+    volume
+        The input.
+    trained
+        Voxel sizes (z, y, x) of the volumes that the network was trained on, nm; none: nothing is known.
+    """
+    size = volume.voxel_size
+    if not (trained and volume.voxel_size_known):
+        return (1.0, 1.0, 1.0)
+    nearest = min(trained, key=lambda other: math.dist(np.log(size), np.log(other)))
+    scale = tuple(s / math.sqrt(nearest[1] * nearest[2]) for s in size)
+    apart = max(max(s, 1 / s) for s in scale[1:])
+    return scale if TOLERANCE < apart <= FARTHEST else (1.0, 1.0, 1.0)
 
 
 def _check(config: SegmentConfig, volume: Volume) -> None:

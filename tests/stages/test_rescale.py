@@ -1,0 +1,108 @@
+"""Slices that are shown to the network at the size of voxels that it was trained on, in whole runs."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from tests.support import digest
+from vimvol.config import SegmentConfig, load_config
+from vimvol.infer.predictor import Predictor
+from vimvol.io import open_volume
+from vimvol.models import ModelSpec, build_model, save_checkpoint
+from vimvol.stages.planes import scale_of
+from vimvol.stages.segment import prepare, segment_volume
+
+OPTIONS = {"features": 4, "depth": 2}
+TRAINED = ((50.0, 4.6, 4.6), (10.0, 10.0, 10.0))
+SETTINGS = {
+    "predict.tile": [32, 32],
+    "predict.halo": [8, 8],
+    "output.chunk": [2, 16, 24],
+    "output.shard": [2, 32, 24],
+    "output.levels": 1,
+    "fragments.tile": [1, 32, 24],
+    "segment.mode": "2d",
+    "run.workers": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("volume") / "raw.zarr"
+    zarr.create_array(str(path), data=np.random.default_rng(0).integers(1, 256, (2, 70, 60), np.uint8))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("network") / "random.safetensors"
+    save_checkpoint(path, build_model("unet-nano", **OPTIONS), ModelSpec("unet-nano", OPTIONS, voxel_sizes=TRAINED))
+    return str(path)
+
+
+def config(model: str, size: float, **changes: object) -> SegmentConfig:
+    given = {key.replace("__", "."): value for key, value in changes.items()}
+    return load_config(
+        SegmentConfig, None, {**SETTINGS, "predict.model": model, "input.voxel_size": [40, size, size], **given}
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"),
+    [
+        ((50, 4.6, 4.6), 1),
+        ((40, 4.5, 4.8), 1),
+        ((50, 7.6, 7.6), 7.6 / 4.6),  # nearer to 10, but of sections
+        ((40, 3.0, 3.0), 3 / 4.6),
+        ((8, 8, 8), 0.8),
+        ((16, 16, 16), 1.6),
+        ((10, 10, 10), 1),
+        ((1, 1, 1), 1),  # what is written where nobody knows
+        ((40, 40, 40), 1),
+    ],
+)
+def test_the_scale_is_that_to_the_nearest_of_the_volumes_trained_on(volume: str, size, scale: float) -> None:
+    sized = open_volume(volume, voxel_size=size)
+    expected = (1.0, 1.0, 1.0) if scale == 1 else tuple(s / size[1] * scale for s in size)
+    assert scale_of(sized, TRAINED) == pytest.approx(expected)
+    assert scale_of(sized, ()) == (1.0, 1.0, 1.0)
+
+
+def test_nothing_is_rescaled_where_the_size_of_voxels_is_not_known(volume: str) -> None:
+    sized = dataclasses.replace(open_volume(volume, voxel_size=(40, 3, 3)), voxel_size_known=False)
+    assert scale_of(sized, TRAINED) == (1.0, 1.0, 1.0)
+
+
+def test_blocks_do_not_change_a_byte_of_what_is_predicted_at_another_scale(
+    volume: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes, logits = set(), Predictor._logits
+
+    def noting(self: Predictor, batch: torch.Tensor, *, bfloat16: bool) -> torch.Tensor:
+        shapes.add(tuple(batch.shape[-2:]))
+        return logits(self, batch, bfloat16=bfloat16)
+
+    monkeypatch.setattr(Predictor, "_logits", noting)
+    outs = []
+    for block in (None, [2, 64, 72]):
+        outs.append(tmp_path / f"{block}.zarr")
+        segment_volume(volume, str(outs[-1]), config(model, 7.6, predict__rescale="auto", run__block=block))
+    assert digest(outs[0]) == digest(outs[1])
+    # windows of 32 + 2 x 8 voxels, 7.6 / 4.6 as wide
+    assert shapes == {(80, 80)}
+
+
+def test_the_scale_is_part_of_the_keys_of_what_follows_only_where_there_is_one(
+    volume: str, model: str, tmp_path: Path
+) -> None:
+    def keys(size: float, rescale: str) -> dict[str, str]:
+        return prepare(volume, str(tmp_path / "x"), config(model, size, predict__rescale=rescale)).keys
+
+    assert keys(4.8, "auto") == keys(4.8, "none")
+    scaled, stored = keys(7.6, "auto"), keys(7.6, "none")
+    assert all(scaled[stage] != stored[stage] for stage in scaled)
