@@ -13,7 +13,7 @@ from vimvol.config import SegmentConfig, load_config
 from vimvol.infer.predictor import Predictor
 from vimvol.io import open_volume
 from vimvol.models import ModelSpec, build_model, save_checkpoint
-from vimvol.stages.planes import scale_of
+from vimvol.stages.planes import rescaled_text, scale_of
 from vimvol.stages.segment import prepare, segment_volume
 
 OPTIONS = {"features": 4, "depth": 2}
@@ -88,6 +88,8 @@ def test_blocks_do_not_change_a_byte_of_what_is_predicted_at_another_scale(
         return logits(self, batch, bfloat16=bfloat16)
 
     monkeypatch.setattr(Predictor, "_logits", noting)
+    job = prepare(volume, str(tmp_path / "x.zarr"), config(model, 7.6, predict__rescale="auto"))
+    assert "slices of 7.6 x 7.6 nm a voxel (y, x) are shown to the network at 4.56 x 4.56 nm" in rescaled_text(job)
     outs = []
     for block in (None, [2, 64, 72]):
         outs.append(tmp_path / f"{block}.zarr")
@@ -104,5 +106,6 @@ def test_the_scale_is_part_of_the_keys_of_what_follows_only_where_there_is_one(
         return prepare(volume, str(tmp_path / "x"), config(model, size, predict__rescale=rescale)).keys
 
     assert keys(4.8, "auto") == keys(4.8, "none")
+    assert rescaled_text(prepare(volume, str(tmp_path / "x"), config(model, 7.6))) == ""
     scaled, stored = keys(7.6, "auto"), keys(7.6, "none")
     assert all(scaled[stage] != stored[stage] for stage in scaled)

@@ -36,6 +36,7 @@ def plan(
     from vimvol.report.table import print_rows
     from vimvol.stages.expected import as_json
     from vimvol.stages.plan import plan_volume
+    from vimvol.stages.planes import rescaled_text
     from vimvol.stages.preflight import check_fits, free_text, worker_text
 
     with make_progress() as progress:
@@ -55,6 +56,8 @@ def plan(
         for stage in ahead.stages
     ]
     print_rows(["stage", "blocks left", "of", "MVox left", "time", "memory", "reads", "writes"], rows)
+    if text := rescaled_text(found.job):
+        typer.echo(text)
     if ahead.sampled:
         typer.echo(f"time          about {clock_text(ahead.seconds)} with {ahead.workers} blocks at once")
         typer.echo(f"disk          {disk_text(ahead.disk or 0)} to store, {free_text(ahead)}")

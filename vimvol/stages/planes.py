@@ -13,6 +13,7 @@ from vimvol.infer.planes import Plane, make_plane
 from vimvol.io import Volume
 from vimvol.stages.boundaries import Boundaries
 from vimvol.stages.fragments import ANISOTROPIC
+from vimvol.stages.job import Job
 
 TOLERANCE = 1.1
 """Slices are shown as they are stored where voxels are at most this many times as wide or narrow as trained on."""
@@ -64,6 +65,20 @@ def scale_of(volume: Volume, trained: Sequence[Sequence[float]]) -> tuple[float,
     scale = tuple(s / math.sqrt(nearest[1] * nearest[2]) for s in size)
     apart = max(max(s, 1 / s) for s in scale[1:])
     return scale if TOLERANCE < apart <= FARTHEST else (1.0, 1.0, 1.0)
+
+
+def rescaled_text(job: Job) -> str:
+    """Return a line that tells at which size of voxels slices are shown to the network; empty where as they are."""
+    tiling = job.planes[0].tiling
+    if tiling.shown is None:
+        return ""
+    size = job.source.voxel_size[1:]
+    shown = [s * w / n for s, w, n in zip(size, tiling.window, tiling.shown, strict=True)]
+    stored, seen = (" x ".join(f"{value:.3g}" for value in values) for values in (size, shown))
+    return (
+        f"predict: slices of {stored} nm a voxel (y, x) are shown to the network at {seen} nm, as in training; "
+        "predict.rescale=none shows them as they are"
+    )
 
 
 def _check(config: SegmentConfig, volume: Volume) -> None:

@@ -37,7 +37,7 @@ from vimvol.stages.learned import find_learned
 from vimvol.stages.manifest import now, write_manifest
 from vimvol.stages.output import check_output, claim_output, new_manifest, tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
-from vimvol.stages.planes import planes_of
+from vimvol.stages.planes import planes_of, rescaled_text
 from vimvol.stages.predict import PredictBlock
 from vimvol.stages.preflight import check_fits, preflight, short_text
 from vimvol.stages.pyramid import run_pyramid
@@ -237,8 +237,9 @@ def _finished(job: Job, cluster: ClusterConfig, overwrite: bool, telling: Tellin
     if manifest["state"] == "complete":
         return manifest
     lock_of(job.out).refuse_if_held()
-    if text := workers_text(cluster, job.config.run.workers):
-        telling.progress.note(text)
+    for text in (rescaled_text(job), workers_text(cluster, job.config.run.workers)):
+        if text:
+            telling.progress.note(text)
     with (
         Scratch(job.out) as scratch,
         open_cluster(cluster, job.config.run.workers) as pool,
