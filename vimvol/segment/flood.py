@@ -80,6 +80,17 @@ def flood(
 
 
 @compiled()
+def difference(
+    values: NDArray[np.float32], others: NDArray[np.float32], factor: np.float32, other: np.float32
+) -> NDArray[np.int16]:
+    """Return ``factor * values - other * others``, rounded; (N,) each."""
+    result = np.empty(len(values), np.int16)
+    for i in range(len(values)):
+        result[i] = np.int16(np.rint(factor * values[i] - other * others[i]))
+    return result
+
+
+@compiled()
 def _fill(
     heights: NDArray[np.float32] | NDArray[np.int16],
     seeds: NDArray[np.uint32],

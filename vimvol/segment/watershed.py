@@ -8,6 +8,8 @@ Two ways to place the seeds. ``distance``: maxima of the smoothed distance to th
 watershed of Beier et al. (2017), "Multicut brings automated neurite segmentation closer to human
 performance", Nature Methods 14:101. ``components``: the connected voxels below the threshold, as
 ViM-UNet (Archit & Pape 2024) turns boundaries into instances of a slice.
+
+Compiled code is loaded where it is called, by those who segment, not by everybody who plans to.
 """
 
 from __future__ import annotations
@@ -178,8 +180,9 @@ def crop_and_relabel(labels: NDArray[np.uint32], inner: Block) -> tuple[NDArray[
     """
     if not Block.whole(labels.shape).contains(inner):
         raise ValueError(f"crop {inner} lies outside labels of shape {labels.shape}")
-    pieces = bic.segmentation.label(np.ascontiguousarray(labels[inner.slices]), connectivity=1)
-    return pieces.astype(np.uint32), int(pieces.max(initial=0))
+    from vimvol.segment.pieces import label_pieces
+
+    return label_pieces(labels[inner.slices])
 
 
 def _check(boundaries: NDArray[np.uint8], ndim: int) -> None:
@@ -205,31 +208,36 @@ def _components(
     boundaries: NDArray[np.uint8], inside: NDArray[np.bool_], spacing: tuple[float, ...]
 ) -> NDArray[np.uint32]:
     """Flood the boundaries from the connected components of what lies inside."""
+    from vimvol.segment.distance import distances
+    from vimvol.segment.flood import flood
+
     seeds = bic.segmentation.label(inside, connectivity=1).astype(np.uint32)
     # A saturated boundary is one plateau, which a single seed could take as a whole: the distance to the seeds
     # parts it in the middle.
-    depth = bic.distance.distance_transform(~inside, sampling=spacing, number_of_threads=1)
     heights = boundaries.astype(np.float32)
     heights *= _STEP
-    heights += np.minimum(np.rint(depth), _STEP - 1)
-    return _flood(heights, seeds)
+    heights += np.minimum(np.rint(distances(~inside, spacing)), _STEP - 1)
+    return flood(heights, seeds)
 
 
 def _distance(
     boundaries: NDArray[np.uint8], inside: NDArray[np.bool_], config: FragmentsConfig, spacing: tuple[float, ...]
 ) -> NDArray[np.uint32]:
     """Flood from the maxima of the distance to boundaries (Beier et al. 2017)."""
-    distances = bic.distance.distance_transform(inside, sampling=spacing, number_of_threads=1)
-    distances = _smooth(distances, config.sigma_seeds, spacing)
-    maxima = (distances == _neighbourhood_maximum(distances)) & (distances > 0)
-    seeds = bic.segmentation.label(maxima, connectivity=maxima.ndim).astype(np.uint32)
+    from vimvol.segment.distance import distances
+    from vimvol.segment.flood import difference, flood
+    from vimvol.segment.pieces import label_maxima
 
-    heights = _smooth(boundaries.astype(np.float32), config.sigma_weights, spacing)
-    heights *= config.alpha * (LEVELS - 1) / 255
-    distances *= (1 - config.alpha) * (LEVELS - 1) / distances.max()
-    heights -= distances
-    np.rint(heights, out=heights)
-    return _absorb_small(_flood(heights, seeds), heights, config.min_size)
+    depths = _smooth(distances(inside, spacing), config.sigma_seeds, spacing)
+    seeds = label_maxima(depths)
+    weights = _smooth(boundaries.astype(np.float32), config.sigma_weights, spacing)
+    heights = difference(
+        weights.ravel(),
+        depths.ravel(),
+        np.float32(config.alpha * (LEVELS - 1) / 255),
+        np.float32((1 - config.alpha) * (LEVELS - 1) / depths.max()),
+    ).reshape(boundaries.shape)
+    return _absorb_small(flood(heights, seeds), heights, config.min_size)
 
 
 def _smooth(values: NDArray[np.float32], sigma: float, spacing: tuple[float, ...]) -> NDArray[np.float32]:
@@ -240,33 +248,10 @@ def _smooth(values: NDArray[np.float32], sigma: float, spacing: tuple[float, ...
     return smoothed
 
 
-def _neighbourhood_maximum(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the maximum over 3 voxels along every axis, axis by axis: four times as fast as scipy's filter."""
-    for axis in range(values.ndim):
-        low, high = _shifted(values.ndim, axis)
-        result = values.copy()
-        np.maximum(result[high], values[low], out=result[high])
-        np.maximum(result[low], values[high], out=result[low])
-        values = result
-    return values
-
-
-def _shifted(ndim: int, axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return the slices of all voxels but the last, and of all but the first, along an axis."""
-    low, high = [slice(None)] * ndim, [slice(None)] * ndim
-    low[axis], high[axis] = slice(None, -1), slice(1, None)
-    return tuple(low), tuple(high)
-
-
-def _flood(heights: NDArray[np.float32], seeds: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    # compiled code is loaded by those who segment, not by everybody who plans to
+def _absorb_small(labels: NDArray[np.uint32], heights: NDArray[np.int16], min_size: int) -> NDArray[np.uint32]:
+    """Give fragments below ``min_size`` voxels to their neighbours, by flooding them; the largest always stays."""
     from vimvol.segment.flood import flood
 
-    return flood(heights, seeds)
-
-
-def _absorb_small(labels: NDArray[np.uint32], heights: NDArray[np.float32], min_size: int) -> NDArray[np.uint32]:
-    """Give fragments below ``min_size`` voxels to their neighbours, by flooding them; the largest always stays."""
     sizes = np.bincount(labels.ravel())
     keep = sizes >= min_size
     keep[0] = False
@@ -275,4 +260,4 @@ def _absorb_small(labels: NDArray[np.uint32], heights: NDArray[np.float32], min_
     if not keep.any():
         keep[np.argmax(sizes)] = True
     lut = np.where(keep, np.cumsum(keep), 0).astype(np.uint32)
-    return _flood(heights, lut[labels])
+    return flood(heights, lut[labels])
