@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 
 import distributed
 
+from vimvol.engine.turns import run_call
 from vimvol.errors import IncompleteRunError
 
 LOG = logging.getLogger(__name__)
@@ -25,7 +26,10 @@ Resource = Literal["GPU", "CPU"]
 """What a call wants of the worker that computes it, in a cluster whose workers say what they have."""
 
 SHARE: Mapping[Resource, float] = {"GPU": 0.5, "CPU": 1}
-"""How much of it one call takes: of two calls on a GPU one computes while the other reads or writes."""
+"""How much of it a call takes that computes: of two calls on a GPU one computes while the other reads or writes."""
+
+SHARE_AHEAD = 0.5
+"""How much of it a call takes that may be begun while another one computes, see `vimvol.engine.turns`."""
 
 SECONDS_BETWEEN_LOOKS = 2.0
 """Time between two looks at which worker computes what, from which a hung call is told."""
@@ -72,8 +76,19 @@ class Pool(Protocol):
         function: Callable[..., Any],
         *args: Any,  # noqa: ANN401 - any picklable argument
         resource: Resource | None = None,
+        ahead: bool = False,
     ) -> int:
-        """Queue a call; return its ticket."""
+        """Queue a call; return its ticket.
+
+        Parameters
+        ----------
+        function, *args
+            What to compute, picklable.
+        resource
+            What it wants of a worker; none: any worker will do.
+        ahead
+            Whether the worker may begin the next call while this one computes, see `vimvol.engine.turns`.
+        """
         ...
 
     def next_done(self) -> tuple[int, Any]:
@@ -123,6 +138,7 @@ class SerialPool:
         function: Callable[..., Any],
         *args: Any,  # noqa: ANN401
         resource: Resource | None = None,  # noqa: ARG002
+        ahead: bool = False,  # noqa: ARG002
     ) -> int:
         """Queue a call; it runs in `next_done`."""
         self._tickets += 1
@@ -230,6 +246,7 @@ class DaskPool:
         function: Callable[..., Any],
         *args: Any,  # noqa: ANN401
         resource: Resource | None = None,
+        ahead: bool = False,
     ) -> int:
         """Send a call to the cluster.
 
@@ -239,20 +256,36 @@ class DaskPool:
             If the cluster went away.
         """
         self._count += 1
-        wanted = {resource: SHARE[resource]} if resource is not None and resource in self._resources else None
+        kind = resource if resource in self._resources else None
+        computing = 1.0 if kind is None else SHARE[kind]
+        # A GPU has room for two calls anyway.
+        ahead = ahead and computing > SHARE_AHEAD
+        share = SHARE_AHEAD if ahead else computing
         # Earlier submissions first: blocks are read and written in the order of the storage.
         with self._scheduler():
             future = self.client.submit(
-                _announced, self._topic, function, *args, pure=False, priority=-self._count, resources=wanted
+                run_call,
+                self._topic,
+                kind,
+                computing,
+                ahead,
+                function,
+                *args,
+                pure=False,
+                priority=-self._count,
+                resources=None if kind is None else {kind: share},
             )
         self._futures[self._count] = future
         self._loop.add_callback(self._fetch, self._count, future)
         return self._count
 
-    def _begins(self, event: tuple[float, tuple[str, str]]) -> None:
-        """Note that a worker began a call; the clock is that of this machine."""
-        worker, key = event[1]
-        self._begun[key] = (worker, time.monotonic())
+    def _begins(self, event: tuple[float, tuple[str, str, bool]]) -> None:
+        """Note that a call begins or goes on, or waits for its turn; the clock is that of this machine."""
+        worker, key, goes_on = event[1]
+        if goes_on:
+            self._begun[key] = (worker, time.monotonic())
+        else:
+            self._begun.pop(key, None)
 
     @contextlib.contextmanager
     def _scheduler(self) -> Iterator[None]:
@@ -376,13 +409,6 @@ class DaskPool:
         with contextlib.suppress(IncompleteRunError), self._scheduler():
             if futures:
                 self.client.cancel(futures, force=True)
-
-
-def _announced(topic: str, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
-    """Compute a call on a worker, which first tells the client that it begins."""
-    worker = distributed.get_worker()
-    worker.log_event(topic, (worker.address, worker.get_current_task()))
-    return function(*args)
 
 
 def _explain(error: distributed.KilledWorker) -> str:

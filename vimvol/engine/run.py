@@ -18,6 +18,7 @@ from vimvol.engine.pace import Pace
 from vimvol.engine.plan import StagePlan
 from vimvol.engine.pool import Pool, Resource, WorkerLostError
 from vimvol.engine.recorder import Recorder
+from vimvol.engine.turns import seconds_waited
 from vimvol.engine.usage import METER, Usage
 from vimvol.errors import DiskFullError, IncompleteRunError, InputError, OutputLostError
 from vimvol.geometry import Block
@@ -76,6 +77,9 @@ class Execution:
         Times that a failed block is tried again before it is set aside.
     resource
         What the blocks want of a worker; none: any worker will do.
+    ahead
+        Whether a worker reads the next block while one computes; the blocks say by `vimvol.engine.turns.turn` when
+        they do.
     deadline
         Seconds after which a block counts as hung; none: learned from the others, see `Pace.allowed`.
     check
@@ -91,14 +95,15 @@ class Execution:
     window: int | None = None
     retries: int = 2
     resource: Resource | None = None
+    ahead: bool = False
     deadline: float | None = None
     check: Callable[[], None] = lambda: None
     guard: Callable[[BlockTask], BlockTask] = lambda task: task
     journal: Journal = field(default_factory=NoJournal)
 
-    def on(self, resource: Resource | None) -> Execution:
-        """Return the same for blocks that want this resource."""
-        return replace(self, resource=resource)
+    def on(self, resource: Resource | None, *, ahead: bool = False) -> Execution:
+        """Return the same for blocks that want this resource, and may be read while others compute."""
+        return replace(self, resource=resource, ahead=ahead)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +121,19 @@ def compute_blocks(task: BlockTask, blocks: Sequence[Block], stage: str = "") ->
     """Compute blocks of a stage one after the other: what every pool runs, on the machine that has the blocks.
 
     What a block raises is part of its outcome, and the next one goes on, except after errors that no other block
-    would escape.
+    would escape. The time in which it waits for its turn to compute is no part of what it took.
     """
     outcomes = []
     METER.begin(stage)
     try:
         for block in blocks:
-            start = time.perf_counter()
+            start, waited = time.perf_counter(), seconds_waited()
             try:
                 result, error, trace = task(block), None, ""
             except Exception as raised:
                 result, error, trace = None, _portable(raised), traceback.format_exc(limit=-6)
-            outcomes.append(Outcome(time.perf_counter() - start, result, error, trace, METER.take()))
+            seconds = time.perf_counter() - start - (seconds_waited() - waited)
+            outcomes.append(Outcome(seconds, result, error, trace, METER.take()))
             if isinstance(error, FATAL):
                 break
     finally:
@@ -236,7 +242,13 @@ class _Stage:
         window = self._execution.window or CALLS_PER_SLOT * self._slots
         while len(self._in_flight) < window and (call := self._next_call(window)) is not None:
             ticket = self._pool.submit(
-                compute_blocks, self._task, call.blocks, self._name, resource=self._execution.resource
+                compute_blocks,
+                self._task,
+                call.blocks,
+                self._name,
+                resource=self._execution.resource,
+                # In the end a block that was read ahead would keep others idle.
+                ahead=self._execution.ahead and self._left >= 2 * self._slots,
             )
             self._in_flight[ticket] = call
 

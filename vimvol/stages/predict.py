@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from vimvol.config import PredictConfig
+from vimvol.engine.turns import turn
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.infer.planes import predict_planes
@@ -18,6 +20,9 @@ from vimvol.models import load_checkpoint
 from vimvol.stages.boundaries import read_given
 from vimvol.stages.job import Job
 from vimvol.stages.region import context_of_missing, read_tissue, wanted_voxels
+
+_LOADING = Lock()
+"""Or two blocks that begin at once would both load the weights."""
 
 
 @functools.lru_cache(maxsize=2)
@@ -46,14 +51,16 @@ class PredictBlock:
         if network.given is not None:
             write_box(job.boundaries, target, read_given(network.given, block) * read_tissue(job, block))
             return {}
-        predictor = _predictor(network.checkpoint, network.digest, job.config.predict)
         origin = read_by_prediction(job, block)
         raw = job.source.read(origin)
         tissue = read_tissue(job, block, raw, origin)
         fallbacks = Fallbacks()
-        boundaries = predict_planes(
-            predictor, raw, origin, block, job.planes, job.standardization, network.channels, fallbacks, tissue
-        )
+        with turn():
+            with _LOADING:
+                predictor = _predictor(network.checkpoint, network.digest, job.config.predict)
+            boundaries = predict_planes(
+                predictor, raw, origin, block, job.planes, job.standardization, network.channels, fallbacks, tissue
+            )
         write_box(job.boundaries, target, boundaries)
         return {**fallbacks.nonzero()}
 

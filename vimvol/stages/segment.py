@@ -274,7 +274,7 @@ def _finished(job: Job, cluster: ClusterConfig, overwrite: bool, telling: Tellin
 
 def _run(job: Job, execution: Execution) -> dict[str, Any]:
     """Run every stage that is not done; return the numbers of fragments and segments."""
-    inference = execution.on(inference_resource(job))
+    inference = execution.on(inference_resource(job), ahead=True)
     execution = execution.on("CPU")
     run_stage(job.plan("predict"), PredictBlock(job), job.ledger("predict"), inference)
     run_fragments(job, execution)
