@@ -1,0 +1,129 @@
+"""Measure what it is worth that a worker reads the next block and writes the last one while it computes.
+
+    python benchmarks/reading_ahead.py                     # storage as it is, and 0.25 s slower a request
+    python benchmarks/reading_ahead.py --latencies 0.1     # others
+
+The prediction of 9 blocks by one worker, with reading ahead and without in turn, three times. Every request to zarr's
+stores is held up, as it is by storage far away. The bytes of all runs are compared. Prints a table in Markdown with
+medians. Where others work on the machine, processes compute for longer and the gain looks smaller than it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import distributed
+import zarr
+from zarr.storage import LocalStore
+
+from vimvol.config import SegmentConfig, load_config
+from vimvol.engine.cluster import open_cluster
+from vimvol.engine.journal import NoJournal, StageReport
+from vimvol.engine.pool import DaskPool
+from vimvol.engine.run import Execution, run_stage
+from vimvol.geometry import Block
+from vimvol.report.progress import silent
+from vimvol.sample import SampleSpec, generate
+from vimvol.stages.output import claim_output, new_manifest
+from vimvol.stages.predict import PredictBlock
+from vimvol.stages.segment import prepare
+
+SHAPE = (16, 768, 768)
+SETTINGS = {"output.chunk": [16, 128, 128], "output.shard": [16, 256, 256], "predict.tile": [256, 256]}
+TIMES = 3
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--latencies", type=float, nargs="+", default=[0.0, 0.25], help="seconds more a request")
+    parser.add_argument("--scratch", help="folder for outputs, removed at the end")
+    arguments = parser.parse_args()
+    print(f"load {os.getloadavg()[0]:.1f} at the beginning\n")
+    print("| more a request, s | one after the other, s | reading ahead, s | times | CPU s | reading ahead |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
+        source = volume(Path(scratch))
+        for seconds in arguments.latencies:
+            out = Path(scratch) / f"{seconds}.zarr"
+            reports: dict[bool, list[StageReport]] = {False: [], True: []}
+            written = []
+            for ahead in [True, False] * TIMES:
+                reports[ahead].append(predict(source, out, seconds, ahead=ahead))
+                written.append({path: path.read_bytes() for path in (out / "0").rglob("*") if path.is_file()})
+            assert all(each == written[0] for each in written)
+            wall = [statistics.median(report.seconds for report in reports[ahead]) for ahead in (False, True)]
+            cpu = [statistics.median(report.usage.cpu for report in reports[ahead]) for ahead in (False, True)]
+            cells = [f"{seconds:.2f}", *(f"{each:.1f}" for each in wall), f"{wall[0] / wall[1]:.2f}"]
+            print("| " + " | ".join([*cells, *(f"{each:.1f}" for each in cpu)]) + " |", flush=True)
+
+
+def volume(scratch: Path) -> str:
+    """Write a synthetic volume; return its path."""
+    data, _ = generate(SampleSpec(shape=SHAPE))
+    path = str(scratch / "volume.zarr")
+    array = zarr.create_array(path, shape=SHAPE, dtype=data.dtype, chunks=(16, 256, 256))
+    array[:] = data
+    array.attrs["resolution"] = [40.0, 8.0, 8.0]
+    return path
+
+
+def predict(source: str, out: Path, seconds: float, *, ahead: bool) -> StageReport:
+    """Predict the volume with one worker anew; return what the stage took."""
+    job = prepare(source, str(out), load_config(SegmentConfig, None, SETTINGS))
+    claim_output(job, {**new_manifest(job, ""), "created": False})
+    journal = Kept()
+    with open_cluster("local", 1) as pool:
+        assert isinstance(pool, DaskPool)
+        # One voxel first: what loads the network is no part of what is measured.
+        pool.submit(PredictBlock(replace(job, roi=Block((0, 0, 0), (1, 1, 1)))), job.plan("predict")[0])
+        pool.next_done()
+        pool.client.register_plugin(Latency(seconds))
+        execution = Execution(pool, silent(), journal=journal).on("CPU", ahead=ahead)
+        run_stage(job.plan("predict"), PredictBlock(job), job.ledger("predict"), execution)
+    (report,) = journal.reports
+    return report
+
+
+class Latency(distributed.WorkerPlugin):
+    """Holds up every request of a worker to zarr's stores."""
+
+    name = "latency"
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def setup(self, worker: distributed.Worker) -> None:  # noqa: ARG002 - the interface of Dask
+        """Wrap what reads and writes an object."""
+        for name in ("get", "set"):
+            setattr(LocalStore, name, self._later(getattr(LocalStore, name)))
+
+    def _later(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def later(*args: Any, **options: Any) -> Any:  # noqa: ANN401
+            await asyncio.sleep(self._seconds)
+            return await function(*args, **options)
+
+        return later
+
+
+class Kept(NoJournal):
+    """Keeps what stages took."""
+
+    def __init__(self) -> None:
+        self.reports: list[StageReport] = []
+
+    def finish(self, report: StageReport) -> None:
+        """Keep it."""
+        self.reports.append(report)
+
+
+if __name__ == "__main__":
+    main()
