@@ -10,6 +10,7 @@ from vimvol.errors import InputError
 from vimvol.evaluate.contingency import Contingency
 from vimvol.evaluate.metrics import METRICS
 from vimvol.evaluate.protocol import score_slices, score_volume
+from vimvol.stages import score as module
 from vimvol.stages.score import objects_csv, score
 
 SHAPE = (5, 60, 70)
@@ -69,6 +70,18 @@ def test_every_slice_is_told_whatever_the_tiles(volumes, cell, background):
     assert total == pytest.approx(result["scores"]["slices"]["voi_merge"])
     ids = {row["id"] for row in result["objects"] if row["kind"] == "split"}
     assert (0 in ids) == (background == "keep")
+
+
+@pytest.mark.parametrize("mode", ["2d", "3d"])
+def test_neither_tiles_nor_chunks_change_where_errors_are(volumes, tmp_path, monkeypatch, mode):
+    monkeypatch.setattr(module, "CELL", (32, 1024, 32))  # or nothing of the volume would be cut along x
+    seg, _, *addresses = volumes
+    wanted = score(*addresses, mode, objects=True, cell=CELLS[0])
+    for cell in CELLS[1:]:
+        assert score(*addresses, mode, objects=True, cell=cell) == wanted
+    other = str(tmp_path / "seg.zarr")
+    zarr.create_array(other, data=seg, chunks=(2, 7, 23))
+    assert score(other, addresses[1], mode, objects=True)["objects"] == wanted["objects"]
 
 
 def test_a_background_that_is_kept_is_one_of_slices(volumes):

@@ -119,7 +119,7 @@ def test_from_the_command_line(run, pair, tmp_path):  # noqa: F811
     code, out, err = run("tune", tmp_path / "tuned", *pair, "--trials", 1, *options)
     assert code == 0, err
     assert "mean_segmentation_accuracy" in out
-    assert "trial 1" in err
+    assert [line.partition(":")[0] for line in err.splitlines()] == ["settings as given", "trial 1 of 1"]
     shutil.rmtree(tmp_path / "tuned")
     for arguments, message in (
         ([pair[0]], "has no ground truth beside it"),

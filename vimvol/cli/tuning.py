@@ -24,14 +24,15 @@ def tune(
     slices: Annotated[
         str | None, typer.Option(metavar="BEGIN:END", help="Only these slices, e.g. those not trained on.")
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Settings to try.")] = 40,
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try beside those given.")] = 40,
     minutes: Annotated[float | None, typer.Option(min=0, help="Begin no trial after this time.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
 ) -> None:
     """Search for the post-processing that scores best on volumes with ground truth. Called again, it goes on."""
     from vimvol.report.amounts import clock_text
-    from vimvol.stages.tune import Trial, tune
+    from vimvol.stages.trials import Trial
+    from vimvol.stages.tune import tune
 
     if len(volumes) % 2:
         raise InputError(
@@ -39,10 +40,9 @@ def tune(
         )
 
     def tell(trial: Trial, best: Trial, left: float) -> None:
-        mark = "  best" if trial.number == best.number else ""
-        typer.echo(
-            f"trial {trial.number}: {trial.score:.4f} in {trial.seconds:.1f} s, ETA {clock_text(left)}{mark}", err=True
-        )
+        name = f"trial {trial.number} of {trials}" if trial.number else "settings as given"
+        mark = "  best so far" if trial.number and trial.number == best.number else ""
+        typer.echo(f"{name}: {trial.score:.4f} in {trial.seconds:.1f} s, ETA {clock_text(left)}{mark}", err=True)
 
     found = tune(
         list(zip(volumes[::2], volumes[1::2], strict=True)),

@@ -152,7 +152,8 @@ def score(
     workers
         Processes that count; none: this one, or one a core for `LARGE` volumes.
     cell
-        Voxels (z, y, x) that are counted at once; the scores do not depend on it.
+        Voxels (z, y, x) that are counted at once, rounded up to chunks; with ``objects``, along x always those of
+        `CELL`. The result does not depend on it.
 
     Returns
     -------
@@ -195,7 +196,10 @@ def score(
         mode = "2d" if background == "keep" else _mode_of(found)
     region = _region_of(found)
     chunks = found.chunks or (1, 1, 1)
-    grid = Grid(found.shape, tuple(round_up(min(c, s), k) for c, s, k in zip(cell, found.shape, chunks, strict=True)))
+    cell = tuple(round_up(min(c, s), k) for c, s, k in zip(cell, found.shape, chunks, strict=True))
+    if objects:  # their places are in the longest runs along x, which end with a block: always at the same voxels
+        cell = (*cell[:2], CELL[2])
+    grid = Grid(found.shape, cell)
     flat = mode == "2d"
     left_out = (*ignore,) if background == "keep" else (0, *ignore)
     task = CountBlock(found, truth, flat, (0,) if flat else sorted(set(bands)), left_out, objects)

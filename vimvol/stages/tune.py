@@ -1,66 +1,39 @@
 """Tuning: the settings of the post-processing that score best on volumes with ground truth.
 
 Every trial is a run of the real stages on one output a volume, so what does not depend on the parameters, the
-prediction above all, is computed once and kept. Parameters are drawn by the tree-structured Parzen estimator (Bergstra
-et al. 2011, "Algorithms for hyper-parameter optimization", NeurIPS) of Optuna. The draws follow from the seed and the
-scores before them, and the table of trials is kept, so the same command goes on where it stopped.
+prediction above all, is computed once and kept. The draws follow from the seed and the scores before them, and the
+table of trials is kept, so the same command goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import yaml
 
 from vimvol.config import SegmentConfig, load_config
-from vimvol.errors import InputError, MissingExtraError
+from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.io import open_volume
 from vimvol.io.errors import storage_errors
-from vimvol.io.objects import open_objects
 from vimvol.io.storage import local_path
 from vimvol.report.progress import silent
 from vimvol.report.trials import draw_trials
 from vimvol.stages.annotated import write_annotated
+from vimvol.stages.draws import Draws
 from vimvol.stages.job import Job
 from vimvol.stages.scale import check_voxel_size
 from vimvol.stages.score import score
 from vimvol.stages.segment import prepare, segment_volume
+from vimvol.stages.trials import Trial, check_same, read_trials, write_trials
 from vimvol.stages.tunable import OBJECTIVES, SPACES, Objective, Parameter
 
 TRUTH = "truth"
 """Name of the ground truth among the labels of copied slices."""
-
-WARM_UP = 10
-"""Trials that are drawn at random, before scores guide them."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Settings that were tried, and how good they are.
-
-    Attributes
-    ----------
-    number
-        0 are the settings that the tuning started from.
-    values
-        Value of every parameter by its key.
-    score
-        Mean of the objective over the volumes.
-    seconds
-        Wall time.
-    """
-
-    number: int
-    values: Mapping[str, float]
-    score: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -153,7 +126,7 @@ def tune(
     outputs = [str(target / f"volume-{i}.zarr") for i in range(len(pairs))]
     first = prepare(pairs[0][0], outputs[0], config)
     space, objective = space_of(first), OBJECTIVES["cells" if first.network.cells else config.segment.mode]
-    drawn = _Draws(space, objective, seed)  # refuses to begin without Optuna
+    drawn = Draws(space, objective, seed)  # refuses to begin without Optuna
     table = target / "trials.csv"
     with storage_errors(f"creating {target}"):
         target.mkdir(parents=True, exist_ok=True)
@@ -161,8 +134,8 @@ def tune(
         pairs = [_copied(pair, slices, target / f"slices-{i}.zarr", config) for i, pair in enumerate(pairs)]
 
     keys = [prepare(source, out, config).keys["predict"] for (source, _), out in zip(pairs, outputs, strict=True)]
-    _check_same(target / "tuning.json", [t for _, t in pairs], keys, config, seed, objective)
-    before = _read(table, space)
+    check_same(target / "tuning.json", [t for _, t in pairs], keys, config, seed, objective)
+    before = read_trials(table, space)
     start, done = time.monotonic(), []
     best = None
     for number in range(trials + 1):
@@ -184,7 +157,7 @@ def tune(
         if best is None or (trial.score > best.score if objective.more_is_better else trial.score < best.score):
             best = trial
         done.append(trial)
-        _write(table, done, space)
+        write_trials(table, done, space)
         if told is not None:
             told(trial, best, sum(t.seconds for t in done) / len(done) * (trials - number))
     assert best is not None  # trial 0 always runs
@@ -214,75 +187,11 @@ def _copied(pair: tuple[str, str], slices: tuple[int, int], path: Path, config: 
     return str(path), f"{path}:labels/{TRUTH}/0"
 
 
-def _check_same(
-    path: Path, truths: Sequence[str], keys: Sequence[str], config: SegmentConfig, seed: int, objective: Objective
-) -> None:
-    """Note in a file what the trials depend on, or compare with what an earlier call noted.
-
-    Raises
-    ------
-    InputError
-        If something has changed.
-    """
-    settings = config.model_dump(mode="json", exclude={"run"})
-    now = {"ground truth": list(truths), "predictions": list(keys), "settings": settings, "seed": seed}
-    if objective.background != "ignore":
-        now["rule of scoring"] = f"background {objective.background}"
-    with storage_errors(f"writing {path}"):
-        if not path.exists():  # in one step, or a call that is killed here would be the last in this folder
-            open_objects(str(path.parent)).put(path.name, json.dumps(now, indent=2).encode())
-        before = json.loads(path.read_text(encoding="utf-8"))
-    changed = next((name for name in now if before.get(name) != now[name]), None)
-    if changed is not None:
-        raise InputError(
-            f"{path.parent} holds trials with other {changed}, whose scores do not compare; give another folder, or "
-            "the same arguments to go on"
-        )
-
-
 def space_of(job: Job) -> tuple[Parameter, ...]:
     """Return what is varied of a volume's segmentation."""
     if job.network.cells is not None:
         return SPACES[f"cells: {job.network.cells.method}"]
     return SPACES[job.config.fragments.seeds]
-
-
-class _Draws:
-    """Draws values, and learns from the scores they get."""
-
-    def __init__(self, space: Sequence[Parameter], objective: Objective, seed: int) -> None:
-        try:
-            import optuna
-        except ImportError:
-            raise MissingExtraError(
-                "tuning needs Optuna, which is not installed, so nothing is tried; pip install 'vimvol[tune]'"
-            ) from None
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(
-            direction="maximize" if objective.more_is_better else "minimize",
-            sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=WARM_UP),
-        )
-        # places on the grid of a parameter: integers are the same in every table and file
-        self._grid: dict[str, Any] = {
-            p.key: optuna.distributions.IntDistribution(0, round((p.high - p.low) / p.step)) for p in space
-        }
-        self._space = space
-        self._trial: Any = None
-
-    def draw(self) -> dict[str, float]:
-        """Return the next values."""
-        self._trial = self._study.ask(self._grid)
-        return {p.key: _value(p, self._trial.params[p.key]) for p in self._space}
-
-    def learn(self, score: float) -> None:
-        """Take the score of the values that were drawn last."""
-        self._study.tell(self._trial, score)
-
-
-def _value(parameter: Parameter, place: int) -> float:
-    """Return the value at a place on the grid; an integer if the grid is one of integers."""
-    value = parameter.low + place * parameter.step
-    return value if isinstance(value, int) else round(value, 6)
 
 
 def _tried(
@@ -322,38 +231,3 @@ def _write_config(path: Path, config: SegmentConfig) -> None:
     data = config.model_dump(mode="json", exclude_defaults=True, exclude={"run"})
     with storage_errors(f"writing {path}"):
         path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
-
-
-def _write(path: Path, trials: Sequence[Trial], space: Sequence[Parameter]) -> None:
-    draft = path.with_name(f".{path.name}")
-    with storage_errors(f"writing {path}"):
-        with draft.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(["trial", "score", "seconds", *(p.key for p in space)])
-            rows.writerows([t.number, t.score, t.seconds, *(t.values[p.key] for p in space)] for t in trials)
-        draft.replace(path)
-
-
-def _read(path: Path, space: Sequence[Parameter]) -> dict[int, Trial]:
-    """Return the trials of an earlier call by number; none if there was none.
-
-    Raises
-    ------
-    InputError
-        If it is no such table, or one of other parameters.
-    """
-    if not path.exists():
-        return {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return {trial.number: trial for trial in _rows(csv.DictReader(file), space)}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{path} holds no trials of these parameters, so the tuning cannot go on from it; give another folder"
-        ) from None
-
-
-def _rows(rows: csv.DictReader[str], space: Sequence[Parameter]) -> Iterator[Trial]:
-    for row in rows:
-        values = {p.key: float(row[p.key]) for p in space}
-        yield Trial(int(row["trial"]), values, float(row["score"]), float(row["seconds"]))
