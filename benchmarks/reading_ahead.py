@@ -26,8 +26,8 @@ from zarr.storage import LocalStore
 
 from vimvol.config import SegmentConfig, load_config
 from vimvol.engine.cluster import open_cluster
+from vimvol.engine.dask_pool import DaskPool
 from vimvol.engine.journal import NoJournal, StageReport
-from vimvol.engine.pool import DaskPool
 from vimvol.engine.run import Execution, run_stage
 from vimvol.geometry import Block
 from vimvol.report.progress import silent

@@ -13,11 +13,11 @@ import dask
 import distributed
 import pytest
 
-from vimvol.engine import pool as module
+from vimvol.engine import dask_pool as module
 from vimvol.engine.cluster import open_cluster
+from vimvol.engine.dask_pool import DaskPool
 from vimvol.engine.ledger import Ledger, block_name
 from vimvol.engine.plan import plan_stage
-from vimvol.engine.pool import DaskPool
 from vimvol.engine.run import Execution, run_stage
 from vimvol.errors import IncompleteRunError
 from vimvol.geometry import Block

@@ -2,7 +2,8 @@ import dask
 import distributed
 import pytest
 
-from vimvol.engine.pool import DaskPool, Resource
+from vimvol.engine.dask_pool import DaskPool
+from vimvol.engine.pool import Resource
 
 
 def where() -> str:

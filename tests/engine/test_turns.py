@@ -13,13 +13,12 @@ import dask
 import distributed
 import pytest
 
-from vimvol.engine import pool as overdue
-from vimvol.engine import run
+from vimvol.engine import dask_pool, run
 from vimvol.engine.cluster import open_cluster
+from vimvol.engine.dask_pool import DaskPool
 from vimvol.engine.journal import NoJournal
 from vimvol.engine.ledger import Ledger, block_name
 from vimvol.engine.plan import plan_stage
-from vimvol.engine.pool import DaskPool
 from vimvol.engine.run import Execution, run_stage
 from vimvol.engine.turns import turn
 from vimvol.geometry import Block
@@ -217,7 +216,7 @@ class Slow:
 
 
 def test_waiting_for_a_turn_counts_for_no_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overdue, "SECONDS_BETWEEN_LOOKS", 0.1)
+    monkeypatch.setattr(dask_pool, "SECONDS_BETWEEN_LOOKS", 0.1)
     monkeypatch.setattr(run, "SECONDS_BETWEEN_CHECKS", 0.1)
     journal = Kept()
     with worker(1, None) as pool:

@@ -18,7 +18,7 @@ def test_what_happens_and_what_the_package_says_is_appended(tmp_path: Path) -> N
         with JsonLog(str(path)) as log:
             log.write("stage begins", stage="predict", blocks=3)
             assert len(lines(path)) % 3 == 1  # at once
-            logging.getLogger("vimvol.engine.pool").info("worker %s is gone", "tcp://a")
+            logging.getLogger("vimvol.engine.dask_pool").info("worker %s is gone", "tcp://a")
     found = lines(path)
     assert [line["event"] for line in found] == ["stage begins", "info", "run ends"] * 2
     assert found[0] == {"time": found[0]["time"], "event": "stage begins", "stage": "predict", "blocks": 3}

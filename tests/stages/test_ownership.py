@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from tests.support import small_config
+from vimvol.engine.blocks import compute_blocks
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.lock import NAME, Holder
-from vimvol.engine.run import compute_blocks
 from vimvol.errors import OutputLostError
 from vimvol.geometry import Block
 from vimvol.io.arrays import create_array, read_box, write_box

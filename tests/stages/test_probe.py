@@ -7,7 +7,8 @@ from pathlib import Path
 import distributed
 import pytest
 
-from vimvol.engine.pool import DaskPool, OverdueError, SerialPool
+from vimvol.engine.dask_pool import DaskPool
+from vimvol.engine.pool import OverdueError, SerialPool
 from vimvol.stages.probe import _all
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import distributed
 
 from vimvol.engine.cluster.connect import optional
-from vimvol.engine.pool import DaskPool, Pool
+from vimvol.engine.dask_pool import DaskPool
+from vimvol.engine.pool import Pool
 from vimvol.errors import InputError
 
 LOG = logging.getLogger(__name__)

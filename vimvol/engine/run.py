@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import pickle
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
+from vimvol.engine.blocks import FATAL, BlockTask, Outcome, compute_blocks, reason_of
 from vimvol.engine.journal import Journal, NoJournal, StageReport
 from vimvol.engine.ledger import Ledger
 from vimvol.engine.pace import Pace
 from vimvol.engine.plan import StagePlan
 from vimvol.engine.pool import Pool, Resource, WorkerLostError
 from vimvol.engine.recorder import Recorder
-from vimvol.engine.turns import seconds_waited
-from vimvol.engine.usage import METER, Usage
-from vimvol.errors import DiskFullError, IncompleteRunError, InputError, OutputLostError
+from vimvol.engine.usage import Usage
+from vimvol.errors import IncompleteRunError
 from vimvol.geometry import Block
 
-BlockTask = Callable[[Block], dict[str, Any]]
-"""Computes and writes one block; picklable; returns a small JSON-serialisable result for the ledger."""
-
-FATAL = (InputError, DiskFullError, OutputLostError)
-"""Errors that no other block would escape."""
 CALLS_PER_SLOT = 4
 """Calls in flight for every call that can run: enough that no worker waits, few enough to keep the scheduler small."""
 SECONDS_BEFORE_RETRY = 0.25
@@ -104,41 +97,6 @@ class Execution:
     def on(self, resource: Resource | None, *, ahead: bool = False) -> Execution:
         """Return the same for blocks that want this resource, and may be read while others compute."""
         return replace(self, resource=resource, ahead=ahead)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one block: its small result or the error, how long it took, and what of its process."""
-
-    seconds: float
-    result: dict[str, Any] | None
-    error: Exception | None = None
-    trace: str = ""
-    usage: Usage = field(default_factory=Usage)
-
-
-def compute_blocks(task: BlockTask, blocks: Sequence[Block], stage: str = "") -> list[Outcome]:
-    """Compute blocks of a stage one after the other: what every pool runs, on the machine that has the blocks.
-
-    What a block raises is part of its outcome, and the next one goes on, except after errors that no other block
-    would escape. The time in which it waits for its turn to compute is no part of what it took.
-    """
-    outcomes = []
-    METER.begin(stage)
-    try:
-        for block in blocks:
-            start, waited = time.perf_counter(), seconds_waited()
-            try:
-                result, error, trace = task(block), None, ""
-            except Exception as raised:
-                result, error, trace = None, _portable(raised), traceback.format_exc(limit=-6)
-            seconds = time.perf_counter() - start - (seconds_waited() - waited)
-            outcomes.append(Outcome(seconds, result, error, trace, METER.take()))
-            if isinstance(error, FATAL):
-                break
-    finally:
-        METER.end()
-    return outcomes
 
 
 def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execution) -> None:
@@ -299,11 +257,11 @@ class _Stage:
             self._set_aside(call.blocks[0], call.failures + 1, error, "")
         elif isinstance(error, WorkerLostError):  # of this call or of another that the worker had
             for block in call.blocks:
-                self._tell_retry("lost", block, _reason(error))
+                self._tell_retry("lost", block, reason_of(error))
                 self._suspects.append(_Call((block,), call.failures, alone=True))
         elif len(call.blocks) > 1:
             for block in call.blocks:
-                self._try_again(_Call((block,), call.failures), _reason(error))
+                self._try_again(_Call((block,), call.failures), reason_of(error))
         else:
             self._failed(call.blocks[0], call.failures, error, "")
 
@@ -311,7 +269,7 @@ class _Stage:
         if isinstance(error, FATAL):
             raise error
         if failures < self._execution.retries:
-            self._try_again(_Call((block,), failures + 1), _reason(error), trace)
+            self._try_again(_Call((block,), failures + 1), reason_of(error), trace)
         else:
             self._set_aside(block, failures + 1, error, trace)
 
@@ -326,7 +284,7 @@ class _Stage:
         heapq.heappush(self._again, (time.monotonic() + wait, next(self._order), call))
 
     def _set_aside(self, block: Block, attempts: int, error: Exception, trace: str) -> None:
-        reason = _reason(error)
+        reason = reason_of(error)
         self._recorder.failed(block, {"error": reason, "attempts": attempts, "trace": trace})
         self._execution.journal.trouble("failed", block, reason, trace)
         self.failures += 1
@@ -336,20 +294,6 @@ class _Stage:
             self._todo = iter(())
             self._again.clear()
             self._suspects.clear()
-
-
-def _portable(error: Exception) -> Exception:
-    """Return an error that reaches another process as it is, or one that tells the same."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(_reason(error))
-    return error
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _summary(name: str, total: int, stage: _Stage) -> str:

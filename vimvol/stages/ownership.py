@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vimvol.engine.blocks import BlockTask
 from vimvol.engine.lock import NAME, Lock, Permit
-from vimvol.engine.run import BlockTask
 from vimvol.geometry import Block
 from vimvol.io.fence import writing_only_if
 from vimvol.io.objects import open_objects

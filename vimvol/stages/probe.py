@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from vimvol.engine.blocks import BlockTask, compute_blocks
 from vimvol.engine.lock import Permit
 from vimvol.engine.pace import Pace
 from vimvol.engine.pool import Pool, Resource
-from vimvol.engine.run import BlockTask, compute_blocks
 from vimvol.engine.usage import Usage, memory_of_process
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box, write_box

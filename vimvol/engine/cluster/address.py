@@ -12,7 +12,8 @@ from distributed.utils import silence_logging_cmgr
 
 from vimvol.config.cluster import AddressCluster
 from vimvol.engine.cluster.connect import register
-from vimvol.engine.pool import DaskPool, Pool
+from vimvol.engine.dask_pool import DaskPool
+from vimvol.engine.pool import Pool
 from vimvol.errors import InputError
 
 

@@ -12,7 +12,8 @@ from types import ModuleType
 import distributed
 
 from vimvol.engine.cluster.threads import BoundThreads
-from vimvol.engine.pool import DaskPool, Pool
+from vimvol.engine.dask_pool import DaskPool
+from vimvol.engine.pool import Pool
 from vimvol.errors import InputError, MissingExtraError
 
 LOG = logging.getLogger(__name__)
