@@ -38,20 +38,23 @@ FUSIONS = 10
 
 def _greedy(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) -> NDArray[np.uint64]:
     """Contract the most attractive edge until none attracts (Keuper et al. 2015, greedy additive)."""
-    return _optimize(bic.graph.multicut.GreedyAdditiveMulticut(), n_nodes, uv, costs)
+    labels: NDArray[np.uint64] = bic.graph.multicut.GreedyAdditiveMulticut().optimize(_objective(n_nodes, uv, costs))
+    return labels
 
 
 def _kernighan_lin(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) -> NDArray[np.uint64]:
     """Move nodes between neighbouring groups (Keuper et al. 2015, after Kernighan & Lin 1970), from greedy's result."""
-    graph = bic.graph.UndirectedGraph.from_unique_edges(n_nodes, uv)
-    best = _greedy(n_nodes, uv, costs)
+    objective = _objective(n_nodes, uv, costs)
+    best: NDArray[np.uint64] = bic.graph.multicut.GreedyAdditiveMulticut().optimize(objective)
     lowest = energy(uv, costs, best)
     # On some graphs the library's rounds raise the energy from the second on, without an end (0.10.0).
     for rounds in ROUNDS:
-        solver = bic.graph.multicut.KernighanLinMulticut(number_of_outer_iterations=rounds)
-        labels = solver.optimize(bic.graph.multicut.MulticutObjective(graph, costs, initial_labels=best))
+        objective.labels = best
+        labels = bic.graph.multicut.KernighanLinMulticut(number_of_outer_iterations=rounds).optimize(objective)
         if energy(uv, costs, labels) < lowest:
             return _connected(n_nodes, uv, labels)
+        if (consecutive(labels) == consecutive(best)).all():
+            break  # where nothing moves, fewer rounds move nothing either
     return best
 
 
@@ -234,9 +237,9 @@ def _sorted(uv: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.intp
     return edges, order
 
 
-def _optimize(
-    solver: bic.graph.multicut.MulticutSolver, n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]
-) -> NDArray[np.uint64]:
+def _objective(
+    n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]
+) -> bic.graph.multicut.MulticutObjective:
+    """Return what solvers take; it copies the graph, so one serves all solvers that follow each other."""
     graph = bic.graph.UndirectedGraph.from_unique_edges(n_nodes, uv)
-    labels: NDArray[np.uint64] = solver.optimize(bic.graph.multicut.MulticutObjective(graph, costs))
-    return labels
+    return bic.graph.multicut.MulticutObjective(graph, costs)
