@@ -7,6 +7,7 @@ convolutions are fastest, and the norm is compiled for it.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,8 +22,9 @@ from vimvol.models.loops import load, workers
 EPSILON = 1e-5
 """Added to the variance."""
 
-PIXELS = 1 << 13
-"""Pixels of a task. Sums are taken by these, whatever the number of threads, so that no thread changes a result."""
+SHARED, TASK = 1 << 16, 1 << 18
+"""Values of a map from which on there are two tasks or more, and of a task. Sums are taken by tasks, whose number does
+not depend on that of threads, so that no thread changes a result."""
 
 FOLD = 64
 """Fewer channels than this are summed as several pixels side by side, to fill the registers."""
@@ -72,8 +74,7 @@ class InstanceNorm(nn.Module):
             y = torch.addcmul(bias.to(x.dtype)[:, None, None], instance_norm(x), weight.to(x.dtype)[:, None, None])
         else:
             x = x.contiguous(memory_format=torch.channels_last)
-            mean, factor, shift = _statistics([x])
-            return _scaled([x], mean, factor * weight, shift * weight + bias, self.slope)
+            return _scaled([x], [_statistics(x, weight, bias)], self.slope)
         return y if self.slope == 1 else F.leaky_relu_(y, self.slope)
 
 
@@ -97,10 +98,12 @@ class _InstanceNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *maps: Tensor) -> Tensor:  # noqa: ANN401 - torch's context
-        mean, factor, shift = _statistics(maps)
-        out = _scaled(maps, mean, factor, shift)
+        vectors = [_statistics(m) for m in maps]
+        out = _scaled(maps, vectors)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(out, factor)
+            ctx.save_for_backward(
+                out, torch.cat([v[:, 1, : m.shape[1]] for v, m in zip(vectors, maps, strict=True)], 1)
+            )
             ctx.widths = [m.shape[1] for m in maps]
         return out
 
@@ -114,7 +117,7 @@ class _InstanceNorm(torch.autograd.Function):
         grad = grad.to(y.dtype).contiguous(memory_format=torch.channels_last)
         fold = _fold(channels, pixels)
         pairs = zip(_rows(grad, fold), _rows(y, fold), strict=True)
-        sums = _sums(loops.gradient_moments, list(pairs), 2).view(batch, 2, fold, channels).sum(2) / pixels
+        sums = _sums(loops.gradient_moments, list(pairs), 2).sum(1).view(batch, 2, fold, channels).sum(2) / pixels
         mean, slope = (s.float() for s in sums.unbind(1))
         found, at, tasks = [], 0, []
         fold = fold if len(ctx.widths) == 1 else 1
@@ -130,68 +133,57 @@ class _InstanceNorm(torch.autograd.Function):
         return tuple(found)
 
 
-def _scaled(maps: Sequence[Tensor], mean: Tensor, factor: Tensor, shift: Tensor, slope: float = 1.0) -> Tensor:
-    """Return ``(map - mean) * factor + shift`` of all maps, side by side (B, sum of channels, Y, X).
+def _scaled(maps: Sequence[Tensor], vectors: Sequence[Tensor], slope: float = 1.0) -> Tensor:
+    """Return all maps, normalised, side by side (B, sum of channels, Y, X).
 
-    The others are (B, sum of channels) float32; what is negative is multiplied by ``slope``.
+    ``vectors`` are those of `_statistics`; what is negative is multiplied by ``slope``.
     """
     loops: Any = load("norm")
     out = _empty(maps[0], sum(m.shape[1] for m in maps))
     at, tasks = 0, []
     # Side by side with another map, pixels are not next to each other.
     fold = _fold(out.shape[1], out.shape[2] * out.shape[3]) if len(maps) == 1 else 1
-    wide = [v.repeat(1, fold) for v in (mean, factor, shift)]
-    for x in maps:
-        channels = fold * x.shape[1]
+    whole = _rows(out, fold)
+    for x, found in zip(maps, vectors, strict=True):
+        rows, wanted = _rows(x, fold), found.numpy()
+        spans = _spans(*rows.shape[1:])
         for image in range(len(x)):
-            vectors = [v[image, at : at + channels].numpy() for v in wide]
-            fixed = (*vectors, np.float32(slope), _rows(out, fold)[image], at)
-            given = _rows(x, fold)[image]
-            tasks += [functools.partial(loops.scale, given, *span, *fixed) for span in _spans(*given.shape)]
-        at += channels
+            fixed = (wanted[image], np.float32(slope), whole[image], at)
+            tasks += [functools.partial(loops.scale, rows[image], *span, *fixed) for span in spans]
+        at += rows.shape[2]
     workers.run(tasks)
     return out
 
 
-def _statistics(maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return mean, inverse deviation and what rounding the mean costs; (B, sum of channels) float32 each.
+def _statistics(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """Return mean, factor and shift (B, 3, F * C) float32 by which a map is normalised, F times (see `_fold`).
 
-    Where a channel has little contrast about a mean far from 0, the rounded mean alone would be off by a good part of a
-    deviation.
+    The factor is scaled by ``weight`` and ``bias`` is added to the shift; (C,) each.
     """
     loops: Any = load("norm")
-    all_means, factors = [], []
-    for x in maps:
-        batch, channels, height, width = x.shape
-        fold = _fold(channels, height * width)
-        count = height * width // fold
-        sums = _sums(loops.moments, [(rows,) for rows in _rows(x, fold)], 3).view(batch, 2, fold, channels)
-        origin = x.permute(0, 2, 3, 1).reshape(batch, -1, fold, channels)[:, 0].double()
-        part = sums[:, 0] / count
-        squares = sums[:, 1] - part * sums[:, 0]  # about the mean of every fold
-        means = origin + part
-        mean = means.mean(1, keepdim=True)
-        variance = (squares / count + (means - mean).square()).mean(1)
-        all_means.append(mean[:, 0])
-        factors.append((variance + EPSILON).rsqrt())
-    mean, factor = torch.cat(all_means, 1), torch.cat(factors, 1)
-    rounded = mean.float()
-    return rounded, factor.float(), ((rounded - mean) * factor).float()
+    rows, channels = _rows(x, _fold(x.shape[1], x.shape[2] * x.shape[3])), x.shape[1]
+    sums = _sums(loops.moments, [(image,) for image in rows], 3).numpy()
+    scale = torch.ones(channels) if weight is None else weight.detach().float().contiguous()
+    shift = torch.zeros(channels) if bias is None else bias.detach().float().contiguous()
+    found = torch.empty(len(x), 3, rows.shape[2])
+    for image, given in enumerate(rows):
+        loops.finish(given, sums[image], scale.numpy(), shift.numpy(), np.float32(EPSILON), found[image].numpy())
+    return found
 
 
 def _sums(loop: Any, arrays: list[tuple[Any, ...]], scratch: int) -> Tensor:  # noqa: ANN401 - a compiled loop
-    """Sum rows of every image; return (B, 2, channels) float64."""
+    """Sum rows of every image by tasks; return (B, tasks, 2, channels) float64."""
     rows, channels = arrays[0][0].shape
     spans = _spans(rows, channels)
     parts = torch.empty(len(arrays), len(spans), 2, channels, dtype=torch.float64)
-    work = torch.empty(len(arrays), len(spans), scratch, channels)
+    work, found = torch.empty(len(arrays), len(spans), scratch, channels).numpy(), parts.numpy()
     tasks = [
-        functools.partial(loop, *given, *span, work[i, j].numpy(), parts[i, j].numpy())
+        functools.partial(loop, *given, *span, work[i, j], found[i, j])
         for i, given in enumerate(arrays)
         for j, span in enumerate(spans)
     ]
     workers.run(tasks)
-    return parts.sum(1)
+    return parts
 
 
 def _fold(channels: int, pixels: int) -> int:
@@ -203,9 +195,11 @@ def _fold(channels: int, pixels: int) -> int:
 
 
 def _spans(pixels: int, channels: int) -> list[tuple[int, int]]:
-    """Cut rows into tasks."""
-    size = max(64, PIXELS * FOLD // max(channels, FOLD))
-    return [(low, min(low + size, pixels)) for low in range(0, pixels, size)]
+    """Cut rows into tasks of one size."""
+    values = pixels * channels
+    tasks = 1 if values < SHARED else min(pixels, 2 * -(-values // (2 * TASK)))
+    edges = [pixels * i // tasks for i in range(tasks + 1)]
+    return list(itertools.pairwise(edges))
 
 
 def _empty(like: Tensor, channels: int) -> Tensor:

@@ -6,6 +6,8 @@ output that maps lie in side by side; float32, or bfloat16 as int16 bits. Every 
 
 from __future__ import annotations
 
+import math
+
 from vimvol.models.loops.tools import compiled, f32, narrowed, widened
 
 ROWS = 256
@@ -57,13 +59,61 @@ def moments(x, begin, end, scratch, sums):
             sums[1, k] += second[k]
 
 
-@compiled(*(f"void({t}[:,::1], i8, i8, f4[::1], f4[::1], f4[::1], f4, {t}[:,::1], i8)" for t in ("f4", "i2")))
-def scale(x, begin, end, mean, factor, shift, slope, out, at):
-    """Write ``(x - mean) * factor + shift`` of (P, C) to ``out`` (P, W) from channel ``at`` on; the others are (C,).
+@compiled(*(f"void({t}[:,::1], f8[:,:,::1], f4[::1], f4[::1], f4, f4[:,::1])" for t in ("f4", "i2")))
+def finish(x, sums, weight, bias, epsilon, out):
+    """Turn sums into what `scale` takes.
 
-    What is negative is multiplied by ``slope``, which is at most 1.
+    Where a channel has little contrast about a mean far from 0, the rounded mean alone would be off by a good part of a
+    deviation; what rounding it costs goes into the shift.
+
+    Parameters
+    ----------
+    x
+        (P, F * C), as `moments` was given; a row may hold F pixels side by side.
+    sums
+        (tasks, 2, F * C) of `moments`.
+    weight, bias
+        (C,) by which what is normalised is scaled, and moved.
+    epsilon
+        Added to the variance.
+    out
+        (3, F * C), to be filled with mean, factor and shift.
+    """
+    pixels, width = x.shape
+    channels = len(weight)
+    fold = width // channels
+    for c in range(channels):
+        mean = squares = 0.0
+        for k in range(c, width, channels):
+            first = second = 0.0
+            for task in range(len(sums)):
+                first += sums[task, 0, k]
+                second += sums[task, 1, k]
+            part = first / pixels
+            mean += widened(x[0, k]) + part
+            squares += second - part * first  # about the mean of these pixels
+        mean /= fold
+        for k in range(c, width, channels):
+            first = 0.0
+            for task in range(len(sums)):
+                first += sums[task, 0, k]
+            off = widened(x[0, k]) + first / pixels - mean
+            squares += pixels * off * off
+        factor = weight[c] / math.sqrt(squares / (pixels * fold) + epsilon)
+        rounded = f32(mean)
+        shift = (rounded - mean) * factor + bias[c]
+        for k in range(c, width, channels):
+            out[0, k], out[1, k], out[2, k] = rounded, f32(factor), f32(shift)
+
+
+@compiled(*(f"void({t}[:,::1], i8, i8, f4[:,::1], f4, {t}[:,::1], i8)" for t in ("f4", "i2")))
+def scale(x, begin, end, vectors, slope, out, at):
+    """Write ``(x - mean) * factor + shift`` of (P, C) to ``out`` (P, W) from channel ``at`` on.
+
+    The three are the first C of ``vectors`` (3, C or more). What is negative is multiplied by ``slope``, at most 1.
     """
     channels = x.shape[1]
+    mean, factor, shift = vectors[0, :channels], vectors[1, :channels], vectors[2, :channels]
     for p in range(begin, end):
         source, target = x[p], out[p, at : at + channels]
         for k in range(channels):
