@@ -112,3 +112,40 @@ def test_what_slurm_refuses_is_told(slurm: None, sample: Path, tmp_path: Path) -
     assert "slurm refused a job" in errors
     assert "invalid partition" in errors
     assert not (tmp_path / "out.zarr").exists()
+
+
+def queued() -> list[str]:
+    return ask("squeue", "-h", "-o", "%A").split()
+
+
+def test_a_run_whose_jobs_are_cancelled_in_the_queue_ends(slurm: None, sample: Path, tmp_path: Path) -> None:
+    pool = {"jobs": 2, "cores": 1, "memory": "2GB", "directives": ["--begin=now+1hour"]}
+    process = start(f"{sample}:raw", tmp_path / "out.zarr", settings(tmp_path, cpu=pool))
+    try:
+        wait_for(lambda: len(queued()) == 2, 60, process)
+        ask("scancel", *queued())
+        errors = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 1, errors
+    assert "squeue knows no job of slurm of this run any more (2 asked for)" in errors
+    assert "Traceback" not in errors
+    assert queued() == []
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def test_jobs_follow_the_work_from_one_that_is_sent_ahead(
+    slurm: None, sample: Path, reference: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.zarr"
+    # later than an idle job would be taken back
+    pool = {"maximum": 2, "cores": 1, "memory": "2GB", "directives": ["--begin=now+10"]}
+    process = start(f"{sample}:raw", out, settings(tmp_path, cpu=pool))
+    try:
+        errors = process.communicate(timeout=240)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, errors
+    assert digest(out) == digest(reference)

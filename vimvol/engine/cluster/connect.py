@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import signal
+import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
@@ -18,8 +19,10 @@ from vimvol.errors import InputError, MissingExtraError
 
 LOG = logging.getLogger(__name__)
 
-SECONDS_OF_WAITING = 60.0
-"""Between two lines that say that no worker is there yet: jobs may be queued for hours."""
+SECONDS_BETWEEN_LOOKS = 5.0
+"""For the first worker."""
+SECONDS_BETWEEN_LINES = 60.0
+"""That tell that no worker is there yet."""
 
 
 @contextlib.contextmanager
@@ -35,18 +38,25 @@ def connected(
     waiting_for
         What to say that is waited for.
     keep
-        Called now and then while blocks are computed: sees to it that workers that were lost come back.
+        Called now and then while workers are waited for and while blocks are computed: sees to it that workers that
+        were lost come back, and tells what is waited for.
     """
     with distributed.Client(cluster, set_as_default=False) as client:
         register(client)
+        begin = told = time.monotonic()
         while True:
             try:
-                client.wait_for_workers(1, timeout=SECONDS_OF_WAITING)
+                client.wait_for_workers(1, timeout=SECONDS_BETWEEN_LOOKS)
                 break
             except TimeoutError:
-                LOG.warning("still waiting for the first of %s", waiting_for)
+                now = time.monotonic()
                 if keep is not None:
                     keep()
+                elif now - told > SECONDS_BETWEEN_LINES:
+                    told = now
+                    LOG.warning(
+                        "no worker for %.0f min: still waiting for the first of %s", (now - begin) / 60, waiting_for
+                    )
         if keep is not None:
             keep()
         yield DaskPool(client, keep=keep)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import dask
-import distributed
 
 from vimvol.config.cluster import JobPool, JobsCluster
 from vimvol.engine.cluster.connect import connected, optional, security
+from vimvol.engine.cluster.keeper import Keeper, submitted
 from vimvol.engine.cluster.threads import SETTINGS, remote_environment
 from vimvol.engine.pool import Pool
 from vimvol.errors import InputError
-
-LOG = logging.getLogger(__name__)
 
 CLASSES = {
     "slurm": ("SLURMCluster", "account"),
@@ -28,15 +25,19 @@ CLASSES = {
 }
 """Class of dask-jobqueue, and what it calls the account."""
 
-SECONDS_LOST = 20.0
-"""A job whose workers were there and are gone for so long is submitted again."""
-
 
 @contextlib.contextmanager
 def jobs(config: JobsCluster, workers: int | None) -> Iterator[Pool]:  # noqa: ARG001 - the file says how many
     """Submit jobs whose workers come and go; the scheduler runs in this process.
 
     Workers leave before the wall time ends their job, and a job that is lost is submitted again.
+
+    Raises
+    ------
+    InputError
+        If this machine has no such batch system, or it refuses a job.
+    IncompleteRunError
+        If no job is left of which a worker could come.
     """
     library = optional("dask_jobqueue", "slurm", f"cluster {config.kind}")
     kind = getattr(library, CLASSES[config.kind][0])
@@ -45,7 +46,8 @@ def jobs(config: JobsCluster, workers: int | None) -> Iterator[Pool]:  # noqa: A
         raise InputError(f"{command} is not on this machine, so no job can be submitted; run where {config.kind} is")
     with dask.config.set(SETTINGS), kind(**cluster_options(config)) as cluster:
         _submit(cluster, config)
-        with connected(cluster, f"the jobs of {config.kind}", _Keeper(cluster)) as pool:
+        with connected(cluster, f"the jobs of {config.kind}", Keeper(cluster, config.kind)) as pool:
+            _follow_the_work(cluster, config)
             yield pool
 
 
@@ -109,64 +111,19 @@ def _submit(cluster: Any, config: JobsCluster) -> None:  # noqa: ANN401 - a clas
         for number in range(config.gpu.jobs or 0):
             cluster.worker_spec[f"{cluster.name}-gpu-{number}"] = {"cls": cluster.job_cls, "options": options}
     try:
-        cluster.sync(_submitted, cluster)
+        cluster.sync(submitted, cluster)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{config.kind} refused a job ({reason[-300:]}); correct the cluster's settings") from None
+
+
+def _follow_the_work(cluster: Any, config: JobsCluster) -> None:  # noqa: ANN401 - a class of the library
+    """Let the number of jobs follow the work, where no number is given, once the first worker is there.
+
+    Before, there is nothing to do yet, and the job that was sent ahead would be taken back.
+    """
+    first = config.cpu or config.gpu
+    assert first is not None
     if first.jobs is None:
         # Whatever the queue holds is worth a worker: blocks are long beside the time to start one.
         cluster.adapt(minimum_jobs=first.minimum or 0, maximum_jobs=first.maximum, target_duration="100ms")
-
-
-class _Keeper:
-    """Submits a job again whose workers were there and are gone: cancelled, out of wall time, or a lost node."""
-
-    def __init__(self, cluster: Any) -> None:  # noqa: ANN401 - a class of the library
-        self._cluster = cluster
-        self._gone: dict[str, float] = {}
-        self._seen: set[str] = set()
-
-    def __call__(self) -> None:
-        present = {str(worker["name"]) for worker in self._cluster.scheduler_info["workers"].values()}
-        lost = []
-        for name, spec in list(self._cluster.worker_spec.items()):
-            members = {f"{name}{suffix}" for suffix in spec.get("group", [""])}
-            if members & present:
-                self._seen.add(name)
-                self._gone.pop(name, None)
-            elif name in self._seen or name not in self._cluster.workers:
-                # The cluster gives up a lost job by itself, but not one of several processes, and replaces neither.
-                since = self._gone.setdefault(name, time.monotonic())
-                if time.monotonic() - since > SECONDS_LOST:
-                    lost.append(name)
-        if not lost:
-            return
-        try:
-            self._cluster.sync(_resubmit, self._cluster, lost)
-        except RuntimeError as error:
-            LOG.warning(
-                "a lost job could not be submitted again (%s); this is tried again", " ".join(str(error).split())
-            )
-            self._gone |= dict.fromkeys(lost, time.monotonic())
-        else:
-            LOG.warning("submitted again what was lost: %s", ", ".join(lost))
-            self._seen -= set(lost)
-            self._gone = {name: since for name, since in self._gone.items() if name not in lost}
-
-
-async def _resubmit(cluster: Any, names: list[str]) -> None:  # noqa: ANN401 - a class of the library
-    for name in names:
-        if (job := cluster.workers.pop(name, None)) is not None:
-            await job.close()
-    await _submitted(cluster)
-
-
-async def _submitted(cluster: Any) -> None:  # noqa: ANN401 - a class of the library
-    """Submit the jobs that are wanted and not there."""
-    try:
-        await cluster
-    except RuntimeError:
-        for job in cluster.workers.values():
-            if job.job_id is None:  # else the cluster, when it is closed, takes offence at one that never started
-                job.status = distributed.Status.failed
-        raise
