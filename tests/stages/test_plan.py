@@ -109,7 +109,7 @@ def test_blocks_of_the_sample_are_results(
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
     before, plan, after = told.notes[-3:]
     assert before == f"plan: a sample of {taken} of 12 blocks"
-    assert plan.startswith("plan: about 0:0")
+    assert plan.startswith("plan: about ")
     assert "forecast" in after
     measured = {"seconds", "cpu", "peak", "read", "written"}
     assert all(stage["forecast"].keys() == measured for stage in last_run(out)["stages"])
@@ -334,7 +334,7 @@ def test_the_command_prints_the_plan_and_writes_it(sample: Path, tmp_path: Path)
     assert plan["seconds"] == pytest.approx(sum(stage["seconds"] for stage in plan["stages"]), abs=0.01)
     lines = done.stdout.splitlines()
     assert lines[1].split()[:3] == ["predict", "12", "12"]
-    assert {line.split()[0] for line in lines[-5:]} == {"time", "disk", "worker", "solver", "sample"}
+    assert {line.split()[0] for line in lines[-6:]} == {"time", "before", "disk", "worker", "solver", "sample"}
 
 
 @given(sizes=st.lists(st.integers(1, 100), min_size=1, max_size=50), slots=st.integers(1, 20))

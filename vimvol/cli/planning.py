@@ -60,14 +60,16 @@ def plan(
         typer.echo(text)
     if ahead.sampled:
         typer.echo(f"time          about {clock_text(ahead.seconds)} with {ahead.workers} blocks at once")
+        typer.echo(f"before that   {clock_text(found.starting)} to start, {clock_text(found.seconds)} for the sample")
         typer.echo(f"disk          {disk_text(ahead.disk or 0)} to store, {free_text(ahead)}")
         typer.echo(f"worker        {worker_text(ahead)} in stage {ahead.largest.name}")
         typer.echo(f"solver        {memory_text(ahead.solver or 0)}, graph of about {ahead.edges:,} edges")
-        typer.echo(f"sample        {ahead.sampled} blocks in {clock_text(found.seconds)}")
+        typer.echo(f"sample        {ahead.sampled} blocks")
     else:
         reason = found.failure or "there is nothing left to predict or to cut into fragments"
         typer.echo(f"disk          {free_text(ahead)}")
         typer.echo(f"sample        none: {reason}")
     if json_file is not None:
-        write_text(json_file, json.dumps({**as_json(ahead), "sampling": round(found.seconds, 3)}, indent=2) + "\n")
+        times = {"starting": round(found.starting, 3), "sampling": round(found.seconds, 3)}
+        write_text(json_file, json.dumps({**as_json(ahead), **times}, indent=2) + "\n")
     check_fits(found.job, ahead)

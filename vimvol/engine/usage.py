@@ -6,6 +6,7 @@ Linux tells all of it by ``/proc``; other systems processor time and, of the mem
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 import time
 from dataclasses import dataclass
@@ -86,6 +87,12 @@ METER = Meter()
 def memory_of_process() -> int:
     """Return the bytes of memory that this process has now; 0 where it is not known."""
     return _kibibytes("VmRSS") << 10
+
+
+def release_memory() -> None:
+    """Give memory back to the system that was freed but is kept to be used again, where glibc does that."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _counters() -> Usage:

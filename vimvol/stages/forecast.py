@@ -138,6 +138,7 @@ def _scaled(
     voxels = sum(each.voxels for each in taken)
     per_voxel = finer * share / voxels
     seconds = sum(each.seconds for each in taken) * per_voxel
+    besides = max(probe.besides for probe in probes) if stage.left else 0.0
     largest = math.prod(min(c, s) for c, s in zip(plan.blocks.cell, plan.blocks.shape, strict=True))
     # what a process has besides its blocks does not grow with them; several of the sample ran in it at once
     together = min(room.calls, -(-len(probes) * room.calls // slots))
@@ -145,7 +146,7 @@ def _scaled(
     peak = max(each.base + by * max(0, each.usage.peak - each.base) for by, each in zip(grown, taken, strict=True))
     return replace(
         stage,
-        seconds=seconds * (makespan(sizes, slots) if sizes else stage.voxels / slots),
+        seconds=seconds * (makespan(sizes, slots) if sizes else stage.voxels / slots) + besides,
         cpu=sum(each.usage.cpu for each in taken) * per_voxel * stage.voxels,
         peak=int(peak) if stage.left else 0,
         memory_limit=room.memory,

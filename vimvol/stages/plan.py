@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from dataclasses import replace
+
 from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.cluster import open_cluster
@@ -32,6 +36,7 @@ def plan_volume(
     InputError
         As `segment_volume` does, and if not even the sample fits memory or disk.
     """
+    start = time.perf_counter()
     try:
         config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
         job = prepare(source, out, config, writing=True, tell=tell)
@@ -46,8 +51,9 @@ def plan_volume(
         with (
             Scratch(job.out) as scratch,
             open_cluster(cluster, config.run.workers) as pool,
+            contextlib.nullcontext(time.perf_counter() - start) as starting,
             preflight(job, pool, scratch, fresh=fresh, worth=0, tell=tell) as found,
         ):
-            return found
+            return replace(found, starting=starting)
     finally:
         forget_open()

@@ -54,6 +54,8 @@ class Preflight:
         The sample.
     seconds
         Wall time of the sample.
+    starting
+        Seconds before that, in which the network was loaded and the workers started; 0 where they are not told.
     failure
         Why there is no sample though there should be one; empty if nothing went wrong.
     """
@@ -63,6 +65,7 @@ class Preflight:
     probes: tuple[Probe, ...] = ()
     seconds: float = 0.0
     failure: str = ""
+    starting: float = 0.0
 
     def adopt(self, pool: Pool) -> Forecast:
         """Take over what the sample has made, and return what the rest of the run will take."""

@@ -19,7 +19,7 @@ from vimvol.engine.blocks import BlockTask, compute_blocks
 from vimvol.engine.lock import Permit
 from vimvol.engine.pace import Pace
 from vimvol.engine.pool import Pool, Resource
-from vimvol.engine.usage import Usage, memory_of_process
+from vimvol.engine.usage import Usage, memory_of_process, release_memory
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box, write_box
 from vimvol.io.fence import writing_only_if
@@ -32,6 +32,7 @@ from vimvol.stages.graph import GraphBlock
 from vimvol.stages.hierarchy import LevelReport
 from vimvol.stages.job import Job
 from vimvol.stages.output import create_arrays
+from vimvol.stages.overhead import seconds_besides_blocks
 from vimvol.stages.predict import PredictBlock
 from vimvol.stages.pyramid import PyramidBlock
 from vimvol.stages.scratch import Scratch
@@ -96,6 +97,8 @@ class Probe:
         Bytes that what its stages wrote takes on the disk, in whole blocks of the file system.
     solving
         Seconds that partitioning this graph took; what else the stage of that name took does not grow with it.
+    besides
+        Seconds that a stage takes besides its blocks.
     """
 
     job: Job
@@ -106,6 +109,7 @@ class Probe:
     fragments: int = 0
     stored: int = 0
     solving: float = 0.0
+    besides: float = 0.0
 
 
 def take_probes(
@@ -155,7 +159,9 @@ def take_probes(
                 [(own, block, permit) for own, block in zip(tasks, blocks, strict=True)],
                 deadline,
             )
-        return _all(pool, "CPU", _rest, [(probe, job.roi, permit) for probe in first], deadline)
+        found = _all(pool, "CPU", _rest, [(probe, job.roi, permit) for probe in first], deadline)
+        besides = seconds_besides_blocks(f"{scratch.folder}/ledger", pool)
+        return [replace(probe, besides=besides) for probe in found]
     finally:
         pool.cancel()
 
@@ -207,6 +213,7 @@ def _predict(job: Job, block: Block, permit: Permit) -> Probe:
         _timed(WARM_UP, PredictBlock(_smallest(job)), [block], block.size, 0)
         # or what the warm-up has read would be at hand
         forget_open()
+        release_memory()
         taken, results = _timed("predict", PredictBlock(job), [block], block.size, memory_of_process())
     return Probe(job, block, {"predict": taken}, results[0])
 
@@ -249,7 +256,8 @@ def _stored(job: Job, *, boundaries: bool) -> int:
 def _stages(job: Job, block: Block, roi: Block | None, *, warm_up: bool) -> Probe:
     """Take a block through all stages but the first; fragments are made as in a job with the region ``roi``."""
     stages = {}
-    # of all stages: what an earlier one leaves to be used again is no part of what the process has besides
+    # of all stages, and without what earlier ones left to be used again: it is no part of what the process has besides
+    release_memory()
     base = memory_of_process()
 
     def timed(name: str, task: BlockTask, blocks: Iterable[Block]) -> list[dict[str, Any]]:
@@ -292,6 +300,7 @@ def _timed(
     stage: str, task: BlockTask, blocks: Sequence[Block], voxels: int, base: int
 ) -> tuple[Taken, list[dict[str, Any]]]:
     """Compute blocks and return what that took, and what they returned."""
+    release_memory()
     outcomes = compute_blocks(task, blocks, stage)
     for outcome in outcomes:
         if outcome.error is not None:
