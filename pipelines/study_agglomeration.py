@@ -116,7 +116,9 @@ def _synthetic(here: Path, model: str) -> list[dict]:
         zarr.create_array(source, data=raw.transpose(order), overwrite=True).attrs["resolution"] = [8.0, 8.0, 8.0]
         for axes in ("z", "zyx"):
             out = str(here / f"along-{along}-{axes}.zarr")
-            config = load_config(SegmentConfig, None, {"predict.axes": axes, "predict.model": model} | HEIGHTS)
+            # these voxels of 8 nm are shown as they are
+            settings = {"predict.axes": axes, "predict.model": model, "predict.rescale": "none"} | HEIGHTS
+            config = load_config(SegmentConfig, None, settings)
             segment_volume(source, out, config, overwrite=True)
             for beta in BETAS:
                 done = agglomerate(out, [f"agglomerate.beta={beta}"], name="study", workers=0)

@@ -28,6 +28,7 @@ from vimvol.cli import run_script
 from vimvol.evaluate.protocol import score_slices, score_volume
 from vimvol.geometry import Block
 from vimvol.io import open_volume
+from vimvol.sample import SampleSpec, generate
 from vimvol.stages.agglomerate import agglomerate
 from vimvol.stages.manifest import read_manifest
 
@@ -77,7 +78,7 @@ class Choice:
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     prepare: Callable[[Image], Stack] = lambda image: image.raw
-    only: tuple[str, ...] = ("VNC", "FIB-25")
+    only: tuple[str, ...] = ("VNC", "FIB-25", "synthetic")
 
 
 def by_section(change: Callable[[Stack], Stack], image: Image) -> Stack:
@@ -120,6 +121,12 @@ CHOICES = {
 }
 
 
+def synthetic(width: float) -> Image:
+    """Return three sections of synthetic neurites of the same size in nanometres, seen with voxels of this width."""
+    spec = SampleSpec(shape=(3, *[round(512 * 4.6 / width)] * 2), voxel_size=(50.0, width, width))
+    return Image(*generate(spec), "VNC", 4.6 / width)
+
+
 def images(folder: Path) -> Iterator[tuple[str, Image]]:
     """Yield everything to be scored, by name."""
     for data, name, first in (("VNC", STACK, 12), ("FIB-25", FIB, 112)):
@@ -134,6 +141,8 @@ def images(folder: Path) -> Iterator[tuple[str, Image]]:
         for change, image, instances in changed(raw, truth, ZOOMS):
             zoom = float(change.split()[1]) if change.startswith("zoom") else 1.0
             yield f"VNC, {change}", Image(image, instances, data, zoom)
+    for zoom in (*ZOOMS, 1):
+        yield f"synthetic, zoom {zoom}", synthetic(4.6 / zoom)
 
 
 def scored(name: str, image: Image, choice: Choice, model: str) -> Iterator[dict[str, Any]]:
@@ -150,6 +159,7 @@ def scored(name: str, image: Image, choice: Choice, model: str) -> Iterator[dict
         "input.voxel_size": [z, y / zoom, x / zoom],
         "predict.model": model,
         "output.levels": 1,
+        "predict.rescale": "none",
         "run.workers": 0,
         **choice.settings,
     }

@@ -174,6 +174,7 @@ def test_predictions_across_all_axes_are_kept_beyond_tile_and_halo(
     settings = SLICES | {
         "predict__axes": "zyx",
         "predict__tile": [16, 16],
+        "predict__rescale": "none",
         "predict__halo": [8, 8],
         "output__chunk": [16, 32, 32],
         "output__shard": [16, 32, 32],

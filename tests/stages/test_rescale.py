@@ -1,6 +1,7 @@
 """Slices that are shown to the network at the size of voxels that it was trained on, in whole runs."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import zarr
 
 from tests.support import digest
 from vimvol.config import SegmentConfig, load_config
+from vimvol.errors import InputError
 from vimvol.infer.predictor import Predictor
 from vimvol.io import open_volume
 from vimvol.models import ModelSpec, build_model, save_checkpoint
+from vimvol.stages.agglomerate import agglomerate
 from vimvol.stages.planes import rescaled_text, scale_of
 from vimvol.stages.segment import prepare, segment_volume
 
@@ -106,6 +109,21 @@ def test_the_scale_is_part_of_the_keys_of_what_follows_only_where_there_is_one(
         return prepare(volume, str(tmp_path / "x"), config(model, size, predict__rescale=rescale)).keys
 
     assert keys(4.8, "auto") == keys(4.8, "none")
-    assert rescaled_text(prepare(volume, str(tmp_path / "x"), config(model, 7.6))) == ""
+    assert rescaled_text(prepare(volume, str(tmp_path / "x"), config(model, 7.6, predict__rescale="none"))) == ""
     scaled, stored = keys(7.6, "auto"), keys(7.6, "none")
     assert all(scaled[stage] != stored[stage] for stage in scaled)
+
+
+def test_an_output_that_knows_nothing_of_the_setting_was_predicted_as_stored(
+    volume: str, model: str, tmp_path: Path
+) -> None:
+    """As those of earlier versions were."""
+    out = tmp_path / "out.zarr"
+    segment_volume(volume, str(out), config(model, 7.6, predict__rescale="none"))
+    manifest = json.loads((out / "vimvol" / "run.json").read_text())
+    del manifest["config"]["predict"]["rescale"]
+    (out / "vimvol" / "run.json").write_text(json.dumps(manifest))
+    agglomerate(str(out), ["agglomerate.beta=0.4"], name="other", workers=0)
+    assert (out / "labels" / "other" / "0").is_dir()
+    with pytest.raises(InputError, match=r"predict\.rescale: None -> auto"):
+        segment_volume(volume, str(out), config(model, 7.6))

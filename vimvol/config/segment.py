@@ -51,7 +51,7 @@ class PredictConfig(Section):
         "volume", description="whose mean and standard deviation standardise the intensities"
     )
     rescale: Literal["auto", "none"] = Field(
-        "none",
+        "auto",
         description="auto: slices are resampled for the network where the size of their voxels is not one that it was "
         "trained on, as its card tells; none: they are shown as they are stored",
     )

@@ -176,7 +176,13 @@ def finished_run(out: str) -> dict[str, Any]:
 
 def settings_of(manifest: dict[str, Any]) -> SegmentConfig:
     """Return the settings that an output was made with, but for how its work was scheduled."""
-    return parse_config(SegmentConfig, manifest["config"], source="the manifest")
+    return parse_config(SegmentConfig, _config_of(manifest), source="the manifest")
+
+
+def _config_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the configuration of a manifest; slices were shown as they are stored before there was a setting."""
+    config: dict[str, dict[str, Any]] = manifest["config"]
+    return {**config, "predict": {"rescale": "none", **config["predict"]}}
 
 
 def _changed(manifest: dict[str, Any], overrides: Sequence[str], workers: int | None) -> SegmentConfig:
@@ -188,7 +194,7 @@ def _changed(manifest: dict[str, Any], overrides: Sequence[str], workers: int | 
         If they change more than the agglomeration.
     """
     old = settings_of(manifest)
-    before = {f"{section}.{key}": v for section, part in manifest["config"].items() for key, v in part.items()}
+    before = {f"{section}.{key}": v for section, part in _config_of(manifest).items() for key, v in part.items()}
     changes = load_config(SegmentConfig, None, overrides).model_dump(mode="json", exclude_unset=True)
     flat = {f"{section}.{key}": value for section, part in changes.items() for key, value in part.items()}
     new = load_config(SegmentConfig, None, before | flat)
