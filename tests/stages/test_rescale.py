@@ -60,6 +60,7 @@ def config(model: str, size: float, **changes: object) -> SegmentConfig:
     [
         ((50, 4.6, 4.6), 1),
         ((40, 4.5, 4.8), 1),
+        ((40, 4.0, 4.0), 1),
         ((50, 7.6, 7.6), 7.6 / 4.6),  # nearer to 10, but of sections
         ((40, 3.0, 3.0), 3 / 4.6),
         ((8, 8, 8), 0.8),

@@ -15,7 +15,7 @@ from vimvol.stages.boundaries import Boundaries
 from vimvol.stages.fragments import ANISOTROPIC
 from vimvol.stages.job import Job
 
-TOLERANCE = 1.1
+TOLERANCE = 1.2
 """Slices are shown as they are stored where voxels are at most this many times as wide or narrow as trained on."""
 FARTHEST = 2.5
 """So they are, too, where voxels differ by more than this: other kinds of data, or metadata that are wrong."""
