@@ -34,7 +34,7 @@ def column(features, name):
 @given(st.tuples(*(st.integers(1, s) for s in SHAPE)), st.integers(0, 2**32 - 1))
 @settings(max_examples=25)
 def test_blocks_give_the_features_of_the_whole_bit_for_bit(cell, seed):
-    tables = by_blocks(LABELS, BOUNDARIES, cell)
+    tables = by_blocks(LABELS, BOUNDARIES, cell, np.zeros(SHAPE, np.uint8))
     tables = [tables[i] for i in np.random.default_rng(seed).permutation(len(tables))]
     expected = edge_features(edge_table(LABELS, BOUNDARIES, Block.whole(SHAPE)), nodes_of(LABELS, SHAPE))
     found = edge_features(merge(tables), nodes_of(LABELS, cell))

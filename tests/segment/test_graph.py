@@ -9,8 +9,9 @@ from vimvol.segment import graph
 from vimvol.segment.graph import ACROSS, BINS, WITHIN, EdgeTable, edge_table, merge
 
 
-def brute_force(labels, boundaries, across=True):
+def brute_force(labels, boundaries, across=True, faces=None):
     """All voxel pairs of a volume, one axis after the other, in integers: values by edge and direction."""
+    faces = np.zeros(labels.shape, np.uint8) if faces is None else faces
     pairs = {}
     values = boundaries.astype(np.int64)
     for axis in range(labels.ndim):
@@ -19,6 +20,9 @@ def brute_force(labels, boundaries, across=True):
             continue
         low, high = np.moveaxis(labels, axis, 0)[:-1], np.moveaxis(labels, axis, 0)[1:]
         value = np.moveaxis(values, axis, 0)[:-1] + np.moveaxis(values, axis, 0)[1:]
+        bit = axis + 3 - labels.ndim
+        opened = np.moveaxis(faces, axis, 0)
+        value = np.where((opened[:-1] >> bit) & (opened[1:] >> (3 + bit)) & 1, 0, value)
         touch = (low != high) & (low > 0) & (high > 0)
         for u, v, x in zip(low[touch], high[touch], value[touch], strict=True):
             pairs.setdefault((int(min(u, v)), int(max(u, v))), ([], []))[direction].append(int(x))
@@ -39,13 +43,15 @@ def as_dict(table):
     }
 
 
-def by_blocks(labels, boundaries, cell):
+def by_blocks(labels, boundaries, cell, faces):
     grid = Grid(labels.shape, cell)
     tables = []
     for index in grid:
         own = grid.block(index)
         window = own.grow((0,) * labels.ndim, (1,) * labels.ndim).clip(labels.shape)
-        tables.append(edge_table(labels[window.slices], boundaries[window.slices], own.within(window)))
+        tables.append(
+            edge_table(labels[window.slices], boundaries[window.slices], own.within(window), faces=faces[window.slices])
+        )
     return tables
 
 
@@ -63,12 +69,20 @@ def windows(draw, dtype=np.uint64):
     return labels, draw(hnp.arrays(np.uint8, shape))
 
 
-@given(windows())
+def open_somewhere(data, labels):
+    """Draw open faces, anywhere."""
+    return data.draw(hnp.arrays(np.uint8, labels.shape, elements=st.integers(0, 63)))
+
+
+@given(windows(), st.data())
 @settings(max_examples=50)
-def test_a_table_equals_brute_force(window):
+def test_a_table_equals_brute_force(window, data):
     labels, boundaries = window
     table = edge_table(labels, boundaries, Block.whole(labels.shape))
     assert as_dict(table) == brute_force(labels, boundaries)
+    faces = open_somewhere(data, labels)
+    opened = edge_table(labels, boundaries, Block.whole(labels.shape), faces=faces)
+    assert as_dict(opened) == brute_force(labels, boundaries, faces=faces)
     assert list(zip(table.u, table.v, strict=True)) == sorted(zip(table.u, table.v, strict=True))
 
 
@@ -77,8 +91,9 @@ def test_a_table_equals_brute_force(window):
 def test_any_blocks_in_any_order_give_the_table_of_the_whole(window, data):
     labels, boundaries = window
     cell = tuple(data.draw(st.integers(1, s)) for s in labels.shape)
-    tables = data.draw(st.permutations(by_blocks(labels, boundaries, cell)))
-    whole = edge_table(labels, boundaries, Block.whole(labels.shape))
+    faces = open_somewhere(data, labels)
+    tables = data.draw(st.permutations(by_blocks(labels, boundaries, cell, faces)))
+    whole = edge_table(labels, boundaries, Block.whole(labels.shape), faces=faces)
     assert_equal(merge(tables), whole)
     middle = data.draw(st.integers(0, len(tables)))
     assert_equal(merge([merge(tables[:middle]), merge(tables[middle:])]), whole)
@@ -113,14 +128,15 @@ def test_a_block_with_more_edges_than_the_first_tables_hold_loses_none():
     assert (table.totals.sum(axis=0) == 18).all()
 
 
-@given(windows())
+@given(windows(), st.data())
 @settings(max_examples=30)
-def test_a_halved_block_gives_the_same_table(window):
+def test_a_halved_block_gives_the_same_table(window, data):
     labels, boundaries = window
-    whole = edge_table(labels, boundaries, Block.whole(labels.shape))
+    faces = open_somewhere(data, labels)
+    whole = edge_table(labels, boundaries, Block.whole(labels.shape), faces=faces)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "_LARGEST_BLOCK", 3)
-        assert_equal(edge_table(labels, boundaries, Block.whole(labels.shape)), whole)
+        assert_equal(edge_table(labels, boundaries, Block.whole(labels.shape), faces=faces), whole)
 
 
 def test_the_mean_is_a_probability():
@@ -149,7 +165,7 @@ def test_no_edges_are_an_empty_table():
 
 def test_ids_beyond_32_bits_are_sorted_and_merged():
     labels = np.array([[2**33, 5, 2**33, 2**34]], np.uint64)
-    tables = by_blocks(labels, np.full(labels.shape, 3, np.uint8), (1, 1))
+    tables = by_blocks(labels, np.full(labels.shape, 3, np.uint8), (1, 1), np.zeros(labels.shape, np.uint8))
     merged = merge(tables)
     assert merged.uv.tolist() == [[5, 2**33], [2**33, 2**34]]
     assert (merged.count.tolist(), merged.totals[WITHIN].tolist()) == ([2, 1], [12, 6])
@@ -161,6 +177,12 @@ def test_ids_beyond_32_bits_are_sorted_and_merged():
         (lambda a: edge_table(a, np.zeros((2, 2), np.uint8), Block.whole((2, 3))), "are not one window"),
         (lambda a: edge_table(a, np.zeros((2, 3)), Block.whole((2, 3))), "are not one window"),
         (lambda a: edge_table(a, np.zeros((2, 3), np.uint8), Block((0, 0), (2, 4))), "lies outside a window"),
+        (
+            lambda a: edge_table(
+                a, np.zeros((2, 3), np.uint8), Block.whole((2, 3)), faces=np.zeros((0, 0, 0), np.uint8)
+            ),
+            "do not fill the window",
+        ),
         (lambda a: EdgeTable.from_columns({"u": a}), "has no column 'v'"),
         (
             lambda a: EdgeTable.from_columns(EdgeTable.empty().columns() | {"v": np.ones(1, np.uint64)}),

@@ -22,7 +22,7 @@ def fragments(boundaries, tiles, dimension="2d"):
     n = 0
     for index in tiles:
         tile = tiles.block(index)
-        labels[tile.slices], found = fragments_tile(boundaries[tile.slices], tile.within(tile), CONFIG, dimension)
+        labels[tile.slices], found, _ = fragments_tile(boundaries[tile.slices], tile.within(tile), CONFIG, dimension)
         labels[tile.slices] += np.uint64(n)
         n += found
     return labels, n

@@ -160,7 +160,7 @@ def test_a_crop_keeps_fragments_apart_and_pieces_connected(labels, data):
 
 def test_a_tile_of_slices_uses_no_halo_along_z(volume_map):
     inner = Block((2, 10, 12), (6, 60, 70))
-    labels, n = fragments_tile(volume_map, inner, DISTANCE, "2d")
+    labels, n, _ = fragments_tile(volume_map, inner, DISTANCE, "2d")
     assert set(np.unique(labels)) == set(range(1, n + 1))
     for z in range(4):
         expected, _ = crop_and_relabel(fragments_2d(volume_map[2 + z], DISTANCE), Block((10, 12), (60, 70)))
@@ -170,7 +170,7 @@ def test_a_tile_of_slices_uses_no_halo_along_z(volume_map):
 
 def test_a_tile_in_3d_is_the_crop_of_its_window(volume_map):
     inner = Block((4, 10, 12), (20, 60, 70))
-    labels, n = fragments_tile(volume_map, inner, DISTANCE, "3d", (20, 10, 10))
+    labels, n, _ = fragments_tile(volume_map, inner, DISTANCE, "3d", (20, 10, 10))
     expected, m = crop_and_relabel(fragments_3d(volume_map, DISTANCE, (20, 10, 10)), inner)
     assert n == m
     assert (labels == expected).all()
@@ -178,7 +178,7 @@ def test_a_tile_in_3d_is_the_crop_of_its_window(volume_map):
 
 def test_in_a_tile_of_components_every_fragment_has_a_seed(volume_map):
     inner = Block((2, 10, 12), (6, 60, 70))
-    labels, n = fragments_tile(volume_map, inner, COMPONENTS, "2d")
+    labels, n, _ = fragments_tile(volume_map, inner, COMPONENTS, "2d")
     seeds = seed_mask(volume_map[inner.slices], 0.5)
     assert len(np.unique(labels[seeds])) == n
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vimvol.jit import compiled
+from vimvol.segment.faces import BACKWARD
 from vimvol.segment.graph import BINS, HIGHEST
 
 _SHIFT = 5
@@ -53,7 +54,12 @@ class PairSums(NamedTuple):
 
 
 def pair_sums(
-    labels: NDArray[np.int64], boundaries: NDArray[np.uint8], begin: tuple[int, ...], end: tuple[int, ...], across: bool
+    labels: NDArray[np.int64],
+    boundaries: NDArray[np.uint8],
+    faces: NDArray[np.uint8],
+    begin: tuple[int, ...],
+    end: tuple[int, ...],
+    across: bool,
 ) -> PairSums:
     """Sum over the pairs of touching voxels of different fragments.
 
@@ -63,6 +69,9 @@ def pair_sums(
         (Z, Y, X) int64, below 2^31, contiguous; 0 is outside.
     boundaries
         uint8 of that shape, contiguous.
+    faces
+        uint8 of that shape, contiguous: where fragments go on behind the faces of their tiles; pairs that both tiles
+        see inside one fragment count as without a boundary.
     begin, end
         Corners of the block whose pairs count: those whose voxel nearer to the origin lies in it.
     across
@@ -72,7 +81,7 @@ def pair_sums(
     found = PairSums.zeros(1024 + 3 * labels.shape[2])
     while True:
         slots = np.full(1 << (4 * len(found.keys)).bit_length(), -1, np.int64)
-        row, n = _sum_rows(labels, boundaries, begin, end, across, row, n, slots, *found)
+        row, n = _sum_rows(labels, boundaries, faces, begin, end, across, row, n, slots, *found)
         if row == rows:
             return found.resized(n, n)
         found = found.resized(n, 4 * len(found.keys))
@@ -95,6 +104,7 @@ def _find(key: int, keys: NDArray[np.int64], slots: NDArray[np.int64], n: int) -
 def _sum_rows(
     labels: NDArray[np.int64],
     boundaries: NDArray[np.uint8],
+    faces: NDArray[np.uint8],
     begin: tuple[int, ...],
     end: tuple[int, ...],
     across: bool,
@@ -121,6 +131,7 @@ def _sum_rows(
             dz, dy, dx = int(direction == 2), int(direction == 1), int(direction == 0)
             if z + dz >= depth or y + dy >= height or (direction == 2 and not across):
                 continue
+            axis = 2 - direction
             stop = min(end[2], width - dx)
             x = begin[2]
             while x < stop:
@@ -135,6 +146,10 @@ def _sum_rows(
                 # an edge mostly goes on for some voxels
                 while x < stop and labels[z, y, x] == a and labels[z + dz, y + dy, x + dx] == b:
                     value = int(boundaries[z, y, x]) + int(boundaries[z + dz, y + dy, x + dx])
+                    # times, as 0 and the value are integers of two kinds to the compiler, which would make them floats
+                    value *= 1 - int(
+                        (faces[z, y, x] >> axis) & (faces[z + dz, y + dy, x + dx] >> (BACKWARD + axis)) & 1
+                    )
                     total += value
                     squares += value * value
                     smallest, largest = min(smallest, value), max(largest, value)

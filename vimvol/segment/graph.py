@@ -47,7 +47,8 @@ _DTYPES = {
 class EdgeTable:
     """Edges between fragments, sorted by (u, v), each once.
 
-    The value of a voxel pair is the sum of the two boundaries, 0..510 for a probability of 0..1. The first axis of a
+    The value of a voxel pair is the sum of the two boundaries, 0..510 for a probability of 0..1, and 0 where both tiles
+    see one fragment on both sides of the face between them (`vimvol.segment.faces`). The first axis of a
     statistic is `WITHIN` or `ACROSS`, the last axis the edge.
 
     Attributes
@@ -123,7 +124,11 @@ class EdgeTable:
 
 
 def edge_table(
-    labels: NDArray[np.uint64] | NDArray[np.int64], boundaries: NDArray[np.uint8], own: Block, across: bool = True
+    labels: NDArray[np.uint64] | NDArray[np.int64],
+    boundaries: NDArray[np.uint8],
+    own: Block,
+    across: bool = True,
+    faces: NDArray[np.uint8] | None = None,
 ) -> EdgeTable:
     """Collect the edges of a block.
 
@@ -138,6 +143,8 @@ def edge_table(
         The block in coordinates of ``labels``. It owns the pairs whose voxel nearer to the origin lies inside.
     across
         Whether pairs along z count; without them slices stay apart, and no halo along z is needed.
+    faces
+        uint8, the same shape, where fragments go on behind the faces of their tiles; none: nowhere.
 
     Raises
     ------
@@ -148,25 +155,29 @@ def edge_table(
         raise ValueError(
             f"labels {labels.shape} and boundaries {boundaries.shape} {boundaries.dtype} are not one window with uint8"
         )
+    if faces is None:
+        faces = np.zeros(labels.shape, np.uint8)
+    elif faces.shape != labels.shape:
+        raise ValueError(f"open faces {faces.shape} do not fill the window of labels {labels.shape}")
     if not Block.whole(labels.shape).contains(own):
         raise ValueError(f"block {own} lies outside a window of shape {labels.shape}")
     if labels.ndim == 2:
-        return edge_table(labels[None], boundaries[None], Block((0, *own.begin), (1, *own.end)), across=False)
+        slab = Block((0, *own.begin), (1, *own.end))
+        return edge_table(labels[None], boundaries[None], slab, across=False, faces=faces[None])
     if own.size == 0:
         return EdgeTable.empty()
     if own.size > _LARGEST_BLOCK:
-        return merge([edge_table(labels, boundaries, half, across) for half in _halves(own)])
+        return merge([edge_table(labels, boundaries, half, across, faces) for half in _halves(own)])
     if int(labels.max()) >= _DENSE:
         ids, dense = np.unique(np.append(labels, 0), return_inverse=True)
         window = dense[:-1].astype(np.int64).reshape(labels.shape)
-        return edge_table(window, boundaries, own, across).renumbered(ids[1:].astype(np.uint64))
+        return edge_table(window, boundaries, own, across, faces).renumbered(ids[1:].astype(np.uint64))
 
     # compiled code is loaded by those who measure, not by everybody who reads tables
     from vimvol.segment.accumulate import pair_sums
 
-    found = pair_sums(
-        np.ascontiguousarray(labels, np.int64), np.ascontiguousarray(boundaries), own.begin, own.end, across
-    )
+    window = np.ascontiguousarray(labels, np.int64)
+    found = pair_sums(window, np.ascontiguousarray(boundaries), np.ascontiguousarray(faces), own.begin, own.end, across)
     order = np.argsort(found.keys)
     keys = found.keys[order]
     sums, extremes = np.moveaxis(found.sums[order], 0, -1), np.moveaxis(found.extremes[order], 0, -1)

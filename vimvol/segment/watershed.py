@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from vimvol.config import FragmentsConfig
 from vimvol.geometry import Block
+from vimvol.segment.faces import open_faces
 
 # Heights are rounded to this many levels, so that the queues of the flooding stay in the cache; the input has 256.
 LEVELS = 4096
@@ -108,7 +109,7 @@ def fragments_tile(
     config: FragmentsConfig,
     dimension: Literal["2d", "3d"],
     voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
-) -> tuple[NDArray[np.uint32], int]:
+) -> tuple[NDArray[np.uint32], int, NDArray[np.uint8]]:
     """Cut one tile into fragments.
 
     Parameters
@@ -131,6 +132,9 @@ def fragments_tile(
         uint32 of the shape of ``inner``, 1..n.
     n : int
         Number of fragments.
+    faces : numpy.ndarray
+        uint8 of the shape of ``inner``, where fragments go on behind the faces of the tile: see `open_faces`. None do
+        with ``components``, nor along z in 2d.
 
     Raises
     ------
@@ -144,15 +148,18 @@ def fragments_tile(
         boundaries = boundaries[inner.slices]
         inner = Block.whole(inner.shape)
     if dimension == "3d":
-        return crop_and_relabel(fragments_3d(boundaries, config, voxel_size), inner)
-    labels = np.empty(inner.shape, np.uint32)
+        whole = fragments_3d(boundaries, config, voxel_size)
+        return *crop_and_relabel(whole, inner), open_faces(whole, inner)
+    labels, faces = np.empty(inner.shape, np.uint32), np.empty(inner.shape, np.uint8)
     plane = Block(inner.begin[1:], inner.end[1:])
     n = 0
     for z in range(inner.shape[0]):
-        labels[z], found = crop_and_relabel(fragments_2d(boundaries[inner.begin[0] + z], config), plane)
+        whole = fragments_2d(boundaries[inner.begin[0] + z], config)
+        labels[z], found = crop_and_relabel(whole, plane)
+        faces[z] = open_faces(whole, plane)
         labels[z] += np.uint32(n)
         n += found
-    return labels, n
+    return labels, n, faces
 
 
 def crop_and_relabel(labels: NDArray[np.uint32], inner: Block) -> tuple[NDArray[np.uint32], int]:

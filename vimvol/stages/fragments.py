@@ -1,7 +1,8 @@
 """Stage fragments: a watershed in every tile, and the numbering that makes its labels unique in the volume.
 
-Fragments are stored as the tile's own numbers from 1 (uint32). The offset of a tile, the number of fragments in all
-tiles before it, turns them into global ids. Both depend on the tile grid only, not on the blocks.
+Fragments are stored as the tile's own numbers from 1, and where they go on behind the faces of the tile (`pack`). The
+offset of a tile, the number of fragments in all tiles before it, turns its numbers into global ids. Both depend on the
+tile grid only, not on the blocks.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from vimvol.engine.run import Execution, run_stage
 from vimvol.geometry import Block, Index
 from vimvol.io.arrays import create_array, read_box, write_box
 from vimvol.io.tables import read_table, write_table
+from vimvol.segment import faces
 from vimvol.segment.cells import cells_tile
 from vimvol.segment.watershed import crop_and_relabel, fragments_tile
 from vimvol.stages.job import Cells, Job
@@ -97,14 +99,16 @@ class FragmentsBlock:
             hole = ~tissue[tile.within(reach).slices]
             if hole.all():
                 continue
-            labels, count = fragments_tile(
+            labels, count, opened = fragments_tile(
                 boundaries[window.within(reach).slices], tile.within(window), config, dimension, voxel_size
             )
             if hole.any():
                 labels, count = crop_and_relabel(np.where(hole, np.uint32(0), labels), Block.whole(tile.shape))
+                opened[hole] = 0
             counts[str(grid.flat(index))] = count
             shared = tile.intersect(block)
-            result[shared.within(block).slices] = labels[shared.within(tile).slices]
+            part = shared.within(tile).slices
+            result[shared.within(block).slices] = faces.pack(labels[part], opened[part])
         write_box(job.fragments, block, result)
         return {"counts": counts}
 
@@ -229,20 +233,26 @@ class FragmentWindow:
     places
         (n,) uint64, ascending; where each lies: ``tile << 32 | number`` in that tile. Other than an id it does not
         depend on how many fragments the tiles before have, so it is what is stored: see `ids_at`.
+    faces
+        (z, y, x) uint8, where fragments go on behind the faces of their tiles, see `vimvol.segment.faces`; empty if not
+        asked for.
     """
 
     labels: npt.NDArray[np.int64]
     ids: npt.NDArray[np.uint64]
     places: npt.NDArray[np.uint64]
+    faces: npt.NDArray[np.uint8]
 
 
-def read_fragments(job: Job, box: Block) -> FragmentWindow:
+def read_fragments(job: Job, box: Block, *, with_faces: bool = False) -> FragmentWindow:
     """Read the fragments of a box with unique numbers.
 
     The numbers are dense, since the memory of a graph grows with its largest node, and ascend with the global ids.
     """
     grid = job.fragment_tiles
-    stored = read_box(job.fragments, box)
+    packed = read_box(job.fragments, box)
+    stored = faces.numbers(packed)
+    opened = faces.faces(packed) if with_faces else np.empty((0, 0, 0), np.uint8)
     labels = np.zeros(box.shape, np.int64)
     ids, places = [], []
     seen = 0
@@ -258,7 +268,7 @@ def read_fragments(job: Job, box: Block) -> FragmentWindow:
         ids.append(np.arange(begin + 1, end + 1, dtype=np.uint64))
         places.append(np.uint64(flat << 32) + np.arange(1, end - begin + 1, dtype=np.uint64))
         seen += end - begin
-    return FragmentWindow(labels, np.concatenate(ids), np.concatenate(places))
+    return FragmentWindow(labels, np.concatenate(ids), np.concatenate(places), opened)
 
 
 def ids_at(job: Job, *places: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint64], ...]:

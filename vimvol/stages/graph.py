@@ -40,13 +40,14 @@ class GraphBlock:
         """Return the number of edges."""
         job = self.job
         box = block.grow((0, 0, 0), FORWARD).clip(job.shape)
-        window = read_fragments(job, box)
+        window = read_fragments(job, box, with_faces=not job.stitched)
         own = block.within(box)
         if job.stitched:
             pairs = self._continued(block, box, window.labels)
             columns: dict[str, npt.NDArray[Any]] = {name: window.places[pairs[:, i] - 1] for i, name in enumerate("uv")}
         else:
-            table = edge_table(window.labels, read_boundaries(job, box), own, across=not job.flat)
+            boundaries = read_boundaries(job, box)
+            table = edge_table(window.labels, boundaries, own, across=not job.flat, faces=window.faces)
             columns = table.renumbered(window.places).columns()
         write_table(edges_of(job), block_name(block), columns)
         nodes = node_table(window.labels, own, window.places, box.begin, job.shape)

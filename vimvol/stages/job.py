@@ -25,7 +25,10 @@ FORMAT = 3
 SOLVE_FORMAT = 3
 """Version of what is solved for; part of the keys of its stage and of those that follow."""
 
-GRAPH_FORMAT = 4
+FRAGMENTS_FORMAT = 2
+"""Version of the fragments; part of the keys of their stage and of those that follow."""
+
+GRAPH_FORMAT = 5
 """Version of the tables of the graph; part of the keys of its stage and of those that follow."""
 
 SEGMENTATION = "segmentation"
@@ -165,7 +168,7 @@ class Job:
 
     @property
     def fragments(self) -> str:
-        """Array of the fragments, (z, y, x) uint32, numbered from 1 in every watershed tile."""
+        """Array of the fragments, (z, y, x) uint32, see `vimvol.stages.fragments`."""
         return f"{self.work}/fragments"
 
     @property
@@ -249,7 +252,8 @@ class Job:
             grid = (self.fragment_tiles.cell, self.fragments_config.halo)
             fragments = content_key("cells", predict, repr(cells), grid, config.cells.model_dump())
         else:
-            fragments = content_key("fragments", predict, self.network.boundary, self.fragments_config.model_dump())
+            settings = self.fragments_config.model_dump()
+            fragments = content_key("fragments", FRAGMENTS_FORMAT, predict, self.network.boundary, settings)
         weighing = config.agglomerate.model_dump(include={"beta", "size_weighting"})
         solving = config.agglomerate.model_dump(exclude={"beta", "size_weighting", "costs", "join_below", "fill_below"})
         limits = config.agglomerate.model_dump(include={"join_below", "fill_below"})

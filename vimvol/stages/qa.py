@@ -292,18 +292,19 @@ def _made_again(job: Job, box: Block, shift: Index) -> npt.NDArray[np.uint64]:
     dimension: Literal["2d", "3d"] = "2d" if config.dimension == "2d" else "3d"
     reach = box.grow(halo).clip(job.shape)
     boundaries, tissue = read_walls(job, reach)
-    fragments = np.zeros(box.shape, np.int64)
+    fragments, opened = np.zeros(box.shape, np.int64), np.zeros(box.shape, np.uint8)
     count = 0
     for tile in _shifted_tiles(job.fragment_tiles.cell, box, shift):
         window = tile.grow(halo).clip(job.shape)
-        labels, found = fragments_tile(
+        labels, found, faces = fragments_tile(
             boundaries[window.within(reach).slices], tile.within(window), config, dimension, job.source.voxel_size
         )
         hole = ~tissue[tile.within(reach).slices]
         fragments[tile.within(box).slices] = np.where(hole, 0, labels + np.int64(count))
+        opened[tile.within(box).slices] = faces
         count += found
     inside = boundaries[box.within(reach).slices]
-    table = edge_table(fragments, inside, Block.whole(box.shape), across=not job.flat)
+    table = edge_table(fragments, inside, Block.whole(box.shape), across=not job.flat, faces=opened)
     ids = np.arange(1, count + 1, dtype=np.uint64)
     nodes = node_table(fragments, Block.whole(box.shape), ids, box.begin, job.shape)
     groups = solve(count + 1, table.uv, costs_of_edges(job, table, nodes), job.config.agglomerate.solver) + np.uint64(1)
