@@ -40,7 +40,7 @@ def train_edges(
     ] = None,
     note: Annotated[str, typer.Option(help="Data and their licence, for the card in the file.")] = "",
 ) -> None:
-    """Learn from ground truth what edges cost, for `--set agglomerate.costs=FILE`."""
+    """Learn from ground truth what edges cost, for `--set agglomerate.costs=FILE --set agglomerate.beta=0.5`."""
     from vimvol.report.table import print_rows
     from vimvol.stages.edges import train_edges as learn
 
@@ -54,11 +54,14 @@ def train_edges(
     )
     print_rows(["feature", "importance"], [[k, f"{v:.3f}"] for k, v in list(done.importances.items())[:10]])
     typer.echo(f"{done.edges:,} edges, {done.cut:,} of them between objects")
-    typer.echo(f"costs         {done.path}")
+    typer.echo(
+        f"costs         {done.path}, from learned probabilities: with agglomerate.beta = 0.5 they count as they are"
+    )
     typer.echo(f"picture       {done.picture}")
     typer.echo(
         f"use them      vimvol agglomerate OUT.zarr --set agglomerate.costs={done.path} --set agglomerate.beta=0.5"
     )
+    typer.echo("beta          0.5 takes learned probabilities of a cut as they are; the default suits mean boundaries")
 
 
 @app.command()

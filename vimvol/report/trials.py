@@ -55,6 +55,7 @@ def draw_trials(
         axes.scatter([places[best]], [scores[best]], s=36, color=MARK)
         axes.set_xlabel(name)
         if number % COLUMNS == 1:
-            axes.set_ylabel(metric)
+            axes.set_ylabel(metric.replace("_", " "), fontsize="small")
+    figure.suptitle(f"in colour the best, trial {best}: {scores[best]:.4f}", fontsize="medium")
     write_png(figure, path)
     return path
