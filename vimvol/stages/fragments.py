@@ -264,7 +264,7 @@ def read_fragments(job: Job, box: Block, *, with_faces: bool = False) -> Fragmen
         begin, end = int(offsets[flat - first]), int(offsets[flat - first + 1])
         target = grid.block(index).intersect(box).within(box).slices
         part = stored[target]
-        labels[target] = np.where(part > 0, part + np.int64(seen), 0)
+        np.add(part, np.int64(seen), out=labels[target], where=part > 0)
         ids.append(np.arange(begin + 1, end + 1, dtype=np.uint64))
         places.append(np.uint64(flat << 32) + np.arange(1, end - begin + 1, dtype=np.uint64))
         seen += end - begin
