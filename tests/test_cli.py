@@ -192,7 +192,7 @@ def test_what_is_being_done_is_told_from_the_beginning(run, sample: Path, tmp_pa
             file[f"volumes/{name}"] = zarr.open_array(sample / stored, mode="r")[:1]
     file = tmp_path / "several.h5"
     size = ["--set=input.voxel_size=[50,4.6,4.6]", "--set=output.levels=1"]
-    code, _, err = run("plan", file, tmp_path / "o.zarr", *settings(), *size, "--workers", "1")
+    code, _, err = run("plan", file, tmp_path / "o.zarr", *settings(), *size)
     assert code == 0, err
     shape = "1 x 128 x 120"
     assert err.splitlines() == [
@@ -200,10 +200,9 @@ def test_what_is_being_done_is_told_from_the_beginning(run, sample: Path, tmp_pa
         f"input: {file}:volumes/raw, {shape} voxels (z, y, x) of 50 x 4.6 x 4.6 nm, uint8; chosen, since none was "
         f"named, before volumes/labels/neuron_ids ({shape} uint64)",
         "boundaries: network vimunet-nano",
-        "workers: starting 1 process",
         "plan: a sample of 1 of 6 blocks",
     ]
-    code, _, err = run("plan", f"{file}:volumes/raw", tmp_path / "o.zarr", *settings(), *size, "--workers", "0")
+    code, _, err = run("plan", f"{file}:volumes/raw", tmp_path / "o.zarr", *settings(), *size)
     assert code == 0, err
     assert err.splitlines()[1] == f"input: {file}:volumes/raw, {shape} voxels (z, y, x) of 50 x 4.6 x 4.6 nm, uint8"
 

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import SMALL, digest, disk_of, small_config
+from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.config.cluster import AddressCluster
 from vimvol.engine.pool import Room, SerialPool
 from vimvol.errors import InputError, OutputLostError
@@ -58,6 +59,12 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
+def ready(reference: Path) -> dict[str, str]:
+    """Settings by which boundaries are those of the reference: where it is not about them, no network has to run."""
+    return {"predict__boundaries": f"{reference}:0"}
+
+
+@pytest.fixture(scope="module")
 def mask(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A mask of the sample, empty in most blocks."""
     data = np.zeros((4, 128, 120), bool)
@@ -82,8 +89,10 @@ def last_run(out: Path) -> dict:
     ],
     ids=["default", "roi", "one block", "components", "tiles across blocks"],
 )
-def test_the_plan_counts_the_blocks_that_a_run_then_computes(sample: Path, tmp_path: Path, changes: dict) -> None:
-    out, config = tmp_path / "out.zarr", small_config(**changes)
+def test_the_plan_counts_the_blocks_that_a_run_then_computes(
+    sample: Path, ready: dict, tmp_path: Path, changes: dict
+) -> None:
+    out, config = tmp_path / "out.zarr", small_config(**ready, **changes)
     planned = plan_volume(f"{sample}:raw", str(out), config).forecast
     assert not list(tmp_path.iterdir())
     assert planned.sampled == 1
@@ -108,6 +117,7 @@ def test_blocks_of_the_sample_are_results(
     assert (blocks["predict"], blocks["fragments"]) == (12 - taken, 12)
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
     before, plan, after = told.notes[-3:]
+    assert ("workers: starting 2 processes" in told.notes) == (workers == 2)
     assert before == f"plan: a sample of {taken} of 12 blocks"
     assert plan.startswith("plan: about ")
     assert "forecast" in after
@@ -131,10 +141,10 @@ def test_what_is_written_and_held_in_memory_is_forecast_within_30_percent(
     "changes", [{}, {"fragments__dimension": "3d", "fragments__tile": [2, 64, 48]}], ids=["2d", "3d"]
 )
 def test_edges_are_forecast_closely_enough_to_refuse_by(
-    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict
+    sample: Path, ready: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict
 ) -> None:
     monkeypatch.setattr(SerialPool, "slots", 12)
-    out, config = tmp_path / "out.zarr", small_config(**changes)
+    out, config = tmp_path / "out.zarr", small_config(**ready, **changes)
     planned = plan_volume(f"{sample}:raw", str(out), config).forecast
     assert planned.sampled == 12
     segment_volume(f"{sample}:raw", str(out), config)
@@ -142,14 +152,16 @@ def test_edges_are_forecast_closely_enough_to_refuse_by(
     assert 0.7 * edges < planned.edges < preflight.TOO_MANY * edges
 
 
-def test_region_and_mask_bound_the_sample_too(sample: Path, tmp_path: Path, mask: str, monkeypatch) -> None:
-    config = small_config(input__roi=ROI, input__mask=mask)
+def test_region_and_mask_bound_the_sample_too(
+    sample: Path, ready: dict, tmp_path: Path, mask: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(input__roi=ROI, input__mask=mask, **ready)
     segment_volume(f"{sample}:raw", str(tmp_path / "plain.zarr"), config)
     monkeypatch.setattr(preflight, "WORTH", 1)
     segment_volume(f"{sample}:raw", str(tmp_path / "sampled.zarr"), config)
     assert digest(tmp_path / "sampled.zarr") == digest(tmp_path / "plain.zarr")
-    whole = plan_volume(f"{sample}:raw", str(tmp_path / "x"), small_config()).forecast
-    masked = plan_volume(f"{sample}:raw", str(tmp_path / "x"), small_config(input__mask=mask)).forecast
+    whole = plan_volume(f"{sample}:raw", str(tmp_path / "x"), small_config(**ready)).forecast
+    masked = plan_volume(f"{sample}:raw", str(tmp_path / "x"), small_config(input__mask=mask, **ready)).forecast
     # the same blocks run, but of 12 only 1 holds anything
     assert masked.stages[0].left == whole.stages[0].left
     assert masked.stages[0].written == pytest.approx(whole.stages[0].written / 12, rel=0.5)
@@ -318,21 +330,16 @@ def test_a_disk_that_is_too_small_is_refused(sample: Path, tiny_disk: Path, samp
         assert not list(tiny_disk.iterdir())
 
 
-def test_the_command_prints_the_plan_and_writes_it(sample: Path, tmp_path: Path) -> None:
+def test_the_command_prints_the_plan_and_writes_it(run, sample: Path, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+    monkeypatch.chdir(tmp_path)
     settings = [f"--set={key}={json.dumps(value)}" for key, value in SMALL.items()]
-    done = subprocess.run(
-        [sys.executable, "-m", "vimvol", "plan", f"{sample}:raw", "out.zarr", "--json", "plan.json", *settings],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    code, out, err = run("plan", f"{sample}:raw", "out.zarr", "--json", "plan.json", *settings)
+    assert code == 0, err
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert [stage["name"] for stage in plan["stages"]][:2] == ["predict", "fragments"]
     assert plan["seconds"] == pytest.approx(sum(stage["seconds"] for stage in plan["stages"]), abs=0.01)
-    lines = done.stdout.splitlines()
+    lines = out.splitlines()
     assert lines[1].split()[:3] == ["predict", "12", "12"]
     assert {line.split()[0] for line in lines[-6:]} == {"time", "before", "disk", "worker", "solver", "sample"}
 
@@ -377,41 +384,55 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_network_is_looke
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "protected"]
 
 
-def start_sampling(sample: Path, folder: Path) -> tuple[subprocess.Popen[str], Path]:
-    """Start the command and wait until its worker writes; return it, and the folder of its sample."""
-    there = set(folder.glob(f"{PREFIX}*"))
+LEAVES = (
+    "import sys; from vimvol.stages.scratch import Scratch; scratch = Scratch(sys.argv[1]); scratch.open(); input()"
+)
+"""What begins a sample and does not end."""
+
+
+def wait_for(found: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not found():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_what_a_killed_process_left_of_its_sample_goes_at_the_next_start(tmp_path: Path) -> None:
+    out = str(tmp_path / "out.zarr")
+    killed = subprocess.Popen(
+        [sys.executable, "-c", LEAVES, out], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: bool(list(tmp_path.glob(f"{PREFIX}*/lock"))), killed)
+    (left,) = tmp_path.iterdir()
+    (left / "0").mkdir()
+    unknown = tmp_path / f"{PREFIX}unknown"
+    unknown.mkdir()
+    with Scratch(out) as alive:
+        alive.open()
+        with Scratch(str(tmp_path / "other.zarr")):
+            assert {path.name for path in tmp_path.iterdir()} == {left.name, unknown.name, Path(alive.folder).name}
+            killed.kill()
+            killed.communicate()
+        with Scratch(str(tmp_path / "other.zarr")):
+            assert {path.name for path in tmp_path.iterdir()} == {unknown.name, Path(alive.folder).name}
+    assert list(tmp_path.iterdir()) == [unknown]
+
+
+def test_nothing_of_a_sample_stays_when_it_is_stopped(sample: Path, tmp_path: Path) -> None:
     settings = [f"--set={key}={json.dumps(value)}" for key, value in SMALL.items()]
-    process = subprocess.Popen(
+    stopped = subprocess.Popen(
         [sys.executable, "-m", "vimvol", "plan", f"{sample}:raw", "out.zarr", *settings, "--workers", "1"],
-        cwd=folder,
+        cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        for found in set(folder.glob(f"{PREFIX}*")) - there:
-            if list(found.glob("0/0/c/**/*")):
-                return process, found
-        time.sleep(0.02)
-    raise AssertionError(f"no sample was begun: {process.communicate()[1]}")
-
-
-def test_nothing_of_a_sample_stays_when_it_is_stopped_or_at_the_next_start(sample: Path, tmp_path: Path) -> None:
-    killed, left = start_sampling(sample, tmp_path)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    with Scratch(str(tmp_path / "other.zarr")) as alive:
-        assert not left.exists()
-        alive.open()
-        unknown = tmp_path / f"{PREFIX}unknown"
-        unknown.mkdir()
-        stopped, _ = start_sampling(sample, tmp_path)
-        os.killpg(stopped.pid, signal.SIGINT)
-        assert "Traceback" not in stopped.communicate(timeout=120)[1]
-        assert stopped.returncode == 130
-        assert {path.name for path in tmp_path.iterdir()} == {Path(alive.folder).name, unknown.name}
-    assert list(tmp_path.iterdir()) == [unknown]
+    wait_for(lambda: bool(list(tmp_path.glob(f"{PREFIX}*/0/0/c/**/*"))), stopped)
+    os.killpg(stopped.pid, signal.SIGINT)  # a terminal sends Ctrl-C to the workers, too
+    assert "Traceback" not in stopped.communicate(timeout=120)[1]
+    assert stopped.returncode == 130
+    assert not list(tmp_path.iterdir())
 
 
 def test_workers_write_nothing_into_a_sample_that_is_given_up(sample: Path, tmp_path: Path) -> None:
