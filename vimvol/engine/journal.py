@@ -27,7 +27,8 @@ class StageReport:
     seconds
         Wall time.
     busy
-        Seconds that blocks ran, of all workers together.
+        Seconds that blocks ran, of all workers together, without those in which they waited for their turn to compute;
+        more than the workers have where blocks are read and written while others compute.
     usage
         What the finished blocks took, of all workers together; its peak is that of one process.
     """

@@ -8,7 +8,7 @@ tile grid only, not on the blocks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from vimvol.config import FragmentsConfig
 from vimvol.engine.run import Execution, run_stage
+from vimvol.engine.turns import turn
 from vimvol.geometry import Block, Index
 from vimvol.io.arrays import create_array, read_box, write_box
 from vimvol.io.tables import read_table, write_table
@@ -93,22 +94,23 @@ class FragmentsBlock:
             write_box(job.fragments, block, result)
             return {"counts": counts}
         boundaries, tissue = read_walls(job, reach)
-        for index in grid.overlapping(block):
-            tile = grid.block(index)
-            window = tile.grow(halo).clip(job.shape)
-            hole = ~tissue[tile.within(reach).slices]
-            if hole.all():
-                continue
-            labels, count, opened = fragments_tile(
-                boundaries[window.within(reach).slices], tile.within(window), config, dimension, voxel_size
-            )
-            if hole.any():
-                labels, count = crop_and_relabel(np.where(hole, np.uint32(0), labels), Block.whole(tile.shape))
-                opened[hole] = 0
-            counts[str(grid.flat(index))] = count
-            shared = tile.intersect(block)
-            part = shared.within(tile).slices
-            result[shared.within(block).slices] = faces.pack(labels[part], opened[part])
+        with turn():
+            for index in grid.overlapping(block):
+                tile = grid.block(index)
+                window = tile.grow(halo).clip(job.shape)
+                hole = ~tissue[tile.within(reach).slices]
+                if hole.all():
+                    continue
+                labels, count, opened = fragments_tile(
+                    boundaries[window.within(reach).slices], tile.within(window), config, dimension, voxel_size
+                )
+                if hole.any():
+                    labels, count = crop_and_relabel(np.where(hole, np.uint32(0), labels), Block.whole(tile.shape))
+                    opened[hole] = 0
+                counts[str(grid.flat(index))] = count
+                shared = tile.intersect(block)
+                part = shared.within(tile).slices
+                result[shared.within(block).slices] = faces.pack(labels[part], opened[part])
         write_box(job.fragments, block, result)
         return {"counts": counts}
 
@@ -119,21 +121,22 @@ class FragmentsBlock:
         prediction[0][~read_tissue(job, reach)] = 0
         result = np.zeros(block.shape, np.uint32)
         counts = {}
-        for index in grid.overlapping(block):
-            tile = grid.block(index)
-            wanted = _wanted_part(job, tile)
-            if not wanted.size:
-                continue
-            window = tile.grow(halo_of(job)).clip(job.shape)
-            cut = prediction[(slice(None), *window.within(reach).slices)]
-            labels, count, links = cells_tile(cut, tile.within(window), cells.method, job.config.cells)
-            flat = str(grid.flat(index))
-            counts[flat] = count
-            shared = tile.intersect(block)
-            result[shared.within(block).slices] = labels[shared.within(tile).slices]
-            # of the blocks of the stage that see the tile, the first tells how it goes on
-            if all(b <= first < e for b, first, e in zip(block.begin, wanted.begin, block.end, strict=True)):
-                write_table(links_of(job), flat, {"voxels": links + np.array(window.begin)})
+        with turn():
+            for index in grid.overlapping(block):
+                tile = grid.block(index)
+                wanted = _wanted_part(job, tile)
+                if not wanted.size:
+                    continue
+                window = tile.grow(halo_of(job)).clip(job.shape)
+                cut = prediction[(slice(None), *window.within(reach).slices)]
+                labels, count, links = cells_tile(cut, tile.within(window), cells.method, job.config.cells)
+                flat = str(grid.flat(index))
+                counts[flat] = count
+                shared = tile.intersect(block)
+                result[shared.within(block).slices] = labels[shared.within(tile).slices]
+                # of the blocks of the stage that see the tile, the first tells how it goes on
+                if all(b <= first < e for b, first, e in zip(block.begin, wanted.begin, block.end, strict=True)):
+                    write_table(links_of(job), flat, {"voxels": links + np.array(window.begin)})
         write_box(job.fragments, block, result)
         return {"counts": counts}
 
@@ -155,7 +158,7 @@ def halo_of(job: Job) -> Index:
 def run_fragments(job: Job, execution: Execution) -> None:
     """Make the fragments of the whole volume and store the offset of every tile."""
     plan, ledger = job.plan("fragments"), job.ledger("fragments")
-    run_stage(plan, FragmentsBlock(job), ledger, execution)
+    run_stage(plan, FragmentsBlock(job), ledger, replace(execution, ahead=True))
     write_offsets(job, (result for _, result in ledger.entries()))
 
 
