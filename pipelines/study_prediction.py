@@ -4,7 +4,7 @@ Every choice predicts the ventral nerve cord sections and the FIB-25 slices that
 as another microscope might have shown them; each is agglomerated at several priors of a cut. No choice was fitted to
 any of them. Writes runs/prediction/MODEL.json, of which nothing is computed again, and prints it.
 
-    python pipelines/study_prediction.py ../shared/data vimunet-nano [CHOICE ...] [--only PART-OF-AN-IMAGE'S-NAME]
+    python pipelines/study_prediction.py ../shared/data vimunet-nano [CHOICE ...] [--only END-OF-AN-IMAGE'S-NAME]
 """
 
 import json
@@ -207,7 +207,7 @@ def main(
         rows = results.setdefault(name, [])
         for image_name, image in images(folder):
             done = any(row["image"] == image_name for row in rows)
-            if done or only not in image_name or not any(part in image_name for part in CHOICES[name].only):
+            if done or not image_name.endswith(only) or not any(part in image_name for part in CHOICES[name].only):
                 continue
             rows += scored(image_name, image, CHOICES[name], model)
             scores = " ".join(f"{row['score']:.3f}" for row in rows[-len(BETAS) :])
