@@ -12,6 +12,7 @@ from zarr.core.sync import sync
 from tests.support import digest, small_config
 from vimvol.errors import InputError, OutputBusyError, OutputExistsError
 from vimvol.geometry import Block
+from vimvol.io import open_volume
 from vimvol.io.arrays import read_box
 from vimvol.io.objects import open_objects
 from vimvol.stages.agglomerate import agglomerate
@@ -21,7 +22,7 @@ from vimvol.stages.qa import check_seams
 from vimvol.stages.segment import segment_volume
 from vimvol.stages.status import status
 
-COARSE = {"output__shard": [2, 128, 96], "output__levels": 2}
+COARSE = {"output__shard": [4, 128, 96], "output__levels": 2}
 """Blocks not too small: every request to an object store takes its time."""
 
 
@@ -52,9 +53,16 @@ def stored(bucket: str, sample: Path) -> str:
     return out
 
 
-def test_the_output_equals_that_in_a_folder(stored: str, sample: Path, tmp_path: Path) -> None:
-    segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(**COARSE))
-    assert digest(stored) == digest(tmp_path / "out.zarr")
+@pytest.fixture(scope="module")
+def plain(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same in a folder, made in this process."""
+    out = str(tmp_path_factory.mktemp("plain") / "out.zarr")
+    segment_volume(f"{sample}:raw", out, small_config(**COARSE))
+    return out
+
+
+def test_the_output_equals_that_in_a_folder(stored: str, plain: str) -> None:
+    assert digest(stored) == digest(plain)
 
 
 def test_a_finished_run_is_known(stored: str, sample: Path) -> None:
@@ -79,12 +87,13 @@ def test_pictures_checks_and_other_segmentations_lie_beside_it(stored: str, samp
     assert np.unique(read_box(f"{stored}/labels/other/0", whole)).size > 2
 
 
-def test_another_layout_replaces_the_old_one(bucket: str, sample: Path, tmp_path: Path) -> None:
-    out, changes = f"{bucket}/changed.zarr", {**COARSE, "output__shard": [4, 128, 96]}
-    segment_volume(f"{sample}:raw", out, small_config(**COARSE))
-    segment_volume(f"{sample}:raw", out, small_config(**changes), overwrite=True)
-    segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(**changes))
-    assert digest(out) == digest(tmp_path / "out.zarr")
+def test_another_layout_replaces_the_old_one(bucket: str, sample: Path, plain: str) -> None:
+    out, ready = f"{bucket}/changed.zarr", {**COARSE, "predict__boundaries": f"{plain}:0"}
+    segment_volume(f"{sample}:raw", out, small_config(**ready))
+    before = digest(out)
+    segment_volume(f"{sample}:raw", out, small_config(**{**ready, "output__shard": [4, 128, 48]}), overwrite=True)
+    assert digest(out) == before == digest(plain)
+    assert open_volume(f"{out}:labels/segmentation/0", prefer="labels").shards == (4, 128, 48)
 
 
 def test_what_is_not_ours_is_left_alone(bucket: str, sample: Path) -> None:
