@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from vimvol.config.cluster import AddressCluster, ClusterConfig
 from vimvol.engine.cluster.local import available_cores
+from vimvol.errors import VimvolError
 from vimvol.io import Volume
-from vimvol.io.formats.base import names
+from vimvol.io.formats.base import ArrayInfo, names
 from vimvol.io.openers import describe, parse_address
 from vimvol.io.storage import is_url
 
@@ -38,7 +40,9 @@ def input_text(address: str, volume: Volume) -> str:
     # of an object store every array would be a request
     if not volume.dataset or parse_address(address)[1] or is_url(volume.url):
         return f"{text}, {volume.dtype}"
-    others = [each for each in describe(volume.url) if each.dataset != volume.dataset]
+    others: list[ArrayInfo] = []
+    with contextlib.suppress(VimvolError):  # of what is not read, nothing has to be intact
+        others = [each for each in describe(volume.url) if each.dataset != volume.dataset]
     there = f"; chosen, since none was named, before {names(others, MOST_NAMED)}" if others else ""
     return f"{text}, {volume.dtype}{there}"
 
