@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 from elf.segmentation.multicut import compute_edge_costs
+from hypothesis import given
+from hypothesis import strategies as st
 
-from vimvol.segment.costs import edge_costs
+from vimvol.segment.costs import cut_across, edge_costs
 
 MEAN = np.array([0.0, 0.1, 0.5, 0.9, 1.0])
 ONE = np.ones(5, np.int64)
@@ -50,3 +52,22 @@ def test_a_beta_that_is_no_probability_is_refused(beta):
 
 def test_no_edges_have_no_costs():
     assert edge_costs(np.empty(0), np.empty(0, np.int64)).shape == (0,)
+
+
+def test_every_edge_may_have_its_own_prior():
+    mean, size = np.array([0.2, 0.6]), np.array([3, 5])
+    both = edge_costs(mean, size, np.array([0.3, 0.7]))
+    assert both[0] == edge_costs(mean[:1], size[:1], 0.3)[0]
+    assert both[1] == edge_costs(mean[1:], size[1:], 0.7)[0]
+    with pytest.raises(ValueError, match="is no probability"):
+        edge_costs(mean, size, np.array([0.3, 1.0]))
+
+
+@given(st.floats(0, 1), st.integers(1, 1000), st.integers(1, 1000))
+def test_across_sections_a_cut_is_as_likely_as_the_boundary_and_as_the_overlap_is_small(mean, overlap, more):
+    smaller = np.array([overlap + more, overlap])
+    part, whole = cut_across(np.array([mean, mean]), np.array([overlap, overlap]), smaller)
+    assert whole == pytest.approx(mean)
+    assert mean <= part <= 1
+    # a quarter of a fragment's width lies over the other: half of the chance is left
+    assert cut_across(np.array([mean]), np.array([1]), np.array([16]))[0] == pytest.approx(1 - (1 - mean) / 2)

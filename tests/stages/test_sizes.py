@@ -14,7 +14,7 @@ from vimvol.io.arrays import read_box
 from vimvol.segment.graph import edge_table
 from vimvol.stages import sizes
 from vimvol.stages.agglomerate import agglomerate
-from vimvol.stages.fragments import read_boundaries
+from vimvol.stages.fragments import read_boundaries, read_fragments
 from vimvol.stages.manifest import read_manifest
 from vimvol.stages.segment import prepare, segment_volume
 from vimvol.stages.sizes import segments_of
@@ -22,13 +22,23 @@ from vimvol.stages.solve import BYTES_PER_FRAGMENT
 
 SHAPE = (4, 128, 120)
 LIMITS = {"agglomerate__join_below": 3000, "agglomerate__fill_below": 10000}
+SPLIT = {"agglomerate__beta": 0.7, "agglomerate__beta_across": 0.7}
+"""Priors that leave many small segments."""
+
+
+@pytest.fixture(scope="module")
+def pieces(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run with many small segments."""
+    out = Path(shutil.copytree(reference, tmp_path_factory.mktemp("pieces") / "out.zarr"))
+    agglomerate(str(out), [f"{key.replace('__', '.')}={value}" for key, value in SPLIT.items()], workers=0)
+    return out
 
 
 @pytest.fixture(scope="module")
 def settled(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a run in which small segments were joined and holes filled."""
     out = tmp_path_factory.mktemp("settled") / "out.zarr"
-    segment_volume(f"{sample}:raw", str(out), small_config(**LIMITS))
+    segment_volume(f"{sample}:raw", str(out), small_config(**SPLIT, **LIMITS))
     return out
 
 
@@ -37,9 +47,9 @@ def labels_of(out: Path, name: str = "segmentation") -> np.ndarray:
 
 
 def test_small_segments_go_to_the_neighbour_behind_the_lowest_boundary(
-    sample: Path, reference: Path, settled: Path, tmp_path: Path
+    sample: Path, pieces: Path, settled: Path, tmp_path: Path
 ) -> None:
-    out = Path(shutil.copytree(reference, tmp_path / "out.zarr"))
+    out = Path(shutil.copytree(pieces, tmp_path / "out.zarr"))
     agglomerate(str(out), ["segment.min_size=0"], name="all", workers=0)
     before, after = labels_of(out, "all"), labels_of(settled)
     manifest = read_manifest(str(settled)) or {}
@@ -47,8 +57,9 @@ def test_small_segments_go_to_the_neighbour_behind_the_lowest_boundary(
     assert manifest["segments"] == int(before.max()) - manifest["joined"] - manifest["filled"] == int(after.max())
     assert np.bincount(after.ravel())[1:].min() >= 3000
     # of one small segment among large ones the rule can be seen in the voxels
-    boundaries = read_boundaries(prepare(f"{sample}:raw", str(reference), small_config()), Block.whole(SHAPE))
-    table = edge_table(before.astype(np.int64), boundaries, Block.whole(SHAPE))
+    job, whole = prepare(f"{sample}:raw", str(pieces), small_config(**SPLIT)), Block.whole(SHAPE)
+    faces = read_fragments(job, whole, with_faces=True).faces
+    table = edge_table(before.astype(np.int64), read_boundaries(job, whole), whole, faces=faces)
     voxels = np.bincount(before.ravel())
     checked = 0
     for small in np.flatnonzero((voxels < 3000) & (voxels > 0)):
@@ -66,13 +77,13 @@ def test_neither_blocks_nor_workers_change_a_byte(
 ) -> None:
     monkeypatch.setattr(sizes, "LOOKUP_CHUNK", 7)
     monkeypatch.setattr(sizes, "ROWS_AT_ONCE", 10)
-    config = small_config(**LIMITS, run__block=[4, 64, 96], run__workers=2)
+    config = small_config(**SPLIT, **LIMITS, run__block=[4, 64, 96], run__workers=2)
     segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), config)
     assert digest(tmp_path / "out.zarr") == digest(settled)
 
 
-def test_other_sizes_need_no_other_solve(reference: Path, settled: Path, tmp_path: Path) -> None:
-    out = Path(shutil.copytree(reference, tmp_path / "out.zarr"))
+def test_other_sizes_need_no_other_solve(pieces: Path, settled: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(pieces, tmp_path / "out.zarr"))
     solved = sorted((out / "vimvol/ledger/solve").rglob("*.records"))
     changes = [f"{key.replace('__', '.')}={value}" for key, value in LIMITS.items()]
     result = agglomerate(str(out), changes, workers=0)
@@ -81,7 +92,7 @@ def test_other_sizes_need_no_other_solve(reference: Path, settled: Path, tmp_pat
     assert result.joined == (read_manifest(str(settled)) or {})["joined"]
     # and back again
     agglomerate(str(out), ["agglomerate.join_below=0", "agglomerate.fill_below=0"], workers=0)
-    assert digest(out) == digest(reference)
+    assert digest(out) == digest(pieces)
 
 
 def test_slices_are_settled_by_themselves(sample: Path, tmp_path: Path) -> None:

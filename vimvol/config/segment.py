@@ -123,6 +123,12 @@ class AgglomerateConfig(Section):
         "boundary", description="boundary: from mean boundary probabilities; or a file that vimvol train-edges wrote"
     )
     beta: float = Field(0.25, gt=0, lt=1, description="prior probability of a cut; higher splits more, lower merges")
+    beta_across: float = Field(
+        0.45,
+        gt=0,
+        lt=1,
+        description="the same across sections, where fragments are of single slices (anisotropic voxels)",
+    )
     size_weighting: bool = Field(True, description="scale an edge's cost by its number of voxel pairs")
     memory: Positive = Field(
         2**31, description="bytes that the last solve may take; 400 an edge that the levels have left, 700 of lifted"

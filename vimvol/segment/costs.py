@@ -9,7 +9,10 @@ _SMALLEST = 0.001
 
 
 def edge_costs(
-    mean: NDArray[np.float64], size: NDArray[np.integer], beta: float = 0.5, size_weighting: bool = True
+    mean: NDArray[np.float64],
+    size: NDArray[np.integer],
+    beta: float | NDArray[np.float64] = 0.5,
+    size_weighting: bool = True,
 ) -> NDArray[np.float64]:
     """Turn the probability that an edge is to be cut into its cost: positive attracts, negative repels.
 
@@ -27,7 +30,7 @@ def edge_costs(
     size
         (E,) number of voxel pairs, at least 1.
     beta
-        Prior probability of a cut, in (0, 1).
+        Prior probability of a cut, in (0, 1), of all edges or (E,) of each.
     size_weighting
         Whether larger edges weigh more.
 
@@ -41,10 +44,32 @@ def edge_costs(
     ValueError
         If ``beta`` lies outside (0, 1).
     """
-    if not 0 < beta < 1:
+    if not (np.min(beta, initial=0.5) > 0 and np.max(beta, initial=0.5) < 1):
         raise ValueError(f"beta = {beta} is no probability between 0 and 1")
     p = np.clip(np.asarray(mean, np.float64), _SMALLEST, 1 - _SMALLEST)
     cost = np.log((1 - p) / p) + np.log((1 - beta) / beta)
     if size_weighting:
         cost *= size
     return np.asarray(cost)
+
+
+def cut_across(
+    mean: NDArray[np.float64], overlap: NDArray[np.integer], smaller: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Return the probability that fragments of neighbouring sections belong to different neurites.
+
+    Boundaries alone do not tell: sections are far apart and never aligned well, so that a fragment lies in part over
+    the inside of other neurites, where boundaries are low. That two are one takes both, no boundary between them and
+    that they lie over each other: ``1 - (1 - mean) * (overlap / smaller) ** (1 / 4)``, where the square root of areas
+    makes lengths of them, and that of lengths lets overlap weigh half as much as boundaries.
+
+    Parameters
+    ----------
+    mean
+        (E,) mean boundary probability of the voxel pairs, in [0, 1].
+    overlap
+        (E,) number of voxel pairs, the area of one over the other.
+    smaller
+        (E,) voxels of the smaller of the two fragments.
+    """
+    return np.asarray(1 - (1 - mean) * np.sqrt(np.sqrt(overlap / smaller)))

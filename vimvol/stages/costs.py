@@ -14,9 +14,9 @@ import numpy.typing as npt
 from vimvol.engine.ledger import block_name
 from vimvol.geometry import Block
 from vimvol.io.tables import write_table
-from vimvol.segment.costs import edge_costs
+from vimvol.segment.costs import cut_across, edge_costs
 from vimvol.segment.features import edge_features
-from vimvol.segment.graph import EdgeTable
+from vimvol.segment.graph import ACROSS, EdgeTable
 from vimvol.segment.multicut.division import CostTable
 from vimvol.segment.nodes import NodeTable
 from vimvol.stages.graph import nodes_of_edges, read_continued, read_edges
@@ -38,7 +38,8 @@ class CostsBlock:
 
     def _multicut(self, block: Block) -> CostTable:
         table = read_edges(self.job, block)
-        nodes = None if self.job.learned is None else nodes_of_edges(self.job, block)
+        needed = self.job.learned is not None or self.job.sectioned
+        nodes = nodes_of_edges(self.job, block) if needed else None
         return CostTable.from_costs(table.uv, costs_of_edges(self.job, table, nodes))
 
     def _stitched(self, block: Block) -> CostTable:
@@ -57,14 +58,21 @@ def costs_of_edges(job: Job, table: EdgeTable, nodes: NodeTable | None) -> npt.N
     table
         E edges.
     nodes
-        Fragments, among them both of every edge; only learned costs need them.
+        Fragments, among them both of every edge; only learned costs and fragments of single slices need them.
     """
     config = job.config.agglomerate
+    prior: float | npt.NDArray[np.float64] = config.beta
     if job.learned is not None and nodes is not None:
         cut = forest_of(job.learned).probability(edge_features(table, nodes))
+    elif job.sectioned and nodes is not None:
+        u, v = (nodes.voxels[nodes.find(end)] for end in (table.u, table.v))
+        # fragments of single slices touch either within a slice or across
+        across = table.counts[ACROSS] > 0
+        cut = np.where(across, cut_across(table.mean(), table.count, np.minimum(u, v)), table.mean())
+        prior = np.where(across, config.beta_across, config.beta)
     else:
         cut = table.mean()
-    return edge_costs(cut, table.count, config.beta, config.size_weighting)
+    return edge_costs(cut, table.count, prior, config.size_weighting)
 
 
 def costs_of(job: Job) -> str:

@@ -157,6 +157,11 @@ class Job:
         return self.flat and (self.network.cells is not None or self.fragments_config.seeds == "components")
 
     @property
+    def sectioned(self) -> bool:
+        """Whether fragments of single slices are joined to neurons across sections."""
+        return not self.flat and self.fragments_config.dimension == "2d"
+
+    @property
     def small_below(self) -> int:
         """Voxels below which a segment may become part of another; 0 where none does."""
         return max(self.config.agglomerate.join_below, self.config.agglomerate.fill_below)
@@ -254,8 +259,10 @@ class Job:
         else:
             settings = self.fragments_config.model_dump()
             fragments = content_key("fragments", FRAGMENTS_FORMAT, predict, self.network.boundary, settings)
-        weighing = config.agglomerate.model_dump(include={"beta", "size_weighting"})
-        solving = config.agglomerate.model_dump(exclude={"beta", "size_weighting", "costs", "join_below", "fill_below"})
+        priors = {"beta", "beta_across"} if self.sectioned else {"beta"}
+        weighing = config.agglomerate.model_dump(include={*priors, "size_weighting"})
+        limits_and_costs = {"beta", "beta_across", "size_weighting", "costs", "join_below", "fill_below"}
+        solving = config.agglomerate.model_dump(exclude=limits_and_costs)
         limits = config.agglomerate.model_dump(include={"join_below", "fill_below"})
         if self.learned is not None:
             weighing["costs"] = self.learned.digest

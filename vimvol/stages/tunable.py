@@ -33,6 +33,8 @@ BOUNDARIES = (
     Parameter("segment.min_size", 0, 200, 25),
 )
 """Fragments from boundaries, joined by multicut."""
+SECTIONS = (*BOUNDARIES, Parameter("agglomerate.beta_across", 0.05, 0.95, 0.05))
+"""Fragments of single slices, joined to neurons across sections."""
 CONNECTED = (
     Parameter("fragments.threshold", 0.1, 0.9, 0.05),
     Parameter("segment.min_size", 0, 200, 25),
@@ -52,6 +54,7 @@ DISTANCES = (
 )
 SPACES: dict[str, tuple[Parameter, ...]] = {
     "distance": BOUNDARIES,
+    "sections": SECTIONS,
     "components": CONNECTED,
     "cells: components": CELLS,
     "cells: distances": DISTANCES,

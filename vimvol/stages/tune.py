@@ -191,7 +191,8 @@ def space_of(job: Job) -> tuple[Parameter, ...]:
     """Return what is varied of a volume's segmentation."""
     if job.network.cells is not None:
         return SPACES[f"cells: {job.network.cells.method}"]
-    return SPACES[job.config.fragments.seeds]
+    seeds = job.config.fragments.seeds
+    return SPACES["sections" if seeds == "distance" and job.sectioned else seeds]
 
 
 def _tried(

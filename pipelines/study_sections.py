@@ -1,0 +1,94 @@
+"""What the prior of edges across sections is worth: neurons from fragments of single slices.
+
+FIB-25 is thinned to every fourth or sixth slice, as if it had been cut, and every slice is shifted at random by up to 4
+voxels, as if sections had been aligned badly; its bodies stay known in 3D. Of the ventral nerve cord only the instances
+of every section are known: there the score of the slices tells what was merged within them by way of other sections,
+and the share of instances that go on in the next section whether they were joined at all. Prints the tables of
+docs/agglomeration-quality.md.
+
+    python pipelines/study_sections.py ../shared/data [vimunet-nano]
+"""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import h5py
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from vimvol import SegmentConfig, load_config, segment_volume
+from vimvol.cli import run_script
+from vimvol.evaluate.protocol import score_slices, score_volume
+from vimvol.geometry import Block
+from vimvol.io import open_volume
+from vimvol.stages.agglomerate import agglomerate
+
+BODIES, SECTIONS = "fib25_sample2_z000-149.h5", "vnc_stack1_z00-14.h5"
+THINNED = ((4, 0), (4, 4), (6, 4))
+"""Every how many slices one is kept, and voxels by which it may be shifted along y and x."""
+BETAS = (0.25, 0.35, 0.4, 0.45, 0.5, 0.6)
+
+
+def main(folder: Path, model: Annotated[str, typer.Argument()] = "vimunet-nano") -> None:
+    """Segment once and agglomerate at every prior."""
+    here = Path("runs/sections")
+    here.mkdir(parents=True, exist_ok=True)
+    print("| volume | " + " | ".join(f"{beta:g}" for beta in BETAS) + " |\n|---" + "|---" * len(BETAS) + "|")
+    for step, shift in THINNED:
+        path = thinned(folder / BODIES, here, step, shift)
+        cells = [
+            f"{score_volume(labels, truth, band=2)['cremi']:.3f}"
+            for labels, truth in results(f"{path}:raw", f"{path}:truth", path.with_suffix(".zarr"), model)
+        ]
+        print(f"| every {step}th slice, shifted by up to {shift} | " + " | ".join(cells) + " |", flush=True)
+    address = f"{folder / SECTIONS}:volumes"
+    cells = [
+        f"{score_slices(labels, truth)['mean_segmentation_accuracy']:.3f}, {going_on(labels):.0%}"
+        for labels, truth in results(f"{address}/raw", f"{address}/labels/neuron_ids", here / "vnc.zarr", model)
+    ]
+    print("| nerve cord, mSA of slices and share that go on | " + " | ".join(cells) + " |")
+
+
+def thinned(source: Path, here: Path, step: int, shift: int) -> Path:
+    """Write raw and truth of FIB-25 with every ``step``-th slice, shifted by up to ``shift`` voxels."""
+    path = here / f"every{step}-shifted{shift}.h5"
+    with h5py.File(source) as file, h5py.File(path, "w") as thin:
+        size = file["volumes/raw"].attrs["resolution"] * np.array([step, 1, 1])
+        for name, dataset in (("raw", "volumes/raw"), ("truth", "volumes/labels/neuron_ids")):
+            slices = file[dataset][::step]
+            by = np.random.default_rng(0).integers(-shift, shift + 1, (len(slices), 2))
+            moved = np.stack([np.roll(plane, tuple(s), (0, 1)) for plane, s in zip(slices, by, strict=True)])
+            inside = slice(shift, slices.shape[1] - shift)
+            thin[name] = moved[:, inside, inside]
+            thin[name].attrs["resolution"] = size
+    return path
+
+
+def results(
+    source: str, truth: str, out: Path, model: str
+) -> Iterator[tuple[NDArray[np.integer], NDArray[np.integer]]]:
+    """Segment a volume and yield labels and ground truth at every prior."""
+    # what differs is the agglomeration: these slices are shown as they are
+    settings = {"predict.model": model, "predict.rescale": "none"}
+    segment_volume(source, str(out), load_config(SegmentConfig, None, settings), overwrite=True)
+    known = open_volume(truth, prefer="labels")
+    whole = Block.whole(known.shape)
+    for beta in BETAS:
+        done = agglomerate(str(out), [f"agglomerate.beta_across={beta}"], name="study", workers=0)
+        yield open_volume(done.labels, prefer="labels").read(whole), known.read(whole)
+
+
+def going_on(labels: NDArray[np.integer], smallest: int = 100) -> float:
+    """Return the share of instances of a slice, of at least so many voxels, that are in the next slice, too."""
+    shares = []
+    for here, behind in itertools.pairwise(labels):
+        ids, voxels = np.unique(here, return_counts=True)
+        shares.append(np.isin(ids[(ids > 0) & (voxels >= smallest)], behind).mean())
+    return float(np.mean(shares))
+
+
+if __name__ == "__main__":
+    run_script(main, __doc__)
