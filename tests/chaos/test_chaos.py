@@ -29,23 +29,13 @@ def assert_same(out: Path, reference: Path) -> None:
     assert tree(out) == tree(reference)
 
 
-def test_failed_writes_and_a_wrong_clock_cost_tries_alone(
+def test_failed_writes_killed_and_hung_workers_and_a_wrong_clock_cost_tries_alone(
     volume: str, reference: Path, cluster: Cluster, faults: Faults, tmp_path: Path
 ) -> None:
     assert (faults.folder / "taken" / "clock").exists()
     out = tmp_path / "out.zarr"
-    # A block is tried three times, so two failures never set one aside.
     faults.put(*(fails(where) for where in BLOCKS.values() for _ in range(2)))
     faults.put(*(fails(f"/ledger/{stage}/.*records$") for stage in ("predict", "costs", "write")))
-    ended = Run(volume, out, faults, cluster.address).end()
-    assert ended.code == 0, ended.told
-    assert_same(out, reference)
-
-
-def test_killed_and_hung_workers_are_replaced(
-    volume: str, reference: Path, cluster: Cluster, faults: Faults, tmp_path: Path
-) -> None:
-    out = tmp_path / "out.zarr"
     faults.put(
         kills(BLOCKS["predict"]), stops(BLOCKS["fragments"]), kills(BLOCKS["graph"], after=True), kills(BLOCKS["write"])
     )
@@ -54,9 +44,10 @@ def test_killed_and_hung_workers_are_replaced(
     assert_same(out, reference)
 
 
-def test_a_killed_client_takes_its_workers_along_and_goes_on_elsewhere(
+def test_a_run_whose_client_and_scheduler_were_killed_goes_on_elsewhere(
     volume: str, reference: Path, cluster: Cluster, faults: Faults, tmp_path: Path
 ) -> None:
+    """On this machine its client is killed, on a cluster the scheduler, and on another cluster the client."""
     out = tmp_path / "out.zarr"
     killed = Run(volume, out, faults)
     faults.put(kills(BLOCKS["predict"], killed.process.pid))
@@ -66,18 +57,7 @@ def test_a_killed_client_takes_its_workers_along_and_goes_on_elsewhere(
         assert time.monotonic() < end, "workers outlive their client"
         time.sleep(0.1)
     killed.end()
-    faults.put(kills("/ledger/write/.*records$"))
-    assert Run(volume, out, faults, cluster.address).end().code == -9
-    assert state(out) == "running"
-    ended = Run(volume, out, faults, cluster.address).end()
-    assert ended.code == 0, ended.told
-    assert_same(out, reference)
 
-
-def test_a_killed_scheduler_ends_the_run_in_one_line(
-    volume: str, reference: Path, cluster: Cluster, faults: Faults, tmp_path: Path
-) -> None:
-    out = tmp_path / "out.zarr"
     faults.put(kills(BLOCKS["fragments"], cluster.scheduler))
     ended = Run(volume, out, faults, cluster.address).end()
     assert ended.code == 1, ended.told
@@ -86,6 +66,10 @@ def test_a_killed_scheduler_ends_the_run_in_one_line(
     assert "Traceback" not in ended.told, ended.told
     assert state(out) == "running"
     cluster.start()
+
+    faults.put(kills("/ledger/write/.*records$"))
+    assert Run(volume, out, faults, cluster.address).end().code == -9
+    assert state(out) == "running"
     ended = Run(volume, out, faults, cluster.address).end()
     assert ended.code == 0, ended.told
     assert_same(out, reference)
