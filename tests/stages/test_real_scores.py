@@ -1,6 +1,7 @@
 """Scores of real segmentations of the development data, and of mangled ones, are those of its scoring script."""
 
 import importlib.util
+import itertools
 from pathlib import Path
 
 import h5py
@@ -127,3 +128,11 @@ def test_reference_results_score_as_they_did(shared, script, name, cremi):
     # of two segments that are equally near, the script takes either
     assert named(scores, THREE_D) == pytest.approx(script.m3d(script.fill0(seg), gt, 2), abs=1e-2)
     assert scores["cremi"] == pytest.approx(cremi, abs=2e-3)
+
+
+def test_sections_joined_to_neurons_are_not_merged_within(shared, tmp_path):
+    """Over a section lie other neurites of the next, too; with one prior for all edges this was one segment."""
+    found, gt = segmented(shared, tmp_path, (SLICES[0], np.s_[8:14, 300:520, 300:540]), "3d")
+    assert score_slices(found, gt)["voi_merge"] < 0.5
+    shares = [np.isin(np.unique(here), behind).mean() for here, behind in itertools.pairwise(found)]
+    assert np.mean(shares) > 0.7
