@@ -15,7 +15,7 @@ MISTAKEN = {"metres": 1e9, "millimetres": 1e6, "micrometres": 1e3}
 
 
 def check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
-    """Make sure that the voxel size is one that EM has, and that it is known where the watershed depends on it.
+    """Make sure that the voxel size is one that EM has.
 
     Raises
     ------
@@ -30,6 +30,16 @@ def check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
             f"{COARSEST:g} nm, so watershed and output would go by a wrong scale; give it in nm, "
             f"--set input.voxel_size={_meant(size)}"
         )
+
+
+def check_voxel_size_known(volume: Volume, config: SegmentConfig) -> None:
+    """Make sure that the voxel size is known where the watershed depends on it.
+
+    Raises
+    ------
+    InputError
+        If not.
+    """
     needed = config.segment.mode == "3d" and config.fragments.dimension == "auto" and volume.shape[0] > 1
     if needed and not volume.voxel_size_known:
         raise InputError(

@@ -44,7 +44,7 @@ from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.record import Telling, compared, new_run, recorded
 from vimvol.stages.region import region_of
 from vimvol.stages.replaced import as_recorded, carry_over, with_replaced
-from vimvol.stages.scale import check_voxel_size
+from vimvol.stages.scale import check_voxel_size, check_voxel_size_known
 from vimvol.stages.scratch import Scratch
 from vimvol.stages.sizes import check_sizes, run_sizes
 from vimvol.stages.solve import run_solve
@@ -110,6 +110,8 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
         named_device(config.predict.device)
     tell(f"boundaries: {config.predict.boundaries or f'network {config.predict.model}'}")
     config, found = find_boundaries(config, volume)
+    # a network that makes cells of slices is told first, as it wants another mode, which needs no voxel size
+    check_voxel_size_known(volume, config)
     if found.network.given is not None:
         _keep_apart(out, found.network.given)
     wanted = config.output.shard or default_shard(volume.shape, config.output.chunk, found.tile)

@@ -26,7 +26,7 @@ from vimvol.report.trials import draw_trials
 from vimvol.stages.annotated import write_annotated
 from vimvol.stages.draws import Draws
 from vimvol.stages.job import Job
-from vimvol.stages.scale import check_voxel_size
+from vimvol.stages.scale import check_voxel_size, check_voxel_size_known
 from vimvol.stages.score import score
 from vimvol.stages.segment import prepare, segment_volume
 from vimvol.stages.trials import Trial, check_same, read_trials, write_trials
@@ -182,6 +182,7 @@ def _copied(pair: tuple[str, str], slices: tuple[int, int], path: Path, config: 
     if not 0 <= begin < end <= raw.shape[0]:
         raise InputError(f"slices {begin}:{end} are not all in {raw.address}, which has {raw.shape[0]}; give others")
     check_voxel_size(raw, config)
+    check_voxel_size_known(raw, config)
     part = Block((begin, 0, 0), (end, *raw.shape[1:]))
     write_annotated(path, raw.read(part), truth.read_labels(part), raw.voxel_size, TRUTH)
     return str(path), f"{path}:labels/{TRUTH}/0"
