@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from vimvol.config import FragmentsConfig
 from vimvol.geometry import Block, Grid
-from vimvol.segment.faces import BACKWARD, faces, numbers, open_faces, pack
+from vimvol.segment.faces import BACKWARD, numbers_of, open_faces, open_faces_of, pack
 from vimvol.segment.graph import edge_table
 from vimvol.segment.relabel import consecutive
 from vimvol.segment.stitch import union
@@ -30,8 +30,8 @@ def test_fragments_and_faces_survive_being_stored(labels, opened):
     opened &= 63
     stored = pack(labels, opened)
     assert stored.dtype == np.uint32
-    assert (numbers(stored) == labels).all()
-    assert (faces(stored) == opened).all()
+    assert (numbers_of(stored) == labels).all()
+    assert (open_faces_of(stored) == opened).all()
 
 
 def test_more_fragments_than_numbers_are_refused():

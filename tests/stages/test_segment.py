@@ -271,7 +271,7 @@ def test_the_manifest_tells_what_made_the_output(sample: Path, reference: Path) 
 def test_the_whole_graph_is_that_of_the_volume(sample: Path, reference: Path) -> None:
     """Edges accumulated by block equal those of the fragments taken whole."""
     from vimvol.geometry import Block
-    from vimvol.segment.faces import numbers
+    from vimvol.segment.faces import numbers_of
     from vimvol.segment.graph import edge_table, merge
     from vimvol.stages.fragments import read_boundaries, read_fragments
     from vimvol.stages.graph import read_edges
@@ -290,7 +290,7 @@ def test_the_whole_graph_is_that_of_the_volume(sample: Path, reference: Path) ->
     assert len(parts) > 4
     # blocks are unions of tiles, so no edge is in parts
     assert sum(map(len, parts)) == len(expected)
-    assert numbers(read_box(job.fragments, whole)).max() < len(window.ids)
+    assert numbers_of(read_box(job.fragments, whole)).max() < len(window.ids)
 
 
 def test_a_lost_section_is_background_and_merges_nothing(sample: Path, tmp_path: Path) -> None:

@@ -54,9 +54,7 @@ def train_edges(
     )
     print_rows(["feature", "importance"], [[k, f"{v:.3f}"] for k, v in list(done.importances.items())[:10]])
     typer.echo(f"{done.edges:,} edges, {done.cut:,} of them between objects")
-    typer.echo(
-        f"costs         {done.path}, from learned probabilities: with agglomerate.beta = 0.5 they count as they are"
-    )
+    typer.echo(f"costs         {done.path}")
     typer.echo(f"picture       {done.picture}")
     typer.echo(
         f"use them      vimvol agglomerate OUT.zarr --set agglomerate.costs={done.path} --set agglomerate.beta=0.5"

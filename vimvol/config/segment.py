@@ -127,7 +127,7 @@ class AgglomerateConfig(Section):
         0.45,
         gt=0,
         lt=1,
-        description="the same across sections, where fragments are of single slices (anisotropic voxels)",
+        description="the same across sections, of boundary means where fragments are of single slices",
     )
     size_weighting: bool = Field(True, description="scale an edge's cost by its number of voxel pairs")
     memory: Positive = Field(

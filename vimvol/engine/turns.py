@@ -2,8 +2,8 @@
 
 A worker of Dask begins a call when it has a thread for it. A call that reads ahead gives up its thread as soon as it
 computes, so that the worker begins the next one, which reads what it needs and then waits for its turn. So one thread
-computes, and others do nothing but read, write and decompress. At most one call more than compute has its turn before
-it: the memory is bounded by one block that is read ahead and one that is written.
+computes, and others do nothing but read, write and decompress. At most one call more than may compute is between its
+first turn and its end, so the memory is bounded: beside each block that is computed, one is read ahead and one written.
 """
 
 from __future__ import annotations

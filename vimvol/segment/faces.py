@@ -66,12 +66,12 @@ def pack(labels: NDArray[np.uint32], faces: NDArray[np.uint8]) -> NDArray[np.uin
     return labels | faces.astype(np.uint32) << np.uint32(_BITS)
 
 
-def numbers(stored: NDArray[np.uint32]) -> NDArray[np.uint32]:
+def numbers_of(stored: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Return the fragments of what `pack` returned."""
     return stored & _NUMBER
 
 
-def faces(stored: NDArray[np.uint32]) -> NDArray[np.uint8]:
+def open_faces_of(stored: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """Return the open faces of what `pack` returned."""
     return (stored >> np.uint32(_BITS)).astype(np.uint8)
 

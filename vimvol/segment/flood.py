@@ -61,7 +61,7 @@ def flood(
         raise ValueError(f"heights of shape {heights.shape} are too many to flood at once; at most 2^31 voxels")
 
     low = heights.min()
-    levels = int(heights.max() - low) + 1
+    levels = int(heights.max()) - int(low) + 1
     # half the memory is also less to wait for
     small = max(levels, int(seeds.max())) < 2**15
     state = np.zeros(shape, np.int16 if small else np.int32)

@@ -109,6 +109,7 @@ def fragments_tile(
     config: FragmentsConfig,
     dimension: Literal["2d", "3d"],
     voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
+    hole: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.uint32], int, NDArray[np.uint8]]:
     """Cut one tile into fragments.
 
@@ -125,11 +126,13 @@ def fragments_tile(
         2d takes every slice by itself and uses no halo along z.
     voxel_size
         (z, y, x) in nm.
+    hole
+        bool of the shape of ``inner``, where nothing is segmented; a fragment that it parts becomes several.
 
     Returns
     -------
     labels : numpy.ndarray
-        uint32 of the shape of ``inner``, 1..n.
+        uint32 of the shape of ``inner``, 1..n, 0 in the hole.
     n : int
         Number of fragments.
     faces : numpy.ndarray
@@ -149,7 +152,8 @@ def fragments_tile(
         inner = Block.whole(inner.shape)
     if dimension == "3d":
         whole = fragments_3d(boundaries, config, voxel_size)
-        return *crop_and_relabel(whole, inner), open_faces(whole, inner)
+        labels, n = crop_and_relabel(whole, inner)
+        return _without(hole, labels, n, open_faces(whole, inner))
     labels, faces = np.empty(inner.shape, np.uint32), np.empty(inner.shape, np.uint8)
     plane = Block(inner.begin[1:], inner.end[1:])
     n = 0
@@ -159,7 +163,17 @@ def fragments_tile(
         faces[z] = open_faces(whole, plane)
         labels[z] += np.uint32(n)
         n += found
-    return labels, n, faces
+    return _without(hole, labels, n, faces)
+
+
+def _without(
+    hole: NDArray[np.bool_] | None, labels: NDArray[np.uint32], n: int, faces: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint32], int, NDArray[np.uint8]]:
+    """Cut a hole out of the fragments of a tile."""
+    if hole is None or not hole.any():
+        return labels, n, faces
+    kept, n = crop_and_relabel(np.where(hole, np.uint32(0), labels), Block.whole(labels.shape))
+    return kept, n, np.where(hole, np.uint8(0), faces)
 
 
 def crop_and_relabel(labels: NDArray[np.uint32], inner: Block) -> tuple[NDArray[np.uint32], int]:

@@ -133,7 +133,9 @@ def _opened(out: str, truth: str, slab: tuple[int, int] | None) -> tuple[Job, Vo
     if job.stitched:
         raise InputError(f"{out} was made without agglomeration, so it has no edges to learn from; give another output")
     if job.keys["graph"] != manifest["keys"]["graph"]:
-        raise InputError(f"the input or the weights of {out} have changed since, so its edges are stale; segment again")
+        raise InputError(
+            f"the input or the weights of {out} have changed, or vimvol has, so its edges are stale; segment again"
+        )
     volume = open_volume(truth, prefer="labels")
     if volume.shape != job.shape:
         raise InputError(

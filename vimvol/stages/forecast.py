@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
+
 from vimvol.engine.ledger import Ledger
 from vimvol.engine.missing import Missing
 from vimvol.engine.plan import StagePlan, plan_stage
@@ -144,6 +146,8 @@ def _scaled(
     together = min(room.calls, -(-len(probes) * room.calls // slots))
     grown = [room.calls / together * max(1.0, largest / each.largest) for each in taken]
     peak = max(each.base + by * max(0, each.usage.peak - each.base) for by, each in zip(grown, taken, strict=True))
+    # beside each that is computed, one block is read ahead and one is being written
+    peak += room.calls * largest * _bytes_held(job, kind)
     return replace(
         stage,
         seconds=seconds * (makespan(sizes, slots) if sizes else stage.voxels / slots) + besides,
@@ -153,6 +157,14 @@ def _scaled(
         read=int(sum(each.usage.read for each in taken) * per_voxel * stage.voxels),
         written=int(sum(each.usage.written for each in taken) * per_voxel * stage.voxels),
     )
+
+
+def _bytes_held(job: Job, kind: str) -> int:
+    """Return the bytes a voxel that a stage which reads ahead reads and writes; 0 of another."""
+    if kind == "predict":
+        return np.dtype(job.source.dtype).itemsize + job.network.channels
+    # boundaries, where there is tissue, and numbers
+    return 1 + 1 + 4 if kind == "fragments" else 0
 
 
 def _factor(job: Job, level: int) -> list[int]:

@@ -20,9 +20,9 @@ from vimvol.engine.turns import turn
 from vimvol.geometry import Block, Index
 from vimvol.io.arrays import create_array, read_box, write_box
 from vimvol.io.tables import read_table, write_table
-from vimvol.segment import faces
 from vimvol.segment.cells import cells_tile
-from vimvol.segment.watershed import crop_and_relabel, fragments_tile
+from vimvol.segment.faces import numbers_of, open_faces_of, pack
+from vimvol.segment.watershed import fragments_tile
 from vimvol.stages.job import Cells, Job
 from vimvol.stages.region import read_tissue, wanted_voxels
 
@@ -102,15 +102,12 @@ class FragmentsBlock:
                 if hole.all():
                     continue
                 labels, count, opened = fragments_tile(
-                    boundaries[window.within(reach).slices], tile.within(window), config, dimension, voxel_size
+                    boundaries[window.within(reach).slices], tile.within(window), config, dimension, voxel_size, hole
                 )
-                if hole.any():
-                    labels, count = crop_and_relabel(np.where(hole, np.uint32(0), labels), Block.whole(tile.shape))
-                    opened[hole] = 0
                 counts[str(grid.flat(index))] = count
                 shared = tile.intersect(block)
                 part = shared.within(tile).slices
-                result[shared.within(block).slices] = faces.pack(labels[part], opened[part])
+                result[shared.within(block).slices] = pack(labels[part], opened[part])
         write_box(job.fragments, block, result)
         return {"counts": counts}
 
@@ -254,8 +251,8 @@ def read_fragments(job: Job, box: Block, *, with_faces: bool = False) -> Fragmen
     """
     grid = job.fragment_tiles
     packed = read_box(job.fragments, box)
-    stored = faces.numbers(packed)
-    opened = faces.faces(packed) if with_faces else np.empty((0, 0, 0), np.uint8)
+    stored = numbers_of(packed)
+    opened = open_faces_of(packed) if with_faces else np.empty((0, 0, 0), np.uint8)
     labels = np.zeros(box.shape, np.int64)
     ids, places = [], []
     seen = 0

@@ -19,7 +19,7 @@ from vimvol.io.mask import Mask
 from vimvol.io.objects import open_objects
 from vimvol.stages.learned import Learned
 
-FORMAT = 3
+FORMAT = 4
 """Version of what the stages write; part of every key, raised when a stage computes something else."""
 
 SOLVE_FORMAT = 3
@@ -259,7 +259,8 @@ class Job:
         else:
             settings = self.fragments_config.model_dump()
             fragments = content_key("fragments", FRAGMENTS_FORMAT, predict, self.network.boundary, settings)
-        priors = {"beta", "beta_across"} if self.sectioned else {"beta"}
+        # learned costs know of overlaps, and have one prior
+        priors = {"beta", "beta_across"} if self.sectioned and self.learned is None else {"beta"}
         weighing = config.agglomerate.model_dump(include={*priors, "size_weighting"})
         limits_and_costs = {"beta", "beta_across", "size_weighting", "costs", "join_below", "fill_below"}
         solving = config.agglomerate.model_dump(exclude=limits_and_costs)

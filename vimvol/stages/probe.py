@@ -281,6 +281,7 @@ def _stages(job: Job, block: Block, roi: Block | None, *, warm_up: bool) -> Prob
         timed("label-pyramid", PyramidBlock(job, 1, labels=True), coarse)
         timed("pyramid", PyramidBlock(job, 1, labels=False), coarse)
     edges += 0 if job.stitched else _beyond(job, block, roi)
+    release_memory()
     return Probe(job, block, stages, None, edges, solved["fragments"], solving=solving)
 
 

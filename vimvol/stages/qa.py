@@ -296,11 +296,9 @@ def _made_again(job: Job, box: Block, shift: Index) -> npt.NDArray[np.uint64]:
     count = 0
     for tile in _shifted_tiles(job.fragment_tiles.cell, box, shift):
         window = tile.grow(halo).clip(job.shape)
-        labels, found, faces = fragments_tile(
-            boundaries[window.within(reach).slices], tile.within(window), config, dimension, job.source.voxel_size
-        )
-        hole = ~tissue[tile.within(reach).slices]
-        fragments[tile.within(box).slices] = np.where(hole, 0, labels + np.int64(count))
+        cut, hole = boundaries[window.within(reach).slices], ~tissue[tile.within(reach).slices]
+        labels, found, faces = fragments_tile(cut, tile.within(window), config, dimension, job.source.voxel_size, hole)
+        fragments[tile.within(box).slices] = np.where(labels > 0, labels + np.int64(count), 0)
         opened[tile.within(box).slices] = faces
         count += found
     inside = boundaries[box.within(reach).slices]

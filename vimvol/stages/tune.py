@@ -193,7 +193,7 @@ def space_of(job: Job) -> tuple[Parameter, ...]:
     if job.network.cells is not None:
         return SPACES[f"cells: {job.network.cells.method}"]
     seeds = job.config.fragments.seeds
-    return SPACES["sections" if seeds == "distance" and job.sectioned else seeds]
+    return SPACES["sections" if seeds == "distance" and job.sectioned and job.learned is None else seeds]
 
 
 def _tried(

@@ -83,16 +83,17 @@ class Keeper:
         lost, waiting = [], {}
         for name, spec in list(self._cluster.worker_spec.items()):
             members = {f"{name}{suffix}" for suffix in spec.get("group", [""])}
+            job = self._cluster.workers.get(name)  # once: the cluster scales in a thread of its own
             if members & present:
                 self._seen.add(name)
                 self._gone.pop(name, None)
                 self._tries.pop(name, None)
-            elif name in self._seen or name not in self._cluster.workers:
+            elif name in self._seen or job is None:
                 # The cluster gives up a lost job by itself, but not one of several processes, and replaces neither.
                 if now - self._gone.setdefault(name, now) > SECONDS_LOST:
                     lost.append(name)
             else:
-                waiting[name] = str(self._cluster.workers[name].job_id)
+                waiting[name] = str(job.job_id)
         return lost, waiting
 
     def _vanished(self, waiting: dict[str, str], now: float) -> set[str]:

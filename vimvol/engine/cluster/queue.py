@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 import re
 import subprocess
 from collections.abc import Mapping
@@ -26,7 +27,12 @@ def jobs_in_queue(kind: str) -> frozenset[str] | None:
     kind
         A key of `LISTS`.
     """
-    command = [part.format(user=getpass.getuser()) for part in LISTS[kind]]
+    try:
+        # who submits; the environment may name somebody else, whose jobs are others
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return None
+    command = [part.format(user=user) for part in LISTS[kind]]
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SECONDS_FOR_ANSWER)
     except (OSError, subprocess.TimeoutExpired):
