@@ -83,11 +83,11 @@ def test_retries_halvings_and_fallbacks_are_in_the_log(
     fails(times=1)
     original, calls = Predictor._probabilities, []
 
-    def scarce(self, tiles, used, fallbacks):
+    def scarce(self, tiles, *others):
         calls.append(len(tiles))
         if len(calls) == 3:
             raise MemoryError
-        return original(self, tiles, used, fallbacks)
+        return original(self, tiles, *others)
 
     monkeypatch.setattr(Predictor, "_probabilities", scarce)
     segment_volume(f"{sample}:raw", str(out), small_config(predict__batch=2), log=str(log))

@@ -65,7 +65,7 @@ def qa(
 ) -> None:
     """Look for seams: segments that end where blocks meet, and what shifted blocks change. Exit code 1 if there are."""
     from vimvol.report.table import print_rows
-    from vimvol.stages.qa import check_seams
+    from vimvol.stages.qa import EXCESS, check_seams
 
     result = check_seams(out, name=name)
     rows = [
@@ -80,15 +80,29 @@ def qa(
         ]
         for plane in result["planes"]
     ]
-    print_rows(["planes", "what meets", "segments", "end there", "end near it", "p", "verdict"], rows)
+    if rows:
+        print_rows(["planes", "what meets", "segments", "end there", "end near it", "p", "verdict"], rows)
+    else:
+        typer.echo("planes        none: shard, tiles and subproblem hold the whole volume, so nothing meets inside")
     if result["shifted"] is not None:
         shifted = result["shifted"]
         verdict = "pass" if shifted["passed"] else "FAIL"
-        typer.echo(f"shifted tiles VOI {shifted['shifted']:.3f} bits, same tiles {shifted['same']:.3f}: {verdict}")
+        typer.echo(
+            f"shifted tiles VOI {shifted['shifted']:.3f} bits, same tiles {shifted['same']:.3f}, at most "
+            f"{EXCESS:g} more: {verdict}"
+        )
     if result["worst"] is not None:
         typer.echo(f"worst place   {result['worst']['picture']}")
-    if not result["passed"]:
-        typer.echo("where small pieces end, vimvol agglomerate --set agglomerate.join_below=1000 joins them to others")
+    if not all(plane["passed"] for plane in result["planes"]):
+        typer.echo(
+            "where small pieces end, vimvol agglomerate OUT.zarr --set agglomerate.join_below=1000 --name joined joins "
+            "them to others"
+        )
+    if result["shifted"] is not None and not result["shifted"]["passed"]:
+        typer.echo(
+            f"of the region {result['shifted']['region']}, whose fragments were made on other tiles, a part came out "
+            "otherwise; in a small volume one neuron that falls in two is enough"
+        )
     if json_file is not None:
         write_text(json_file, json.dumps(result, indent=2) + "\n")
     if not result["passed"]:

@@ -168,7 +168,7 @@ def finished_run(out: str) -> dict[str, Any]:
     """
     manifest = read_manifest(out)
     if manifest is None:
-        raise InputError(f"{out} does not exist, so there is nothing to agglomerate; run vimvol segment first")
+        raise InputError(f"{out} does not exist, so there is no segmentation to work on; run vimvol segment first")
     if manifest["state"] != "complete":
         raise InputError(f"{out} is not finished, so edges are missing; run vimvol segment again to go on")
     return manifest
