@@ -274,7 +274,7 @@ def test_the_whole_graph_is_that_of_the_volume(sample: Path, reference: Path) ->
     from vimvol.segment.faces import numbers_of
     from vimvol.segment.graph import edge_table, merge
     from vimvol.stages.fragments import read_boundaries, read_fragments
-    from vimvol.stages.graph import read_edges
+    from vimvol.stages.graph import nodes_of_edges, read_edges, smaller_of_edges
     from vimvol.stages.segment import prepare
 
     job = prepare(f"{sample}:raw", str(reference), small_config())
@@ -288,6 +288,10 @@ def test_the_whole_graph_is_that_of_the_volume(sample: Path, reference: Path) ->
     for name, column in expected.columns().items():
         np.testing.assert_array_equal(column, merged.columns()[name], err_msg=name)
     assert len(parts) > 4
+    for block, part in zip(job.plan("graph"), parts, strict=True):
+        nodes = nodes_of_edges(job, block)
+        sizes = [nodes.voxels[nodes.find(end)] for end in (part.u, part.v)]
+        np.testing.assert_array_equal(smaller_of_edges(job, block, part), np.minimum(*sizes))
     # blocks are unions of tiles, so no edge is in parts
     assert sum(map(len, parts)) == len(expected)
     assert numbers_of(read_box(job.fragments, whole)).max() < len(window.ids)

@@ -19,7 +19,7 @@ from vimvol.segment.features import edge_features
 from vimvol.segment.graph import ACROSS, EdgeTable
 from vimvol.segment.multicut.division import CostTable
 from vimvol.segment.nodes import NodeTable
-from vimvol.stages.graph import nodes_of_edges, read_continued, read_edges
+from vimvol.stages.graph import nodes_of_edges, read_continued, read_edges, smaller_of_edges
 from vimvol.stages.job import Job
 from vimvol.stages.learned import forest_of
 
@@ -38,9 +38,12 @@ class CostsBlock:
 
     def _multicut(self, block: Block) -> CostTable:
         table = read_edges(self.job, block)
-        needed = self.job.learned is not None or self.job.sectioned
-        nodes = nodes_of_edges(self.job, block) if needed else None
-        return CostTable.from_costs(table.uv, costs_of_edges(self.job, table, nodes))
+        nodes = smaller = None
+        if self.job.learned is not None:
+            nodes = nodes_of_edges(self.job, block)
+        elif self.job.sectioned:
+            smaller = smaller_of_edges(self.job, block, table)
+        return CostTable.from_costs(table.uv, costs_of_edges(self.job, table, nodes, smaller))
 
     def _stitched(self, block: Block) -> CostTable:
         """Let every pair that continues across a face attract."""
@@ -48,7 +51,9 @@ class CostsBlock:
         return CostTable.from_costs(uv, np.ones(len(uv)))
 
 
-def costs_of_edges(job: Job, table: EdgeTable, nodes: NodeTable | None) -> npt.NDArray[np.float64]:
+def costs_of_edges(
+    job: Job, table: EdgeTable, nodes: NodeTable | None = None, smaller: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.float64]:
     """Return the costs (E,) of measured edges, as the job is configured; positive attracts.
 
     Parameters
@@ -58,17 +63,18 @@ def costs_of_edges(job: Job, table: EdgeTable, nodes: NodeTable | None) -> npt.N
     table
         E edges.
     nodes
-        Fragments, among them both of every edge; only learned costs and fragments of single slices need them.
+        Fragments, among them both of every edge; only learned costs need them.
+    smaller
+        (E,) voxels of the smaller fragment of every edge; only fragments of single slices need them.
     """
     config = job.config.agglomerate
     prior: float | npt.NDArray[np.float64] = config.beta
     if job.learned is not None and nodes is not None:
         cut = forest_of(job.learned).probability(edge_features(table, nodes))
-    elif job.sectioned and nodes is not None:
-        u, v = (nodes.voxels[nodes.find(end)] for end in (table.u, table.v))
+    elif job.sectioned and smaller is not None:
         # fragments of single slices touch either within a slice or across
         across = table.counts[ACROSS] > 0
-        cut = np.where(across, cut_across(table.mean(), table.count, np.minimum(u, v)), table.mean())
+        cut = np.where(across, cut_across(table.mean(), table.count, smaller), table.mean())
         prior = np.where(across, config.beta_across, config.beta)
     else:
         cut = table.mean()

@@ -98,8 +98,23 @@ def read_nodes(job: Job, block: Block) -> NodeTable:
 
 def nodes_of_edges(job: Job, block: Block) -> NodeTable:
     """Read the fragments at the ends of the edges of a block: its own, and those of the next blocks along each axis."""
+    return merge_nodes(read_nodes(job, near) for near in _beside(job, block))
+
+
+def smaller_of_edges(job: Job, block: Block, table: EdgeTable) -> npt.NDArray[np.int64]:
+    """Return the voxels (E,) of the smaller fragment of every edge of a block, from no more columns than it takes."""
+    tables = [read_table(nodes_of(job), block_name(near)) for near in _beside(job, block)]
+    places = np.concatenate([columns["fragment"] for columns in tables])
+    # ids ascend with places, and every fragment stands in one table
+    order = np.argsort(places)
+    (ids,) = ids_at(job, places[order])
+    voxels = np.concatenate([columns["voxels"] for columns in tables])[order]
+    return np.asarray(np.minimum(voxels[np.searchsorted(ids, table.u)], voxels[np.searchsorted(ids, table.v)]))
+
+
+def _beside(job: Job, block: Block) -> list[Block]:
+    """Return the blocks that fragments at the ends of a block's edges lie in: itself, and the next along each axis."""
     plan = job.plan("graph")
     # the first blocks of these are the block itself; no edge leads diagonally
     boxes = (block.grow((0, 0, 0), tuple(int(a == axis) for a in range(3))).clip(job.shape) for axis in range(3))
-    found = dict.fromkeys(near for box in boxes for near in plan.meeting(box))
-    return merge_nodes(read_nodes(job, near) for near in found)
+    return list(dict.fromkeys(near for box in boxes for near in plan.meeting(box)))

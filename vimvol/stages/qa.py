@@ -305,7 +305,10 @@ def _made_again(job: Job, box: Block, shift: Index) -> npt.NDArray[np.uint64]:
     table = edge_table(fragments, inside, Block.whole(box.shape), across=not job.flat, faces=opened)
     ids = np.arange(1, count + 1, dtype=np.uint64)
     nodes = node_table(fragments, Block.whole(box.shape), ids, box.begin, job.shape)
-    groups = solve(count + 1, table.uv, costs_of_edges(job, table, nodes), job.config.agglomerate.solver) + np.uint64(1)
+    smaller = np.minimum(nodes.voxels[nodes.find(table.u)], nodes.voxels[nodes.find(table.v)])
+    groups = solve(
+        count + 1, table.uv, costs_of_edges(job, table, nodes, smaller), job.config.agglomerate.solver
+    ) + np.uint64(1)
     groups[0] = 0
     return np.asarray(groups[fragments])
 
