@@ -46,6 +46,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "skips as in the paper": {"options": {"skips": "deconv"}},
     "half as deep": {"options": {"depth": 4}},
     "embedding 64": {"options": {"embedding": 64}},
+    "half the channels of the decoder": {"options": {"widths": (64, 48, 24, 16, 16)}},
+    "patches of 8": {"options": {"patch": 8, "widths": (96, 48, 32, 16), "stem_widths": (16, 32, 48)}},
     "boundaries 4 thick": {"boundary_width": 4},
     "boundaries 6 thick": {"boundary_width": 6},
     "less augmentation": {"augment": LESS},

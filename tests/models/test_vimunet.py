@@ -130,12 +130,30 @@ def test_generation_is_told_from_the_rotary_frequencies(golden):
 
 
 def test_other_patches_and_channels_are_refused():
-    with pytest.raises(InputError, match="use 16"):
+    with pytest.raises(InputError, match="patch=12 cannot be doubled to"):
+        build_model("vimunet-nano", patch=12, canvas=48)
+    with pytest.raises(InputError, match="give 4, from stride 8 to 1"):
         build_model("vimunet-nano", patch=8, canvas=64)
-    with pytest.raises(InputError, match="give 5 from stride 16"):
+    with pytest.raises(InputError, match=r"stem_widths.*give 3, from stride 1 to 4"):
+        build_model("vimunet-nano", patch=8, canvas=64, widths=(8, 8, 8, 8))
+    with pytest.raises(InputError, match="give 5, from stride 16"):
         build_model("vimunet-nano", widths=(8, 8))
     with pytest.raises(InputError, match="in_channels=2"):
         build_model("vimunet-tiny", in_channels=2)
+
+
+@pytest.mark.parametrize("skips", ["stem", "deconv"])
+@pytest.mark.parametrize("patch", [4, 8, 32])
+def test_every_pixel_sees_the_image_through_patches_of_another_size(patch, skips):
+    levels = patch.bit_length() - 1
+    shape = {"widths": (8,) * (levels + 1), "stem_widths": (4,) * levels}
+    model = build_model("vimunet-nano", patch=patch, canvas=64, skips=skips, depth=1, **shape).eval()
+    assert model.divisor == patch
+    x = torch.rand(1, 1, 64, 96, requires_grad=True)
+    logits = model(x)
+    assert logits.shape == x.shape
+    (slope,) = torch.autograd.grad(logits[0, 0, 3, 5], x)
+    assert slope[0, 0, 40:, 70:].abs().sum() > 0, "the tokens do not reach the pixel"
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -20,7 +20,8 @@ from vimvol.models.unet import check_image
 WIDTHS = (512, 256, 128, 64, 64)
 """Channels of the paper's decoders at strides 16, 8, 4, 2, 1."""
 
-Widths = tuple[int, int, int, int, int]
+Widths = tuple[int, ...]
+"""Channels of a decoder at strides from the width of a patch down to 1, halved each time."""
 
 SkipChannels = Literal["all", "central"]
 """Which channels of a skip the decoder sees: all, or as many in the middle as it has itself, as in the reference."""
@@ -102,11 +103,25 @@ def accepted_channels(in_channels: int, options: PatchOptions) -> tuple[int, ...
     return tuple(sorted({1, options.channels}))
 
 
-def skip_widths(widths: Widths, skip_channels: SkipChannels) -> tuple[int, int, int, int]:
-    """Return how many channels of the doubled tokens at strides 8, 4, 2, 1 the decoder sees."""
+def check_widths(widths: Widths, patch: int) -> None:
+    """Check that a decoder doubles from patches to pixels.
+
+    Raises
+    ------
+    InputError
+        If the patch is no power of two above 2, or there is not one width for each stride from it down to 1.
+    """
+    levels = patch.bit_length() - 1
+    if patch < 4 or patch != 2**levels:
+        raise InputError(f"patch={patch} cannot be doubled to from single pixels; use 4, 8, 16 or 32")
+    if len(widths) != levels + 1:
+        raise InputError(f"widths={widths} do not fit the strides; give {levels + 1}, from stride {patch} to 1")
+
+
+def skip_widths(widths: Widths, skip_channels: SkipChannels) -> tuple[int, ...]:
+    """Return how many channels of the doubled tokens the decoder sees, from half the patch's stride to stride 1."""
     check_choice("skip_channels", skip_channels, SkipChannels)
-    at16, at8, at4, at2, _ = widths
-    return (at16, at8, at4, at2) if skip_channels == "all" else (at8, at4, at2, at2)
+    return widths[:-1] if skip_channels == "all" else (*widths[1:-1], widths[-2])
 
 
 class PatchUNet(nn.Module):
@@ -123,9 +138,10 @@ class PatchUNet(nn.Module):
     out_channels
         Channels of the prediction.
     widths
-        Channels of the decoder at strides 16, 8, 4, 2, 1.
+        Channels of the decoder at strides from ``options.patch`` to 1, halved each time.
     sides
-        Channels of the skips at strides 8, 4, 2, 1 that the decoder sees; of those that have more, the central ones.
+        Channels of the skips that the decoder sees, at the strides of ``widths`` but the first; of those that have
+        more, the central ones.
     upsampling
         How the decoder doubles maps.
 
@@ -149,26 +165,24 @@ class PatchUNet(nn.Module):
         accepted: tuple[int, ...],
         out_channels: int,
         widths: Widths,
-        sides: tuple[int, int, int, int],
+        sides: tuple[int, ...],
         upsampling: Upsampling,
     ) -> None:
         super().__init__()
-        if options.patch != 16:
-            raise InputError(f"patch={options.patch} does not fit the decoder, which doubles four times; use 16")
-        self._accepted, self._sides = accepted, sides[:3]
+        self._accepted, self._sides = accepted, sides[:-1]
         self.divisor = 1 if options.pad_to_canvas else options.patch
         self.canvas = options.canvas if options.pad_to_canvas else None
         self.above_canvas = options.above_canvas
         for name, module in modules.items():
             self.add_module(name, module)
         self.base = ConvBlock(options.embedding, widths[0])
-        self.decoder = Decoder(widths[:4], sides[:3], upsampling)
-        self.deconv_out = upsampler(upsampling, widths[3], widths[4])
-        self.decoder_head = ConvBlock(widths[4] + sides[3], widths[4])
-        self.out_conv = nn.Conv2d(widths[4], out_channels, 1)
+        self.decoder = Decoder(widths[:-1], sides[:-1], upsampling)
+        self.deconv_out = upsampler(upsampling, *widths[-2:])
+        self.decoder_head = ConvBlock(widths[-1] + sides[-1], widths[-1])
+        self.out_conv = nn.Conv2d(widths[-1], out_channels, 1)
 
     def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the encoded patches (B, E, Y / 16, X / 16), and the skips at strides 8, 4, 2, 1."""
+        """Return the encoded patches (B, E, Y / patch, X / patch), and the skips, coarsest first."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:

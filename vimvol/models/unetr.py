@@ -6,7 +6,16 @@ from torch import Tensor, nn
 
 from vimvol.errors import InputError
 from vimvol.models.blocks import ConvBlock, Deconv, Upsampling
-from vimvol.models.patches import WIDTHS, PatchUNet, SkipChannels, Widths, accepted_channels, repeated, skip_widths
+from vimvol.models.patches import (
+    WIDTHS,
+    PatchUNet,
+    SkipChannels,
+    Widths,
+    accepted_channels,
+    check_widths,
+    repeated,
+    skip_widths,
+)
 from vimvol.models.vit import Vit, VitOptions
 
 
@@ -48,8 +57,9 @@ class UNETR(PatchUNet):
     ) -> None:
         options = VitOptions(**encoder)  # type: ignore[arg-type]
         accepted = accepted_channels(in_channels, options)
-        if len(widths) != 5:
-            raise InputError(f"widths={widths} do not fit the strides; give 5 from stride 16 to 1")
+        if options.patch != 16:
+            raise InputError(f"patch={options.patch} does not fit the skips, which double three blocks' tokens; use 16")
+        check_widths(widths, options.patch)
         kind = deconv_upsampling or upsampling
         at16, at8, at4, at2, _ = widths
         sides = skip_widths(widths, skip_channels)

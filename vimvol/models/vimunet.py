@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vimvol.errors import InputError
 from vimvol.models.blocks import ConvBlock, Deconv, Upsampling, check_choice
-from vimvol.models.patches import WIDTHS, PatchUNet, SkipChannels, Widths, accepted_channels, skip_widths
+from vimvol.models.patches import WIDTHS, PatchUNet, SkipChannels, Widths, accepted_channels, check_widths, skip_widths
 from vimvol.models.vim import Vim, VimOptions
 
 Skips = Literal["deconv", "stem"]
@@ -24,15 +24,15 @@ class ViMUNet(PatchUNet):
         Channels of the image, and of the prediction.
     skips
         What the decoder sees beside the tokens: ``deconv``, the encoder's output doubled again and again, as in the
-        paper; or ``stem``, maps of a small convolutional network at strides 1, 2, 4 and 8, which keep the detail that
-        a patch of 16 pixels loses.
+        paper; or ``stem``, maps of a small convolutional network at strides from 1 to half a patch, which keep the
+        detail that a patch of 16 pixels loses.
     skip_channels
         Which channels of the ``deconv`` skips the decoder sees: ``all``, or the ``central`` ones alone, which the
         reference does and the paper's numbers of parameters hold. The others then only feed the next doubling.
     widths
-        Channels of the decoder at strides 16, 8, 4, 2, 1.
+        Channels of the decoder at strides from the width of a patch down to 1: 16, 8, 4, 2, 1 unless ``patch`` differs.
     stem_widths
-        Channels of the stem at strides 1, 2, 4, 8.
+        Channels of the stem at strides from 1 to half a patch: 1, 2, 4, 8.
     upsampling
         How the decoder doubles maps.
     deconv_upsampling
@@ -53,7 +53,7 @@ class ViMUNet(PatchUNet):
         skips: Skips = "deconv",
         skip_channels: SkipChannels = "all",
         widths: Widths = WIDTHS,
-        stem_widths: tuple[int, int, int, int] = (16, 32, 48, 64),
+        stem_widths: Widths = (16, 32, 48, 64),
         upsampling: Upsampling = "transpose",
         deconv_upsampling: Upsampling | None = None,
         channels: int | None = None,
@@ -62,33 +62,34 @@ class ViMUNet(PatchUNet):
         options = VimOptions(channels=in_channels if channels is None else channels, **encoder)  # type: ignore[arg-type]
         accepted = accepted_channels(in_channels, options)
         check_choice("skips", skips, Skips)
-        if len(widths) != 5 or len(stem_widths) != 4:
+        check_widths(widths, options.patch)
+        if skips == "stem" and len(stem_widths) != len(widths) - 1:
             raise InputError(
-                f"widths={widths}, stem_widths={stem_widths} do not fit the strides; give 5 from stride 16 to 1 "
-                "and 4 from stride 1 to 8"
+                f"stem_widths={stem_widths} do not fit the strides; give {len(widths) - 1}, from stride 1 to "
+                f"{options.patch // 2}"
             )
         modules: dict[str, nn.Module] = {"encoder": Vim(options)}
         sides = skip_widths(widths, skip_channels)
         if skips == "stem":
             pairs = zip((in_channels, *stem_widths[:-1]), stem_widths, strict=True)
             modules["stem"] = nn.ModuleList(ConvBlock(i, o) for i, o in pairs)
-            sides = stem_widths[3], stem_widths[2], stem_widths[1], stem_widths[0]
+            sides = tuple(stem_widths[::-1])
             accepted = (in_channels,)
         else:
             kind = deconv_upsampling or upsampling
-            inputs = (options.embedding, *widths[:3])
-            for number, (i, o) in enumerate(zip(inputs, widths, strict=False), start=1):
+            inputs = (options.embedding, *widths[:-2])
+            for number, (i, o) in enumerate(zip(inputs, widths[:-1], strict=True), start=1):
                 modules[f"deconv{number}"] = Deconv(i, o, kind)
         super().__init__(options, modules, accepted, out_channels, widths, sides, upsampling)
         self.skips = skips
 
     def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the encoded patches (B, E, Y / 16, X / 16), and the skips at strides 8, 4, 2, 1."""
+        """Return the encoded patches (B, E, Y / patch, X / patch), and the skips from half its stride to 1."""
         tokens: Tensor = self.get_submodule("encoder")(x)
         return tokens, self._stem(x) if self.skips == "stem" else self._deconv(tokens)
 
     def _stem(self, x: Tensor) -> list[Tensor]:
-        """Return the stem's maps at strides 8, 4, 2, 1."""
+        """Return the stem's maps, coarsest first."""
         maps: list[Tensor] = []
         for block in self.get_submodule("stem").children():
             x = block(F.max_pool2d(x, 2) if maps else x)
@@ -96,9 +97,9 @@ class ViMUNet(PatchUNet):
         return maps[::-1]
 
     def _deconv(self, x: Tensor) -> list[Tensor]:
-        """Return the doubled tokens at strides 8, 4, 2, 1."""
+        """Return the doubled tokens, coarsest first."""
         maps = []
-        for number in range(1, 5):
+        for number in range(1, len(self._sides) + 2):
             x = self.get_submodule(f"deconv{number}")(x)
             maps.append(x)
         return maps
