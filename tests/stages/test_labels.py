@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from tests.test_cli import run  # noqa: F401 - a fixture
+from vimvol.sample import SampleSpec, generate
+from vimvol.stages.score import score
+
+
+@pytest.fixture(scope="module")
+def neurons() -> np.ndarray:
+    return generate(SampleSpec(shape=(6, 300, 300)))[1]
+
+
+def stored(path: Path, data: np.ndarray) -> str:
+    zarr.create_array(str(path), data=data, chunks=(2, 64, 64))
+    return str(path)
+
+
+def numbered(labels: np.ndarray, *, anew: bool) -> np.ndarray:
+    """The same objects, each slice labelled by itself: from 1 in every slice, or without a label twice."""
+    rng, slices, first = np.random.default_rng(0), [], 1
+    for section in labels:
+        ids, place = np.unique(section, return_inverse=True)
+        fresh = rng.permutation(len(ids)) + first
+        slices.append(np.where(section > 0, fresh[place.reshape(section.shape)], 0))
+        first = 1 if anew else first + len(ids)
+    return np.stack(slices)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_slices_that_were_labelled_one_by_one_are_told_and_scored_in_2d(run, neurons, tmp_path, anew) -> None:  # noqa: F811
+    seg = stored(tmp_path / "seg.zarr", neurons)
+    truth = stored(tmp_path / "truth.zarr", numbered(neurons, anew=anew))
+    code, out, err = run("evaluate", seg, truth)
+    (line,) = err.splitlines()
+    assert (code, "VOI merge" in out) == (0, True)
+    assert line.startswith(f"warning: objects of {truth} end with their slice")
+    assert "give --mode 2d" in line
+    assert "warning" not in score(seg, truth, "2d")
+
+
+def test_neurons_that_keep_their_label_are_not(neurons, tmp_path) -> None:
+    seg = stored(tmp_path / "seg.zarr", neurons)
+    assert "warning" not in score(seg, seg)
+    sparse = neurons.copy()
+    sparse[1::2] = 0  # every second slice annotated: no two of them meet
+    assert "warning" not in score(seg, stored(tmp_path / "sparse.zarr", sparse))
