@@ -48,3 +48,15 @@ def test_neurons_that_keep_their_label_are_not(neurons, tmp_path) -> None:
     sparse = neurons.copy()
     sparse[1::2] = 0  # every second slice annotated: no two of them meet
     assert "warning" not in score(seg, stored(tmp_path / "sparse.zarr", sparse))
+
+
+@pytest.mark.parametrize("depth", [1, 6])
+def test_intensities_in_place_of_labels_are_refused(run, neurons, tmp_path, depth) -> None:  # noqa: F811
+    seg = stored(tmp_path / "seg.zarr", neurons[:depth])
+    raw = stored(tmp_path / "raw.zarr", generate(SampleSpec(shape=(6, 300, 300)))[0][:depth])
+    for pair in ((seg, raw), (raw, seg)):
+        code, out, err = run("evaluate", *pair)
+        (line,) = err.splitlines()
+        assert (code, out) == (2, "")
+        assert line.startswith(f"error: {raw} (uint8) looks like intensities")
+        assert "volumes/labels/neuron_ids" in line

@@ -22,7 +22,7 @@ from vimvol.evaluate.protocol import PARTITION_METRICS, SMALL, score_slice
 from vimvol.geometry import Block, Grid, Index, round_up
 from vimvol.io import Volume, open_volume
 from vimvol.stages.counting import CountBlock, Counted, Gathered
-from vimvol.stages.labels import look_at, sliced_text
+from vimvol.stages.labels import check_labels, look_at, sliced_text
 from vimvol.stages.manifest import has_manifest, read_manifest
 
 MODES = ("auto", "2d", "3d")
@@ -83,7 +83,8 @@ def score(
     Raises
     ------
     InputError
-        If one cannot be opened, the shapes differ, a band or label is negative or nothing is annotated.
+        If one cannot be opened, the shapes differ, one holds intensities, a band or label is negative or nothing is
+        annotated.
     """
     if mode not in MODES:
         raise InputError(f"mode {mode!r} is not known, so nothing is scored; choose {', '.join(MODES)}")
@@ -112,7 +113,10 @@ def score(
     if mode == "auto":
         mode = "2d" if background == "keep" else _mode_of(found)
     region = _region_of(found)
-    warning = "" if mode == "2d" else sliced_text(truth, look_at(truth, region))
+    looks = [look_at(volume, region) for volume in (found, truth)]
+    for volume, look in zip((found, truth), looks, strict=True):
+        check_labels(volume, look)
+    warning = "" if mode == "2d" else sliced_text(truth, looks[1])
     chunks = found.chunks or (1, 1, 1)
     cell = tuple(round_up(min(c, s), k) for c, s, k in zip(cell, found.shape, chunks, strict=True))
     if objects:  # their places are in the longest runs along x, which end with a block: always at the same voxels
