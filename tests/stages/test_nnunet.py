@@ -112,3 +112,12 @@ def test_what_does_not_fit_is_told_and_nothing_is_left(sample, tmp_path, predict
         import_predictions(str(predicted), f"{sample}:raw", str(out))
     with pytest.raises(OutputExistsError, match="is there already"):
         export_volume(f"{sample}:raw", str(predicted))
+
+
+def test_an_output_is_not_taken_for_the_image_that_it_was_made_of(sample, reference, tmp_path):
+    told = f"0 is what vimvol segment made of {sample}:raw, boundaries and no intensities"
+    with pytest.raises(InputError, match=told):
+        export_volume(str(reference), str(tmp_path / "cases"))
+    with pytest.raises(InputError, match=told):
+        segment_volume(f"{reference}:0", str(tmp_path / "out.zarr"), small_config())
+    assert not list(tmp_path.iterdir())

@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from vimvol.errors import OutputExistsError
+from vimvol.errors import InputError, OutputExistsError
+from vimvol.io import Volume
 from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
 from vimvol.stages.ownership import MANIFEST_NAME, holds_nothing_but_a_lock
@@ -42,6 +43,24 @@ def read_manifest(out: str) -> dict[str, Any] | None:
     if not isinstance(manifest, dict) or "keys" not in manifest:
         raise OutputExistsError(f"{out} exists and is no output of vimvol, so it is left alone; choose another path")
     return manifest
+
+
+def check_intensities(volume: Volume) -> None:
+    """Make sure that a volume which shall be segmented is not what a run has made of one.
+
+    Raises
+    ------
+    InputError
+        If it is.
+    """
+    own = volume.dataset.split("/")[0]
+    if (own.isdigit() or own in ("labels", "vimvol")) and has_manifest(volume.url):
+        made_of = (read_manifest(volume.url) or {})["input"]
+        address = ":".join(part for part in (made_of["path"], made_of["dataset"]) if part)
+        raise InputError(
+            f"{volume.address} is what vimvol segment made of {address}, boundaries and no intensities, so a network "
+            "would see membranes only; give that volume"
+        )
 
 
 def write_manifest(out: str, manifest: Mapping[str, Any]) -> None:

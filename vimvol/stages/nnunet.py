@@ -23,6 +23,7 @@ from vimvol.io.errors import one_line, storage_errors
 from vimvol.io.omezarr import create_image
 from vimvol.io.storage import absolute, local_path
 from vimvol.stages.boundaries import rounded
+from vimvol.stages.manifest import check_intensities
 from vimvol.train.nnunet import write_spacing, write_tiff
 
 CHUNK, SHARD = (1, 256, 256), (8, 1024, 1024)
@@ -60,11 +61,12 @@ def export_volume(source: str, folder: str, *, volumes: bool = False) -> int:
     Raises
     ------
     InputError
-        If there is no such volume.
+        If there is no such volume, or it is the output of a run.
     OutputExistsError
         If the folder is there.
     """
     volume = open_volume(source)
+    check_intensities(volume)
     target = local_path(folder)
     draft = target.with_name(f".{target.name}.partial")
     if target.exists():

@@ -34,7 +34,7 @@ from vimvol.stages.fragments import resolve_cells, resolve_fragments, run_fragme
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import Job, Sections
 from vimvol.stages.learned import find_learned
-from vimvol.stages.manifest import now, write_manifest
+from vimvol.stages.manifest import check_intensities, now, write_manifest
 from vimvol.stages.output import check_output, claim_output, new_manifest, tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.planes import planes_of, rescaled_text
@@ -97,6 +97,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
     volume = open_volume(source, axes=config.input.axes, voxel_size=config.input.voxel_size)
     out = absolute(out)
     _keep_apart(out, volume)
+    check_intensities(volume)
     tell(input_text(source, volume))
     if writing:
         check_writable(out)
