@@ -48,8 +48,12 @@ def test_only_what_depends_on_the_change_is_computed(
     manifest = read_manifest(str(out)) or {}
     assert manifest["config"]["agglomerate"]["beta"] == 0.6
     assert (manifest["segments"], manifest["energy"]) == (result.segments, result.energy)
+    with pytest.raises(OutputExistsError, match=r"on the same boundaries and edges; give --overwrite") as refused:
+        segment_volume(f"{sample}:raw", str(out), small_config())
+    told = str(refused.value)
+    assert told.endswith(f"vimvol agglomerate {out} --set agglomerate.beta=0.25 --name NAME")
     stages.clear()
-    agglomerate(str(out), ["segment.min_size=100"], workers=0)
+    assert agglomerate(str(out), ["segment.min_size=100"], workers=0).replaced == ("segment.min_size: 25 -> 100",)
     assert set(stages) == {"sizes", "write", "label-pyramid 1", "label-pyramid 2"}
 
 

@@ -54,6 +54,8 @@ def agglomerate(
             f"sizes         {result.joined} small segments joined a neighbour, {result.filled} holes were filled"
         )
     typer.echo(f"{result.segments} segments in {result.seconds:.0f} s")
+    if result.replaced:
+        typer.echo(f"replaced      the one before ({'; '.join(result.replaced)}); --name NAME would have kept both")
     typer.echo(f"segmentation  {result.labels}")
 
 

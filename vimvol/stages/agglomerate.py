@@ -27,7 +27,7 @@ from vimvol.segment.multicut.division import bytes_per_edge, merge_costs, solve_
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import SEGMENTATION, Job
 from vimvol.stages.manifest import differences, provenance, read_manifest
-from vimvol.stages.output import tidy_output
+from vimvol.stages.output import AGGLOMERATING, tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.record import Telling, new_run, recorded
@@ -35,9 +35,6 @@ from vimvol.stages.segment import prepare, segment_volume
 from vimvol.stages.sizes import run_sizes
 from vimvol.stages.solve import all_costs, run_solve, solver_of
 from vimvol.stages.write import WriteBlock
-
-CHANGEABLE = ("agglomerate.", "segment.min_size")
-"""Settings that fragments and edges do not depend on."""
 
 NOTE = "run.json"
 """What made a segmentation beside that of the run."""
@@ -63,6 +60,8 @@ class Agglomerated:
         The same of one solve of the whole graph, where that was asked for.
     seconds
         Wall time.
+    replaced
+        Settings, before and now, where the run's own segmentation of others was replaced.
     """
 
     labels: str
@@ -73,6 +72,7 @@ class Agglomerated:
     energy: float
     best: float | None
     seconds: float
+    replaced: tuple[str, ...] = ()
 
     @property
     def gap(self) -> float | None:
@@ -155,7 +155,9 @@ def agglomerate(
         forget_open()
     seconds = time.perf_counter() - start
     numbers = {name: result[name] for name in ("segments", "joined", "filled", "levels", "energy")}
-    return Agglomerated(job.labels, **numbers, best=best, seconds=seconds)
+    before, now = (each.model_dump(mode="json", exclude={"run"}) for each in (settings_of(manifest), config))
+    replaced = tuple(differences(before, now)) if name == SEGMENTATION else ()
+    return Agglomerated(job.labels, **numbers, best=best, seconds=seconds, replaced=replaced)
 
 
 def finished_run(out: str) -> dict[str, Any]:
@@ -204,7 +206,7 @@ def _changed(manifest: dict[str, Any], overrides: Sequence[str], workers: int | 
         for change in differences(
             old.model_dump(mode="json", exclude={"run"}), new.model_dump(mode="json", exclude={"run"})
         )
-        if not change.startswith(CHANGEABLE)
+        if not change.startswith(AGGLOMERATING)
     ]
     if other:
         raise ConfigError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,9 @@ from vimvol.stages.job import Job
 from vimvol.stages.manifest import MANIFEST, differences, provenance, read_manifest, write_manifest
 
 COMPARED = ("config", "input", "model", "layout")
+
+AGGLOMERATING = ("agglomerate.", "segment.min_size")
+"""Settings that fragments and edges do not depend on."""
 
 
 def new_manifest(job: Job, command: str) -> dict[str, Any]:
@@ -56,11 +62,7 @@ def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, 
         changes = differences({k: existing.get(k) for k in COMPARED}, {k: fresh[k] for k in COMPARED})
         if any(change.startswith("input.identity") for change in changes):
             changes = ["the input has changed", *(c for c in changes if not c.startswith("input.identity"))]
-        what = "; ".join(change.removeprefix("config.") for change in changes[:3]) or "another version of vimvol"
-        raise OutputExistsError(
-            f"{job.out} holds a run with other settings ({what}), which would be lost; choose another path, or give "
-            "--overwrite to recompute what depends on them"
-        )
+        raise OutputExistsError(_held(job, existing, [change.removeprefix("config.") for change in changes]))
     usable = bool(existing.get("created")) and existing.get("layout") == fresh["layout"] and _is_intact(job)
     foreign = _foreign_nodes(job)
     if existing.get("created") and not usable and foreign:
@@ -71,6 +73,25 @@ def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, 
     if existing["keys"] == job.keys:
         return existing if usable else {**existing, "created": False, "state": "running", "runs": []}
     return {**fresh, "created": usable, "runs": existing.get("runs", []) if usable else []}
+
+
+def _held(job: Job, existing: dict[str, Any], changes: Sequence[str]) -> str:
+    """Return why an output of other settings is not replaced, and what to do."""
+    what = "; ".join(changes[:3]) or "another version of vimvol"
+    config = job.config.model_dump(mode="json")
+    ours = [key for key in (change.split(":")[0] for change in changes) if key.startswith(AGGLOMERATING)]
+    if ours and existing["keys"]["graph"] == job.keys["graph"]:  # as after `vimvol agglomerate`
+        parts = {key: config[key.split(".")[0]][key.split(".")[1]] for key in ours}
+        wanted = " ".join(f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in parts.items())
+        return (
+            f"{job.out} holds a segmentation of other settings ({what}), made on the same boundaries and edges; give "
+            "--overwrite to replace it, which computes nothing else again, or put this one beside it: "
+            f"vimvol agglomerate {shlex.quote(job.out)} {wanted} --name NAME"
+        )
+    return (
+        f"{job.out} holds a run with other settings ({what}), which would be lost; choose another path, or give "
+        "--overwrite to recompute what depends on them"
+    )
 
 
 def claim_output(job: Job, manifest: dict[str, Any]) -> None:
