@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -179,11 +180,16 @@ def with_gradients(backend: Backend, ways: list[Direction], weights: list[tuple[
 def test_compiled_as_plain(batch, channels, length, states, reverse, seed):
     """Any number of channels beside whole blocks, of positions beside whole chunks, and of states."""
     way = direction(batch, channels, length, states, seed, reverse)
-    weights = [(torch.randn(batch, length, channels), torch.randn(batch, channels, states))]
+    random = torch.Generator().manual_seed(seed)
+    weights = [
+        (torch.randn(batch, length, channels, generator=random), torch.randn(batch, channels, states, generator=random))
+    ]
     found = with_gradients(BACKENDS["numba"], [way], weights)
     expected = with_gradients(BACKENDS["torch"], [double(way)], [(weights[0][0].double(), weights[0][1].double())])
-    for f, e in zip(found, expected, strict=True):
-        np.testing.assert_allclose(f, e, rtol=0, atol=1e-5 * max(1.0, float(e.abs().max())))
+    for number, (f, e) in enumerate(zip(found, expected, strict=True)):
+        # Gradients are sums over positions, of terms that may be ten times what is left of them: 1.4e-5 was seen.
+        bound = 1e-5 if number < 2 else 1e-4
+        np.testing.assert_allclose(f, e, rtol=0, atol=bound * max(1.0, float(e.abs().max())))
 
 
 def test_a_network_is_computed_by_compiled_kernels():
@@ -259,7 +265,16 @@ def test_many_callers_at_once():
     assert all(torch.equal(f, e) for f, e in zip(found, expected * 5, strict=True))
 
 
-def test_helpers_run_everything_once_and_hand_errors_on():
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own threads", "PyTorch's threads"])
+def test_threads_run_everything_once_and_hand_errors_on(own, monkeypatch):
+    if own:
+        monkeypatch.setattr(workers, "_team", lambda: None)
+    elif workers._team() is None:
+        pytest.skip("this PyTorch has no OpenMP that can be entered")
     torch.set_num_threads(4)
     try:
         done: list[int] = []
@@ -267,8 +282,33 @@ def test_helpers_run_everything_once_and_hand_errors_on():
         assert sorted(done) == list(range(50))
         with pytest.raises(ZeroDivisionError):
             workers.run([lambda: 1 / 0 for _ in range(4)])
+        with pytest.raises(KeyboardInterrupt):  # in whichever thread it comes
+            workers.run([interrupt] * 4)
+        together = threading.Barrier(2)
+        workers.run([lambda: together.wait(20)] * 2)  # passes if two run at once
+        assert len(done) == 50
     finally:
         torch.set_num_threads(1)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads of a process are counted in /proc")
+def test_tasks_bring_no_threads_beside_those_of_pytorch():
+    program = """
+import os, torch
+from vimvol.models.loops import workers
+torch.set_num_threads(4)
+torch.rand(1 << 20).add_(1)  # the team of PyTorch is there
+before = len(os.listdir('/proc/self/task'))
+workers.run([lambda: None] * 40)
+torch.rand(1 << 20).add_(1)
+after = len(os.listdir('/proc/self/task'))
+print(before, after, workers._team() is None)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    before, after, none = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True).stdout.split()
+    if none == "True":
+        pytest.skip("this PyTorch has no OpenMP that can be entered")
+    assert before == after
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
