@@ -13,6 +13,8 @@ from vimvol.io.arrays import read_box
 from vimvol.stages.agglomerate import agglomerate
 from vimvol.stages.manifest import read_manifest, write_manifest
 from vimvol.stages.segment import segment_volume
+from vimvol.stages.status import status
+from vimvol.stages.write import WriteBlock
 
 SHAPE = (4, 128, 120)
 BETA = "agglomerate.beta=0.6"
@@ -68,12 +70,30 @@ def test_a_name_puts_another_segmentation_beside_the_first(reference: Path, out:
     assert any(key.startswith("labels/split/2") for key in after)
     labels = read_box(f"{out}/labels/split/0", Block.whole(SHAPE))
     assert set(np.unique(labels)) - {0} == set(range(1, result.segments + 1))
+    (told,) = status(str(out)).beside
+    assert told == f"split: done, {result.segments} segments; agglomerate.beta = 0.6 (the run's: 0.25)"
     # once more costs nothing, and neither result disturbs the other
     stages.clear()
     assert agglomerate(str(out), [BETA], name="split", workers=0).segments == result.segments
     assert stages == {}
     agglomerate(str(out), ["agglomerate.beta=0.2"], workers=0)
     assert (read_box(f"{out}/labels/split/0", Block.whole(SHAPE)) == labels).all()
+
+
+def test_the_status_of_another_segmentation_is_told_while_it_is_not_done(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: WriteBlock, block: Block) -> dict:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteBlock, "__call__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            agglomerate(str(out), [BETA], name="split", workers=0)
+    assert status(str(out)).beside[0].startswith("split: not complete, stopped; agglomerate.beta = 0.6")
+    agglomerate(str(out), [BETA], name="split", workers=0)
+    assert status(str(out)).beside[0].startswith("split: done")
+    assert status(str(out), small_config(fragments__min_size=300)).beside[0].startswith("split: stale; ")
 
 
 def test_the_gap_to_the_whole_graph_is_told(out: Path) -> None:

@@ -37,6 +37,8 @@ def status(
             typer.echo(f"failed        {stage.name}: {len(stage.failures) - 20} more")
     for note in found.notes:
         typer.echo(f"stale         {note}")
+    for text in found.beside:
+        typer.echo(f"beside        {text}")
     for run in found.runs[-5:]:
         typer.echo(f"run           {run}")
     typer.echo(f"written by    {found.holder or 'nobody now'}")

@@ -25,7 +25,7 @@ from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut.division import bytes_per_edge, merge_costs, solve_table
 from vimvol.stages.graph import GraphBlock
-from vimvol.stages.job import SEGMENTATION, Job
+from vimvol.stages.job import NOTE, SEGMENTATION, Job
 from vimvol.stages.manifest import differences, provenance, read_manifest
 from vimvol.stages.output import AGGLOMERATING, tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
@@ -35,9 +35,6 @@ from vimvol.stages.segment import prepare, segment_volume
 from vimvol.stages.sizes import run_sizes
 from vimvol.stages.solve import all_costs, run_solve, solver_of
 from vimvol.stages.write import WriteBlock
-
-NOTE = "run.json"
-"""What made a segmentation beside that of the run."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,12 @@ GRAPH_FORMAT = 5
 SEGMENTATION = "segmentation"
 """Name of the segmentation that a run makes; others may be added to its output."""
 
+BESIDE = "agglomerated"
+"""Folder of what belongs to the segmentations that were added to an output, by their name."""
+
+NOTE = "run.json"
+"""What made such a segmentation, in its folder."""
+
 Sections = tuple[int, int]
 """First section, and section after the last."""
 
@@ -189,7 +195,7 @@ class Job:
     @property
     def results(self) -> str:
         """Group of what belongs to this one segmentation: costs, levels, lookup table; the rest serves several."""
-        return self.work if self.name == SEGMENTATION else f"{self.work}/agglomerated/{self.name}"
+        return self.work if self.name == SEGMENTATION else f"{self.work}/{BESIDE}/{self.name}"
 
     def plan(self, stage: str, level: Level | None = None, shard: Index | None = None) -> StagePlan:
         """Return the blocks of a stage, over the full resolution unless a level and its shard are given."""

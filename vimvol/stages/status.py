@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from vimvol.io import open_volume
 from vimvol.io.objects import open_objects
 from vimvol.io.storage import absolute
 from vimvol.report.amounts import clock_text
+from vimvol.stages.job import BESIDE, NOTE
 from vimvol.stages.manifest import differences, read_manifest
 
 State = Literal["done", "running", "failed", "stale", "missing"]
@@ -67,6 +69,8 @@ class Status:
         What is stale, and why.
     runs
         Of every run that contributed, the latest last: when it began, how it ended, seconds, and its command, as text.
+    beside
+        Of every other segmentation, see `vimvol.stages.agglomerate`: its name, how it stands and its settings, as text.
     """
 
     out: str
@@ -75,6 +79,7 @@ class Status:
     holder: str
     notes: tuple[str, ...]
     runs: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 def status(out: str, config: SegmentConfig | None = None) -> Status:
@@ -121,7 +126,32 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
         text = f"{holder}{there}"
     complete = manifest["state"] == "complete" and not any(stage.state == "stale" for stage in stages)
     runs = tuple(_run_text(run) for run in manifest.get("runs", ()))
-    return Status(out, tuple(stages), complete, text, tuple(notes), runs)
+    others = open_objects(f"{out}/vimvol/{BESIDE}").names("")
+    beside = tuple(_beside_text(out, name, manifest, wanted.get("graph", "")) for name in others)
+    return Status(out, tuple(stages), complete, text, tuple(notes), runs, beside)
+
+
+def _beside_text(out: str, name: str, manifest: dict[str, Any], graph: str) -> str:
+    """Return how a segmentation beside that of the run stands; ``graph``: key of the edges that are good."""
+    try:
+        note = json.loads(open_objects(f"{out}/vimvol/{BESIDE}/{name}").get(NOTE) or b"")
+        made = note if note["state"] == "complete" else note["runs"][-1]
+        settings, key = made["config"], made["keys"]["graph"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return f"{name}: no record of how it was made"
+    if name not in open_objects(f"{out}/labels").names(""):
+        state = "missing"
+    elif key != graph:
+        state = "stale"
+    else:
+        state = f"done, {note['segments']} segments" if made is note else f"not complete, {made['state']}"
+    parts = [
+        f"{section}.{key} = {value} (the run's: {manifest['config'].get(section, {}).get(key)})"
+        for section in ("segment", "agglomerate")
+        for key, value in settings[section].items()
+        if value != manifest["config"].get(section, {}).get(key)
+    ]
+    return f"{name}: {state}; {', '.join(parts) or 'the settings of the run'}"
 
 
 def _run_text(run: dict[str, Any]) -> str:
