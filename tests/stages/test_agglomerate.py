@@ -142,6 +142,7 @@ def test_on_the_command_line(run, out: Path) -> None:  # noqa: F811
     code, printed, _ = run("agglomerate", out, "--set", BETA, "--name", "b", "--compare", "--workers", 0)
     assert code == 0
     assert "energy if all are cut" in printed
+    assert "energy        summed costs of the edges that are cut; lower is better" in printed
     assert "gap           0.000%" in printed
     assert f"segmentation  {out}/labels/b" in printed.replace("\n", "")
     code, _, error = run("agglomerate", out, "--set", "predict.batch=2")

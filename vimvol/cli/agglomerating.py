@@ -47,6 +47,10 @@ def agglomerate(
         )
     rows = [[str(level["level"]), f"{level['edges']:,}", f"{level['energy']:,.1f}"] for level in result.levels]
     print_rows(["level", "edges left", "energy if all are cut"], [*rows, ["solved", "-", f"{result.energy:,.1f}"]])
+    typer.echo(
+        "energy        summed costs of the edges that are cut; lower is better, 0 would be one segment; compares only "
+        "where beta, costs and size_weighting are the same"
+    )
     if result.gap is not None:
         typer.echo(f"gap           {result.gap:.3%} of the energy of the whole graph, {result.best:,.1f}")
     if result.joined or result.filled:
