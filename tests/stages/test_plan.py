@@ -377,6 +377,11 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_network_is_looke
     with read_only(tmp_path / "protected") as folder, pytest.raises(InputError) as refused:
         asked(f"{sample}:raw", str(folder / "out.zarr"), config)
     assert re.fullmatch(rf"output {folder}/out.zarr cannot be written: .*; .*choose .*", str(refused.value))
+    if Path("/proc/self").exists():
+        with pytest.raises(
+            InputError, match=r"/proc/nope/out.zarr cannot be written: .*its file system takes no files"
+        ):
+            asked(f"{sample}:raw", "/proc/nope/out.zarr", config)
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "out.zarr"):
         with pytest.raises(InputError, match=f"{tmp_path}/file is no folder, so output {out} cannot be written"):

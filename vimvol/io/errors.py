@@ -14,6 +14,7 @@ _HINTS = {
     errno.EFBIG: "the file system or a limit of the process allows no larger file: use a smaller shard",
     errno.EACCES: "ask for the right, or choose another path",
     errno.EPERM: "ask for the right, or choose another path",
+    errno.ENOENT: "the folder is gone, or its file system takes no files: choose another path",
     errno.EROFS: "choose a path that can be written",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
