@@ -77,9 +77,13 @@ def test_the_scale_is_that_to_the_nearest_of_the_volumes_trained_on(volume: str,
     assert scale_of(sized, ()) == (1.0, 1.0, 1.0)
 
 
-def test_nothing_is_rescaled_where_the_size_of_voxels_is_not_known(volume: str) -> None:
+def test_nothing_is_rescaled_where_the_size_of_voxels_is_not_known(volume: str, model: str, tmp_path: Path) -> None:
     sized = dataclasses.replace(open_volume(volume, voxel_size=(40, 3, 3)), voxel_size_known=False)
     assert scale_of(sized, TRAINED) == (1.0, 1.0, 1.0)
+    lines: list[str] = []
+    unknown = config(model, 7.6, input__voxel_size=None, predict__rescale="auto")
+    prepare(volume, str(tmp_path / "x.zarr"), unknown, tell=lines.append)
+    assert lines[-1].startswith("not used: predict.rescale = auto, as the voxel size is not known")
 
 
 def test_blocks_do_not_change_a_byte_of_what_is_predicted_at_another_scale(

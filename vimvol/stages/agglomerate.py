@@ -24,6 +24,7 @@ from vimvol.io.volume import forget_open
 from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut.division import bytes_per_edge, merge_costs, solve_table
+from vimvol.stages.announce import nobody
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import NOTE, SEGMENTATION, Job
 from vimvol.stages.manifest import differences, provenance, read_manifest
@@ -128,7 +129,8 @@ def agglomerate(
     config = _changed(manifest, overrides, workers)
     address = ":".join(part for part in (manifest["input"]["path"], manifest["input"]["dataset"]) if part)
     try:
-        job = replace(prepare(address, out, config, writing=True), name=name)
+        tell = nobody if name == SEGMENTATION else (progress or silent()).note  # else it is told below
+        job = replace(prepare(address, out, config, writing=True, tell=tell), name=name)
         _check_same(job, manifest)
         shown = progress or silent()
         if name == SEGMENTATION:
@@ -193,7 +195,9 @@ def _changed(manifest: dict[str, Any], overrides: Sequence[str], workers: int | 
         If they change more than the agglomeration.
     """
     old = settings_of(manifest)
-    before = {f"{section}.{key}": v for section, part in _config_of(manifest).items() for key, v in part.items()}
+    # defaults left out, so that what was given can be told from them
+    usual = old.model_dump(mode="json", exclude_defaults=True)
+    before = {f"{section}.{key}": value for section, part in usual.items() for key, value in part.items()}
     changes = load_config(SegmentConfig, None, overrides).model_dump(mode="json", exclude_unset=True)
     flat = {f"{section}.{key}": value for section, part in changes.items() for key, value in part.items()}
     new = load_config(SegmentConfig, None, before | flat)

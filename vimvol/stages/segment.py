@@ -49,6 +49,7 @@ from vimvol.stages.scratch import Scratch
 from vimvol.stages.sizes import check_sizes, run_sizes
 from vimvol.stages.solve import run_solve
 from vimvol.stages.survey import survey
+from vimvol.stages.unused import settings_given, unused_texts
 from vimvol.stages.write import WriteBlock
 
 
@@ -95,7 +96,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
         If input, network and configuration do not fit each other, or the output cannot be written, in one line each.
     """
     volume = open_volume(source, axes=config.input.axes, voxel_size=config.input.voxel_size)
-    out = absolute(out)
+    out, given = absolute(out), settings_given(config)
     _keep_apart(out, volume)
     check_intensities(volume)
     tell(input_text(source, volume))
@@ -129,8 +130,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
     else:
         fragments = resolve_cells(config.fragments, volume.shape)
     check_solver(config.agglomerate.solver)
-    flat = config.segment.mode == "2d"
-    stitched = flat and (cells is not None or fragments.seeds == "components")
+    stitched = config.segment.mode == "2d" and (cells is not None or fragments.seeds == "components")
     learned = find_learned(config, fragments, stitched=stitched)
     check_sizes(config, stitched=stitched)
     if learned is not None:
@@ -154,6 +154,8 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
         learned=learned,
     )
     job.plan("predict")
+    for text in unused_texts(job, given, sizes_known=bool(found.voxel_sizes)):
+        tell(text)
     return as_recorded(job)
 
 
