@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import small_config
 from vimvol.config.cluster import AddressCluster, LocalCluster, read_cluster
 from vimvol.io import open_volume
 from vimvol.stages.announce import input_text, workers_text
+from vimvol.stages.segment import prepare
 
 
 def test_other_arrays_are_named_where_none_was_chosen_and_need_not_be_intact(reference: Path, tmp_path: Path) -> None:
@@ -36,3 +38,22 @@ def test_other_arrays_are_named_where_none_was_chosen_and_need_not_be_intact(ref
 )
 def test_what_is_waited_for_is_told(cluster, workers, text) -> None:
     assert workers_text(cluster, workers) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "advice"),
+    [
+        ((50, 4.6, 4.6), None),
+        ((8, 8, 8), None),
+        ((40, 4, 6), None),
+        ((4.6, 4.6, 50), "if these are x, y, z, give --set input.voxel_size=[50,4.6,4.6]"),
+        ((50, 4.6, 9.2), "where that is wrong, give --set input.voxel_size=[z,y,x]"),
+        ((4, 8, 8), "where that is wrong, give --set input.voxel_size=[z,y,x]"),
+    ],
+)
+def test_a_voxel_size_that_em_hardly_has_is_told_in_one_line(sample: Path, tmp_path: Path, size, advice) -> None:
+    lines: list[str] = []
+    prepare(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(input__voxel_size=size), tell=lines.append)
+    warnings = [line for line in lines if line.startswith("warning: ")]
+    assert len(warnings) == (advice is not None), warnings
+    assert advice is None or warnings[0].endswith(advice)

@@ -1,4 +1,4 @@
-"""The voxel size of an input: whether it can be true, and is known where something depends on it."""
+"""The voxel size of an input: whether it can be true and is likely, and is known where something depends on it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ FINEST, COARSEST = 0.1, 10_000.0
 """nm between which the voxels of electron microscopes lie, those of coarse levels of a pyramid included."""
 MISTAKEN = {"metres": 1e9, "millimetres": 1e6, "micrometres": 1e3}
 """nm of units in which a size may have been given by mistake."""
+
+ODD = 1.5
+"""How many times as large as along x a voxel may be along y, or the other way round, and larger than along z."""
 
 
 def check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
@@ -32,6 +35,22 @@ def check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
         )
 
 
+def odd_text(volume: Volume, config: SegmentConfig) -> str:
+    """Return a line that warns of a voxel size which sections and blocks of EM do not have; empty where they may."""
+    size = volume.voxel_size
+    if not volume.voxel_size_known or not _is_odd(size if volume.shape[0] > 1 else (size[1], *size[1:])):
+        return ""
+    source = "input.voxel_size" if config.input.voxel_size is not None else "its metadata"
+    turned = size[::-1]
+    what = "if these are x, y, z, give" if not _is_odd(turned) else "where that is wrong, give"
+    meant = ",".join(f"{along:g}" for along in turned) if not _is_odd(turned) else "z,y,x"
+    return (
+        f"warning: a voxel of {volume.address} is {' x '.join(f'{s:g}' for s in size)} nm along z, y, x by {source}, "
+        "and in EM y and x are mostly equal and z no finer, so watershed and network may go by a wrong scale; "
+        f"{what} --set input.voxel_size=[{meant}]"
+    )
+
+
 def check_voxel_size_known(volume: Volume, config: SegmentConfig) -> None:
     """Make sure that the voxel size is known where the watershed depends on it.
 
@@ -46,6 +65,11 @@ def check_voxel_size_known(volume: Volume, config: SegmentConfig) -> None:
             f"{volume.address} does not say its voxel size, on which the watershed depends; give it in nm "
             "along z, y, x, e.g. --set input.voxel_size=[40,4,4]"
         )
+
+
+def _is_odd(size: Sequence[float]) -> bool:
+    z, y, x = size
+    return max(y, x) > ODD * min(y, x, z)
 
 
 def _is_usual(size: Sequence[float]) -> bool:

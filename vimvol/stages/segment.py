@@ -44,7 +44,7 @@ from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.record import Telling, compared, new_run, recorded
 from vimvol.stages.region import region_of
 from vimvol.stages.replaced import as_recorded, carry_over, with_replaced
-from vimvol.stages.scale import check_voxel_size, check_voxel_size_known
+from vimvol.stages.scale import check_voxel_size, check_voxel_size_known, odd_text
 from vimvol.stages.scratch import Scratch
 from vimvol.stages.sizes import check_sizes, run_sizes
 from vimvol.stages.solve import run_solve
@@ -108,6 +108,8 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
             "store the wanted channel by itself"
         )
     check_voxel_size(volume, config)
+    if text := odd_text(volume, config):
+        tell(text)
     if config.predict.device != "auto":
         named_device(config.predict.device)
     tell(f"boundaries: {config.predict.boundaries or f'network {config.predict.model}'}")
