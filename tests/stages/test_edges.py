@@ -98,11 +98,14 @@ def test_what_is_not_annotated_is_left_out(sample: Path, reference: Path, tmp_pa
 
 def test_what_cannot_be_used_is_told_in_a_line(sample: Path, costs: Path, out: Path, tmp_path: Path) -> None:
     before = digest(out)
-    broken, other = tmp_path / "broken.safetensors", tmp_path / "other.safetensors"
+    broken, other, early = (tmp_path / f"{name}.safetensors" for name in ("broken", "other", "early"))
     broken.write_bytes(costs.read_bytes()[:-9])
     forest = Forest.from_bytes(costs.read_bytes())
     other.write_bytes(dataclasses.replace(forest, names=("colour", *forest.names[1:])).to_bytes())
+    card = {name: text for name, text in (forest.card or {}).items() if name != "format of the tables"}
+    early.write_bytes(dataclasses.replace(forest, card=card).to_bytes())
     for path, match in (
+        (early, "was saved by another version of vimvol.*train it again"),
         (tmp_path / "none", "is no file; give boundary or a file"),
         (broken, "holds no learned costs"),
         (other, "looks at the feature 'colour'"),

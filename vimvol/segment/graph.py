@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 
 from vimvol.geometry import Block
 
+GRAPH_FORMAT = 5
+"""Version of the tables of the graph and of what they measure; part of the keys of their stage and of those that
+follow, and written into files of learned costs, which mean nothing for other features."""
+
 WITHIN, ACROSS = 0, 1
 """First index of a statistic: of pairs within a slice (neighbours along y or x), or across slices (along z)."""
 

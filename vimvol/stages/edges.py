@@ -21,12 +21,12 @@ from vimvol.report.importances import draw_importances
 from vimvol.report.progress import silent
 from vimvol.segment.features import Features, edge_features
 from vimvol.segment.forest import Forest
-from vimvol.segment.graph import pair_order
+from vimvol.segment.graph import GRAPH_FORMAT, pair_order
 from vimvol.stages.agglomerate import finished_run, settings_of
 from vimvol.stages.fragments import read_fragments
 from vimvol.stages.graph import GraphBlock, nodes_of_edges, read_edges
 from vimvol.stages.job import Job
-from vimvol.stages.learned import kind_of
+from vimvol.stages.learned import TABLES, kind_of
 from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.segment import prepare
 from vimvol.train.edges import check_installed, train_forest
@@ -116,6 +116,7 @@ def train_edges(
         "network": "; ".join(dict.fromkeys(_network(out) for out, _ in pairs)),
         "data": note or "not told",
         "vimvol": __version__,
+        TABLES: str(GRAPH_FORMAT),
     }
     picture = target.with_suffix(".png")
     _write(forest, card, target)

@@ -17,6 +17,7 @@ from vimvol.infer.predictor import Standardization
 from vimvol.io import Level, Volume
 from vimvol.io.mask import Mask
 from vimvol.io.objects import open_objects
+from vimvol.segment.graph import GRAPH_FORMAT
 from vimvol.stages.learned import Learned
 
 FORMAT = 4
@@ -27,9 +28,6 @@ SOLVE_FORMAT = 3
 
 FRAGMENTS_FORMAT = 2
 """Version of the fragments; part of the keys of their stage and of those that follow."""
-
-GRAPH_FORMAT = 5
-"""Version of the tables of the graph; part of the keys of its stage and of those that follow."""
 
 SEGMENTATION = "segmentation"
 """Name of the segmentation that a run makes; others may be added to its output."""

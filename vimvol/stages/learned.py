@@ -12,6 +12,10 @@ from vimvol.errors import InputError, StorageError
 from vimvol.io.storage import absolute
 from vimvol.segment.features import feature_names
 from vimvol.segment.forest import Forest
+from vimvol.segment.graph import GRAPH_FORMAT
+
+TABLES = "format of the tables"
+"""Entry of a card, `GRAPH_FORMAT`; the first files had none."""
 
 BOUNDARY = "boundary"
 """Setting ``agglomerate.costs`` for costs from the mean boundary probability."""
@@ -60,6 +64,11 @@ def find_learned(config: SegmentConfig, fragments: FragmentsConfig, *, stitched:
         raise InputError(
             f"agglomerate.costs = {name} looks at the feature {missing[0]!r}, which edges do not have; train it again "
             "with vimvol train-edges"
+        )
+    if (forest.card or {}).get(TABLES) != str(GRAPH_FORMAT):
+        raise InputError(
+            f"agglomerate.costs = {name} was saved by another version of vimvol, whose edges were measured otherwise, "
+            "so its costs would be wrong; train it again with vimvol train-edges, on outputs segmented by this version"
         )
     trained, here = (forest.card or {}).get("edges"), kind_of(config, fragments)
     if trained != here:
