@@ -1,4 +1,8 @@
-"""Colours of labels: a function of the id alone, so that a neuron keeps its colour in all slices and pictures."""
+"""Colours of labels: a function of the id alone, so that a neuron keeps its colour in all slices and pictures.
+
+Segments that touch often have ids that are near each other, as ids are given in the order of the volume; so it is ids
+near each other that get colours far apart, better than by chance.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,12 @@ _TO_RGB = np.array(
         [-0.0041960863, -0.7034186147, 1.7076147010],
     ]
 )
-LIGHTNESS = (0.52, 0.66, 0.80)
-CHROMA = (0.12, 0.19)
+LIGHTNESS = (0.45, 0.53, 0.85, 0.61, 0.69, 0.77)
+"""Of an id and the five after it, over and over. The order was searched for: of any 32 ids in a row no two are nearer
+than 0.049 in OKLab, and of any 9 none nearer than 0.075."""
+CHROMA = 0.17
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 / 1.618...: multiples of the golden ratio, modulo 1, spread over the circle of hues as evenly as can be."""
 
 
 def label_colours(ids: NDArray[np.uint64]) -> NDArray[np.float32]:
@@ -34,21 +42,14 @@ def label_colours(ids: NDArray[np.uint64]) -> NDArray[np.float32]:
     array of ``ids.shape + (4,)``
         Red, green, blue and opacity in [0, 1]; background is transparent black, everything else opaque.
     """
-    h = _hash(ids)
-    hue = (h & np.uint64(0xFFFF)).astype(np.float64) / 65536 * 2 * np.pi
-    lightness = np.array(LIGHTNESS)[((h >> np.uint64(16)) % np.uint64(len(LIGHTNESS))).astype(np.intp)]
-    chroma = np.array(CHROMA)[((h >> np.uint64(32)) % np.uint64(len(CHROMA))).astype(np.intp)]
-    lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=-1)
+    numbers = np.asarray(ids, np.uint64)
+    hue = (
+        (np.multiply(numbers, _GOLDEN) >> np.uint64(11)).astype(np.float64) / 2**53 * 2 * np.pi
+    )  # modulo 2^64 is wanted
+    lightness = np.array(LIGHTNESS)[(numbers % np.uint64(len(LIGHTNESS))).astype(np.intp)]
+    lab = np.stack([lightness, CHROMA * np.cos(hue), CHROMA * np.sin(hue)], axis=-1)
     rgb = np.clip((lab @ _TO_LMS.T) ** 3 @ _TO_RGB.T, 0.0, 1.0)
     rgb = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055)
     colours = np.concatenate([rgb, np.ones((*rgb.shape[:-1], 1))], axis=-1)
-    colours[np.asarray(ids) == 0] = 0.0
+    colours[numbers == 0] = 0.0
     return colours.astype(np.float32)
-
-
-def _hash(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return 64 well-mixed bits for each id (the finalizer of splitmix64), so that neighbouring ids differ."""
-    h = np.atleast_1d(ids).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (h ^ (h >> np.uint64(31))).reshape(np.shape(ids))
