@@ -244,7 +244,7 @@ def bfloat16_difference(data: str, slices: int = 3) -> dict[str, float]:
     import h5py
 
     from vimvol.geometry import Block
-    from vimvol.infer.predictor import Standardization
+    from vimvol.infer.standardization import Standardization
     from vimvol.models import load_checkpoint, shipped
 
     path, dataset = data.rsplit(":", 1)

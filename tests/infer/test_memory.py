@@ -12,7 +12,8 @@ from vimvol.engine.cluster import open_cluster
 from vimvol.geometry import Block
 from vimvol.infer import memory
 from vimvol.infer.memory import kept_memory
-from vimvol.infer.predictor import Predictor, Standardization
+from vimvol.infer.predictor import Predictor
+from vimvol.infer.standardization import Standardization
 from vimvol.infer.tiles import make_tiling
 
 pytestmark = pytest.mark.skipif(memory._glibc() is None, reason="another C library than glibc")

@@ -9,7 +9,8 @@ from vimvol.engine.plan import plan_stage
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.infer.planes import ORDERS, make_plane, predict_planes
-from vimvol.infer.predictor import Predictor, Standardization
+from vimvol.infer.predictor import Predictor
+from vimvol.infer.standardization import Standardization
 
 DIVISOR = 4
 CHANNELS = 2

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from vimvol.geometry import Block
-from vimvol.infer.predictor import Fallbacks, Predictor, Standardization
+from vimvol.infer.predictor import Fallbacks, Predictor
+from vimvol.infer.standardization import Standardization
 from vimvol.infer.tiles import make_tiling
 
 SHAPE = (3, 40, 40)

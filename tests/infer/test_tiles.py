@@ -8,7 +8,9 @@ from torch import nn
 from vimvol.engine.plan import plan_stage
 from vimvol.errors import InputError
 from vimvol.geometry import Block
-from vimvol.infer.predictor import Predictor, Standardization, region_for, resolve_device
+from vimvol.infer.device import resolve_device
+from vimvol.infer.predictor import Predictor, region_for
+from vimvol.infer.standardization import Standardization
 from vimvol.infer.tiles import make_tiling
 
 

@@ -11,8 +11,9 @@ from tests.support import small_config
 from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.errors import InputError
 from vimvol.sample import SampleSpec, generate
-from vimvol.stages.qa import check_seams, compare_shifted, families_of
+from vimvol.stages.qa import check_seams, families_of
 from vimvol.stages.segment import prepare, segment_volume
+from vimvol.stages.shifted import compare_shifted
 
 SHAPE = (8, 192, 192)
 SETTINGS = {"output__shard": [4, 64, 96], "output__chunk": [4, 32, 48]}

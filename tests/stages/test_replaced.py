@@ -8,7 +8,7 @@ from tests.support import digest, small_config
 from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.engine.recorder import Recorder
 from vimvol.errors import InputError, OutputExistsError
-from vimvol.infer.predictor import Standardization
+from vimvol.infer.standardization import Standardization
 from vimvol.sample import SampleSpec, generate
 from vimvol.stages import segment as module
 from vimvol.stages.agglomerate import agglomerate

@@ -71,7 +71,8 @@ def qa(
 ) -> None:
     """Look for seams: segments that end where blocks meet, and what shifted blocks change. Exit code 1 if there are."""
     from vimvol.report.table import print_rows
-    from vimvol.stages.qa import EXCESS, check_seams
+    from vimvol.stages.qa import check_seams
+    from vimvol.stages.shifted import EXCESS
 
     result = check_seams(out, name=name)
     rows = [

@@ -16,8 +16,8 @@ import torch
 from vimvol.engine.usage import forget_peak, memory_of_process, peak_of_process
 from vimvol.errors import IncompleteRunError
 from vimvol.geometry import round_up
+from vimvol.infer.device import is_out_of_memory, resolve_device
 from vimvol.infer.memory import kept_memory
-from vimvol.infer.predictor import is_out_of_memory, resolve_device
 from vimvol.models.registry import build_model
 
 
@@ -61,7 +61,7 @@ def measure(
     repeat
         Passes that count.
     device
-        See `vimvol.infer.predictor.resolve_device`.
+        See `vimvol.infer.device.resolve_device`.
 
     Raises
     ------

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vimvol.geometry import Block, Index
-from vimvol.infer.predictor import Fallbacks, Predictor, Standardization, region_for
+from vimvol.infer.predictor import Fallbacks, Predictor, region_for
+from vimvol.infer.standardization import Standardization
 from vimvol.infer.tiles import Tiling, make_tiling
 
 ORDERS: dict[str, Index] = {"z": (0, 1, 2), "y": (1, 2, 0), "x": (2, 0, 1)}

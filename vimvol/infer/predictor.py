@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -14,80 +14,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vimvol.errors import InputError
 from vimvol.geometry import Block, Index
+from vimvol.infer.device import is_out_of_memory
 from vimvol.infer.memory import kept_memory
 from vimvol.infer.orientations import ORIENTATIONS, Orientation
+from vimvol.infer.standardization import Standardization
 from vimvol.infer.tiles import Tiling, cut_mirrored
 
 T = TypeVar("T")
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device of a configured name.
-
-    Raises
-    ------
-    InputError
-        If the name is unknown or this machine has no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = named_device(name)
-    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
-        device.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise InputError(f"predict.device = {name!r} is not there on this machine; choose auto or cpu")
-    return device
-
-
-def named_device(name: str) -> torch.device:
-    """Return the device of a name, whether or not this machine has it; it may be meant for other machines.
-
-    Raises
-    ------
-    InputError
-        If no prediction can run on what is named.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"predict.device = {name!r} is no device of PyTorch; choose auto, cpu, cuda or mps") from None
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"predict.device = {name!r} cannot run a prediction; choose auto, cpu, cuda or mps")
-    return device
-
-
-@dataclass(frozen=True, slots=True)
-class Standardization:
-    """Intensities to network input: ``(intensity - mean) / std``.
-
-    Attributes
-    ----------
-    mean, std
-        In units of the stored intensities; one value for the whole volume, or one for every z.
-    axis
-        Where z is in what is standardised: 0, unless the axes of the volume are turned.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    # How it is looked at is no part of what was measured, which is what keys of stages are made of.
-    axis: int = field(default=0, repr=False)
-
-    def apply(self, raw: npt.NDArray[Any], box: Block) -> npt.NDArray[np.float32]:
-        """Standardise the intensities of a box of the volume."""
-        scaled: npt.NDArray[np.float32] = (raw.astype(np.float32) - self._of(self.mean, box)) / self._of(self.std, box)
-        return scaled
-
-    def _of(self, values: tuple[float, ...], box: Block) -> np.float32 | npt.NDArray[np.float32]:
-        """Return the numbers of a box, to be broadcast over it."""
-        if len(values) == 1:
-            return np.float32(values[0])
-        shape = [1] * len(box.shape)
-        shape[self.axis] = -1
-        return np.array(values[box.begin[self.axis] : box.end[self.axis]], np.float32).reshape(shape)
 
 
 @dataclass(slots=True)
@@ -276,13 +210,6 @@ class _Call:
     fallbacks: Fallbacks
     batch: int
     shown: Index | None
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an error means that memory of the device or of the host ran out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(text in str(error) for text in ("DefaultCPUAllocator: can't allocate memory", "out of memory"))
 
 
 def _resampled(images: torch.Tensor, shape: Sequence[int] | None) -> torch.Tensor:

@@ -13,7 +13,7 @@ from torch import nn
 from vimvol.config import SegmentConfig
 from vimvol.errors import InputError
 from vimvol.geometry import Block
-from vimvol.infer.predictor import Standardization
+from vimvol.infer.standardization import Standardization
 from vimvol.io import Volume, open_volume
 from vimvol.io.storage import absolute
 from vimvol.models import load_checkpoint, shipped

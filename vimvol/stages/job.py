@@ -13,7 +13,7 @@ from vimvol.engine.ledger import Ledger, content_key
 from vimvol.engine.plan import StagePlan, plan_stage
 from vimvol.geometry import Block, Grid, Index, round_up
 from vimvol.infer.planes import Plane
-from vimvol.infer.predictor import Standardization
+from vimvol.infer.standardization import Standardization
 from vimvol.io import Level, Volume
 from vimvol.io.mask import Mask
 from vimvol.io.objects import open_objects
@@ -59,6 +59,11 @@ class Cells:
 
     method: str
     channels: tuple[int, ...]
+
+
+def are_instances(config: SegmentConfig, cells: Cells | None, fragments: FragmentsConfig) -> bool:
+    """Tell whether fragments are whole instances of slices but for the faces of tiles; see `Job.stitched`."""
+    return config.segment.mode == "2d" and (cells is not None or fragments.seeds == "components")
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ class Job:
     @property
     def stitched(self) -> bool:
         """Whether fragments are whole instances but for the faces of tiles, so that nothing is left to agglomerate."""
-        return self.flat and (self.network.cells is not None or self.fragments_config.seeds == "components")
+        return are_instances(self.config, self.network.cells, self.fragments_config)
 
     @property
     def sectioned(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.cluster import open_cluster
-from vimvol.infer.predictor import resolve_device
+from vimvol.infer.device import resolve_device
 from vimvol.io.volume import forget_open
 from vimvol.stages.announce import Tell, nobody, workers_text
 from vimvol.stages.output import check_output, new_manifest

@@ -13,8 +13,9 @@ from vimvol.config import PredictConfig
 from vimvol.engine.turns import turn
 from vimvol.errors import InputError
 from vimvol.geometry import Block
+from vimvol.infer.device import resolve_device
 from vimvol.infer.planes import predict_planes
-from vimvol.infer.predictor import Fallbacks, Predictor, resolve_device
+from vimvol.infer.predictor import Fallbacks, Predictor
 from vimvol.io.arrays import write_box
 from vimvol.models import load_checkpoint
 from vimvol.stages.boundaries import read_given

@@ -25,7 +25,7 @@ from vimvol.engine.ledger import Ledger
 from vimvol.engine.segments import make_segment
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.geometry import Block, Index
-from vimvol.infer.predictor import Standardization
+from vimvol.infer.standardization import Standardization
 from vimvol.io import storage_shapes
 from vimvol.stages.fragments import halo_of, reach_of
 from vimvol.stages.job import Job, Sections

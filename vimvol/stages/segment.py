@@ -18,7 +18,7 @@ from vimvol.engine.plan import default_shard
 from vimvol.engine.run import Execution, Progress, run_stage
 from vimvol.errors import InputError
 from vimvol.geometry import Grid
-from vimvol.infer.predictor import named_device, resolve_device
+from vimvol.infer.device import named_device, resolve_device
 from vimvol.io import Volume, open_volume, pyramid, storage_shapes
 from vimvol.io.mask import open_mask
 from vimvol.io.storage import absolute
@@ -32,7 +32,7 @@ from vimvol.stages.disk import check_writable
 from vimvol.stages.forecast import inference_resource
 from vimvol.stages.fragments import resolve_cells, resolve_fragments, run_fragments
 from vimvol.stages.graph import GraphBlock
-from vimvol.stages.job import Job, Sections
+from vimvol.stages.job import Job, Sections, are_instances
 from vimvol.stages.learned import find_learned
 from vimvol.stages.manifest import check_intensities, now, write_manifest
 from vimvol.stages.output import check_output, claim_output, new_manifest, tidy_output
@@ -132,7 +132,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
     else:
         fragments = resolve_cells(config.fragments, volume.shape)
     check_solver(config.agglomerate.solver)
-    stitched = config.segment.mode == "2d" and (cells is not None or fragments.seeds == "components")
+    stitched = are_instances(config, cells, fragments)
     learned = find_learned(config, fragments, stitched=stitched)
     check_sizes(config, stitched=stitched)
     if learned is not None:

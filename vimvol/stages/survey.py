@@ -10,7 +10,7 @@ import numpy as np
 
 from vimvol.errors import InputError
 from vimvol.geometry import Block, Grid
-from vimvol.infer.predictor import Standardization
+from vimvol.infer.standardization import Standardization
 from vimvol.io import Volume
 from vimvol.io.mask import Mask
 from vimvol.stages.region import wanted_voxels

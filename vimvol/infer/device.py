@@ -1,0 +1,50 @@
+"""The device that a network runs on: from its configured name, and whether its memory ran out."""
+
+from __future__ import annotations
+
+import torch
+
+from vimvol.errors import InputError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of a configured name.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown or this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = named_device(name)
+    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise InputError(f"predict.device = {name!r} is not there on this machine; choose auto or cpu")
+    return device
+
+
+def named_device(name: str) -> torch.device:
+    """Return the device of a name, whether or not this machine has it; it may be meant for other machines.
+
+    Raises
+    ------
+    InputError
+        If no prediction can run on what is named.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"predict.device = {name!r} is no device of PyTorch; choose auto, cpu, cuda or mps") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"predict.device = {name!r} cannot run a prediction; choose auto, cpu, cuda or mps")
+    return device
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error means that memory of the device or of the host ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(text in str(error) for text in ("DefaultCPUAllocator: can't allocate memory", "out of memory"))
