@@ -25,8 +25,8 @@ Solver = Callable[[int, NDArray[np.uint64], NDArray[np.float64]], NDArray[np.uin
 There is at least one edge; every edge names the smaller node first, and edges are sorted and unique.
 """
 
-ROUNDS = (2, 1)
-"""Rounds of Kernighan-Lin that are tried until some lower the energy; more would gain .02 % for twice the time."""
+ROUNDS = 2
+"""Rounds of Kernighan-Lin; more would gain .02 % for twice the time."""
 
 REACH, MOST, WEIGHT = 3, 10, 0.03
 """Edges of a path that makes a lifted edge, lifted edges of a node, and what their costs are multiplied by; chosen on
@@ -38,23 +38,26 @@ FUSIONS = 10
 
 def _greedy(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) -> NDArray[np.uint64]:
     """Contract the most attractive edge until none attracts (Keuper et al. 2015, greedy additive)."""
-    labels: NDArray[np.uint64] = bic.graph.multicut.GreedyAdditiveMulticut().optimize(_objective(n_nodes, uv, costs))
+    labels: NDArray[np.uint64] = bic.graph.multicut.GreedyAdditiveMulticut().optimize(_Objective(n_nodes, uv, costs))
     return labels
 
 
 def _kernighan_lin(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) -> NDArray[np.uint64]:
     """Move nodes between neighbouring groups (Keuper et al. 2015, after Kernighan & Lin 1970), from greedy's result."""
-    objective = _objective(n_nodes, uv, costs)
-    best: NDArray[np.uint64] = bic.graph.multicut.GreedyAdditiveMulticut().optimize(objective)
+    best = consecutive(_greedy(n_nodes, uv, costs))
+    # compiled code is loaded by those who solve, not by everybody who plans to
+    from vimvol.segment.multicut.moves import Neighbours, move_nodes
+
+    graph = Neighbours.of(n_nodes, uv, costs)
+    found, settled = [best], None
+    for _ in range(ROUNDS):
+        labels, settled = move_nodes(graph, found[-1], settled)
+        found.append(labels)
     lowest = energy(uv, costs, best)
-    # On some graphs the library's rounds raise the energy from the second on, without an end (0.10.0).
-    for rounds in ROUNDS:
-        objective.labels = best
-        labels = bic.graph.multicut.KernighanLinMulticut(number_of_outer_iterations=rounds).optimize(objective)
+    # groups that join in several pairs at once can raise the energy, on some graphs in every round
+    for labels in reversed(found[1:]):
         if energy(uv, costs, labels) < lowest:
             return _connected(n_nodes, uv, labels)
-        if (consecutive(labels) == consecutive(best)).all():
-            break  # where nothing moves, fewer rounds move nothing either
     return best
 
 
@@ -87,7 +90,7 @@ def _lifted(n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) ->
         return energy(uv, costs, labels) + energy(long, weak, labels)
 
     greedy = run(module.LiftedGreedyAdditiveMulticut(), None)
-    moved = run(module.LiftedKernighanLinMulticut(number_of_outer_iterations=ROUNDS[0]), greedy)
+    moved = run(module.LiftedKernighanLinMulticut(number_of_outer_iterations=ROUNDS), greedy)
     # what needs no long-range edge is found better without
     return min((moved, greedy, _kernighan_lin(n_nodes, uv, costs)), key=height)
 
@@ -227,9 +230,12 @@ def energy(uv: NDArray[np.uint64], costs: NDArray[np.float64], labels: NDArray[n
     return float(costs[cut].sum())
 
 
-def _sorted(uv: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+def _sorted(uv: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.intp] | slice]:
     """Return the edges with the smaller node first, sorted, and the order they had."""
-    u, v = uv.min(axis=1).astype(np.uint64), uv.max(axis=1).astype(np.uint64)
+    u, v = uv[:, 0], uv[:, 1]
+    if (u < v).all() and ((u[1:] > u[:-1]) | ((u[1:] == u[:-1]) & (v[1:] > v[:-1]))).all():
+        return np.ascontiguousarray(uv, np.uint64), slice(None)
+    u, v = np.minimum(u, v).astype(np.uint64), np.maximum(u, v).astype(np.uint64)
     order = pair_order(u, v)
     edges = np.stack([u[order], v[order]], axis=1)
     if (edges[1:] == edges[:-1]).all(axis=1).any():
@@ -237,9 +243,10 @@ def _sorted(uv: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.intp
     return edges, order
 
 
-def _objective(
-    n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]
-) -> bic.graph.multicut.MulticutObjective:
-    """Return what solvers take; it copies the graph, so one serves all solvers that follow each other."""
-    graph = bic.graph.UndirectedGraph.from_unique_edges(n_nodes, uv)
-    return bic.graph.multicut.MulticutObjective(graph, costs)
+class _Objective(bic.graph.multicut.MulticutObjective):  # type: ignore[misc]
+    """What solvers take, without the copy of the graph that the library makes for it."""
+
+    def __init__(self, n_nodes: int, uv: NDArray[np.uint64], costs: NDArray[np.float64]) -> None:
+        self._graph = bic.graph.UndirectedGraph.from_unique_edges(n_nodes, uv)
+        self._edge_costs = costs
+        self._labels = np.arange(n_nodes, dtype=np.uint64)
