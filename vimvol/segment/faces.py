@@ -16,10 +16,10 @@ from vimvol.geometry import Block
 BACKWARD = 3
 """Bit ``axis`` of a voxel is its face away from the origin along that axis, bit ``BACKWARD + axis`` the other."""
 
-_BITS = 26
+BITS = 26
 """Bits of a stored fragment that are its number; the six above are its open faces."""
 
-_NUMBER = np.uint32((1 << _BITS) - 1)
+_NUMBER = np.uint32((1 << BITS) - 1)
 
 
 def open_faces(labels: NDArray[np.uint32], inner: Block) -> NDArray[np.uint8]:
@@ -63,7 +63,7 @@ def pack(labels: NDArray[np.uint32], faces: NDArray[np.uint8]) -> NDArray[np.uin
     """
     if int(labels.max(initial=0)) > int(_NUMBER):
         raise ValueError(f"{int(labels.max())} fragments in one tile exceed {int(_NUMBER)}; make tiles smaller")
-    return labels | faces.astype(np.uint32) << np.uint32(_BITS)
+    return labels | faces.astype(np.uint32) << np.uint32(BITS)
 
 
 def numbers_of(stored: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -73,7 +73,7 @@ def numbers_of(stored: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 def open_faces_of(stored: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """Return the open faces of what `pack` returned."""
-    return (stored >> np.uint32(_BITS)).astype(np.uint8)
+    return (stored >> np.uint32(BITS)).astype(np.uint8)
 
 
 def _plane(box: Block, axis: int, at: int) -> Block:

@@ -21,7 +21,7 @@ from vimvol.geometry import Block, Index
 from vimvol.io.arrays import create_array, read_box, write_box
 from vimvol.io.tables import read_table, write_table
 from vimvol.segment.cells import cells_tile
-from vimvol.segment.faces import numbers_of, open_faces_of, pack
+from vimvol.segment.faces import open_faces_of, pack
 from vimvol.segment.watershed import fragments_tile
 from vimvol.stages.job import Cells, Job
 from vimvol.stages.region import read_tissue, wanted_voxels
@@ -249,11 +249,13 @@ def read_fragments(job: Job, box: Block, *, with_faces: bool = False) -> Fragmen
 
     The numbers are dense, since the memory of a graph grows with its largest node, and ascend with the global ids.
     """
+    # compiled code is loaded by those who work on fragments, not by everybody who plans to
+    from vimvol.segment.numbering import number_after
+
     grid = job.fragment_tiles
-    packed = read_box(job.fragments, box)
-    stored = numbers_of(packed)
-    opened = open_faces_of(packed) if with_faces else np.empty((0, 0, 0), np.uint8)
-    labels = np.zeros(box.shape, np.int64)
+    stored = read_box(job.fragments, box)
+    opened = open_faces_of(stored) if with_faces else np.empty((0, 0, 0), np.uint8)
+    labels = np.empty(box.shape, np.int64)
     ids, places = [], []
     seen = 0
     indices = list(grid.overlapping(box))
@@ -263,8 +265,7 @@ def read_fragments(job: Job, box: Block, *, with_faces: bool = False) -> Fragmen
         flat = grid.flat(index)
         begin, end = int(offsets[flat - first]), int(offsets[flat - first + 1])
         target = grid.block(index).intersect(box).within(box).slices
-        part = stored[target]
-        np.add(part, np.int64(seen), out=labels[target], where=part > 0)
+        number_after(stored[target], seen, labels[target])
         ids.append(np.arange(begin + 1, end + 1, dtype=np.uint64))
         places.append(np.uint64(flat << 32) + np.arange(1, end - begin + 1, dtype=np.uint64))
         seen += end - begin

@@ -13,6 +13,10 @@ from vimvol.io.arrays import read_box, write_box
 from vimvol.stages.fragments import read_fragments
 from vimvol.stages.job import Job
 from vimvol.stages.sizes import lookup_of
+from vimvol.stages.solve import LOOKUP_CHUNK
+
+SPAN = 16 * LOOKUP_CHUNK
+"""Fragments whose segments are read at once at most, 8 MiB."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +30,26 @@ class WriteBlock:
         job = self.job
         window = read_fragments(job, block)
         table = np.zeros(len(window.ids) + 1, np.uint64)
-        for begin, end in _runs(window.ids):
-            first = int(window.ids[begin])
-            table[begin + 1 : end + 1] = read_box(lookup_of(job), Block((first,), (first + end - begin,)))
+        for begin, end in _spans(window.ids):
+            ids = window.ids[begin:end]
+            first, last = int(ids[0]), int(ids[-1])
+            segments = read_box(lookup_of(job), Block((first,), (last + 1,)))
+            table[begin + 1 : end + 1] = segments[ids - np.uint64(first)]
         write_box(f"{job.labels}/0", block, table[window.labels])
         return {}
 
 
-def _runs(ids: np.ndarray[Any, np.dtype[np.uint64]]) -> list[tuple[int, int]]:
-    """Return the half-open ranges of positions at which ids follow each other without a gap."""
+def _spans(ids: np.ndarray[Any, np.dtype[np.uint64]]) -> list[tuple[int, int]]:
+    """Return the half-open ranges of positions whose segments are read at once.
+
+    Those of a tile follow each other, and between two tiles of a block there are those of its neighbours. A gap of less
+    than a chunk is read with what is around it: a request takes longer than that, and the chunk is read anyway.
+    """
     if not len(ids):
         return []
-    cuts = np.flatnonzero(np.diff(ids) != 1) + 1
+    far = np.diff(ids) > LOOKUP_CHUNK
+    # as much as ever is held of the lookup table
+    piece = (ids - ids[0]) // np.uint64(SPAN)
+    cuts = np.flatnonzero(far | (np.diff(piece) > 0)) + 1
     edges = [0, *cuts.tolist(), len(ids)]
     return list(pairwise(edges))
