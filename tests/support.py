@@ -7,12 +7,15 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import zarr
 
 from vimvol.config import SegmentConfig, load_config
+from vimvol.models import ModelSpec, build_model, save_checkpoint
 
 SMALL = {
     "output.chunk": [2, 32, 48],
@@ -29,6 +32,17 @@ SMALL = {
 
 def small_config(**changes: object) -> SegmentConfig:
     return load_config(SegmentConfig, None, {**SMALL, **{key.replace("__", "."): v for key, v in changes.items()}})
+
+
+def random_network(path: Path, gain: float = 1, **spec: Any) -> str:
+    """Save a small network of random weights, the same for the same spec; a ``gain`` drives outputs from one half."""
+    options = {"features": 4, "depth": 2}
+    torch.manual_seed(1)
+    model = build_model("unet-nano", out_channels=spec.get("out_channels", 1), **options)
+    with torch.no_grad():
+        model.out_conv.weight.mul_(gain)
+    save_checkpoint(path, model, ModelSpec("unet-nano", options, **spec))
+    return str(path)
 
 
 def digest(out: str | Path) -> dict[str, str]:

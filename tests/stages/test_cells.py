@@ -4,33 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import zarr
 
-from tests.support import digest, small_config
+from tests.support import digest, random_network, small_config
 from vimvol.config import CellsConfig
 from vimvol.errors import InputError
-from vimvol.models import ModelSpec, build_model, save_checkpoint
 from vimvol.segment.cells import METHODS, cells_2d
 from vimvol.segment.relabel import consecutive
 from vimvol.stages.picture import draw_overview
 from vimvol.stages.segment import segment_volume
 from vimvol.train.targets import TARGETS
 
-OPTIONS = {"features": 4, "depth": 2}
-
 
 @pytest.fixture(params=["foreground-boundary", "distances"])
 def network(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     """The method of a random network, and its file; its channels are shifted so that there are cells."""
     classes = TARGETS[request.param].classes
-    torch.manual_seed(1)
-    model = build_model("unet-nano", out_channels=len(classes), **OPTIONS)
-    with torch.no_grad():
-        model.out_conv.weight.mul_(8)
-    path = tmp_path / "cells.safetensors"
-    save_checkpoint(path, model, ModelSpec("unet-nano", OPTIONS, out_channels=len(classes), classes=classes))
-    return next(name for name, method in METHODS.items() if method.classes == classes), str(path)
+    path = random_network(tmp_path / "cells.safetensors", gain=8, out_channels=len(classes), classes=classes)
+    return next(name for name, method in METHODS.items() if method.classes == classes), path
 
 
 def test_blocks_and_workers_do_not_change_a_byte(network, sample, tmp_path):

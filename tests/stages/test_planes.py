@@ -5,15 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import zarr
 
-from tests.support import digest
+from tests.support import digest, random_network
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.infer.predictor import Predictor
-from vimvol.models import ModelSpec, build_model, save_checkpoint
 from vimvol.sample import SampleSpec, generate
 from vimvol.stages.predict import PredictBlock
 from vimvol.stages.qa import families_of
@@ -31,7 +29,6 @@ SETTINGS = {
     "fragments.halo": [2, 8, 8],
     "run.workers": 0,
 }
-OPTIONS = {"features": 4, "depth": 2}
 CLASSES = ("organelle", "boundary")
 
 
@@ -43,16 +40,12 @@ def boundaries(out: Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SegmentConfig]:
     """Settings with a small random network, and changes to them."""
-    torch.manual_seed(1)
-    model = build_model("unet-nano", out_channels=len(CLASSES), **OPTIONS)
-    with torch.no_grad():
-        model.out_conv.weight.mul_(8)
     path = tmp_path_factory.mktemp("network") / "random.safetensors"
-    save_checkpoint(path, model, ModelSpec("unet-nano", OPTIONS, out_channels=len(CLASSES), classes=CLASSES))
+    model = random_network(path, gain=8, out_channels=len(CLASSES), classes=CLASSES)
 
     def changed(**changes: object) -> SegmentConfig:
         given = {key.replace("__", "."): value for key, value in changes.items()}
-        return load_config(SegmentConfig, None, {**SETTINGS, "predict.model": str(path), **given})
+        return load_config(SegmentConfig, None, {**SETTINGS, "predict.model": model, **given})
 
     return changed
 

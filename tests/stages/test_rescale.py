@@ -9,17 +9,15 @@ import pytest
 import torch
 import zarr
 
-from tests.support import digest
+from tests.support import digest, random_network
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
 from vimvol.infer.predictor import Predictor
 from vimvol.io import open_volume
-from vimvol.models import ModelSpec, build_model, save_checkpoint
 from vimvol.stages.agglomerate import agglomerate
 from vimvol.stages.planes import rescaled_text, scale_of
 from vimvol.stages.segment import prepare, segment_volume
 
-OPTIONS = {"features": 4, "depth": 2}
 TRAINED = ((50.0, 4.6, 4.6), (10.0, 10.0, 10.0))
 SETTINGS = {
     "predict.tile": [32, 32],
@@ -42,10 +40,7 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("network") / "random.safetensors"
-    save_checkpoint(path, build_model("unet-nano", **OPTIONS), ModelSpec("unet-nano", OPTIONS, voxel_sizes=TRAINED))
-    return str(path)
+    return random_network(tmp_path_factory.mktemp("network") / "random.safetensors", voxel_sizes=TRAINED)
 
 
 def config(model: str, size: float, **changes: object) -> SegmentConfig:

@@ -3,15 +3,13 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 import yaml
 import zarr
 
-from tests.support import SMALL, small_config
+from tests.support import SMALL, random_network, small_config
 from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
-from vimvol.models import ModelSpec, build_model, save_checkpoint
 from vimvol.stages import tune as module
 from vimvol.stages.score import score
 from vimvol.stages.segment import segment_volume
@@ -54,13 +52,7 @@ def test_the_best_trial_is_what_a_run_with_its_settings_scores(pair, tmp_path):
 
 def test_cells_are_tuned_on_their_background(pair, tmp_path):
     classes = TARGETS["foreground-boundary"].classes
-    torch.manual_seed(1)
-    model = build_model("unet-nano", out_channels=2, features=4, depth=2)
-    with torch.no_grad():
-        model.out_conv.weight.mul_(8)
-    weights = str(tmp_path / "cells.safetensors")
-    options = {"features": 4, "depth": 2}
-    save_checkpoint(weights, model, ModelSpec("unet-nano", options, out_channels=2, classes=classes))
+    weights = random_network(tmp_path / "cells.safetensors", gain=8, out_channels=2, classes=classes)
     config = small_config(segment__mode="2d", predict__model=weights)
     out = str(tmp_path / "out.zarr")
     segment_volume(pair[0], out, config)
