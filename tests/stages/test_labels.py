@@ -60,3 +60,15 @@ def test_intensities_in_place_of_labels_are_refused(run, neurons, tmp_path, dept
         assert (code, out) == (2, "")
         assert line.startswith(f"error: {raw} (uint8) looks like intensities")
         assert "volumes/labels/neuron_ids" in line
+
+
+@pytest.mark.parametrize("command", ["train-edges {out} {truth} --out {folder}/f", "tune {folder}/t {raw} {truth}"])
+def test_nothing_is_learned_from_them(run, sample, reference, tmp_path, command) -> None:  # noqa: F811
+    labels = zarr.open_array(str(sample / "labels"), mode="r")[:]
+    sliced = stored(tmp_path / "sliced.zarr", numbered(labels, anew=False))
+    for truth, message in ((sliced, "end with their slice"), (f"{sample}:raw", "looks like intensities")):
+        parts = command.format(out=reference, truth=truth, raw=f"{sample}:raw", folder=tmp_path).split()
+        code, _, err = run(*parts)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["sliced.zarr"]

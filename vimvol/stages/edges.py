@@ -26,6 +26,7 @@ from vimvol.stages.agglomerate import finished_run, settings_of
 from vimvol.stages.fragments import read_fragments
 from vimvol.stages.graph import GraphBlock, nodes_of_edges, read_edges
 from vimvol.stages.job import Job
+from vimvol.stages.labels import check_truth
 from vimvol.stages.learned import TABLES, kind_of
 from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.segment import prepare
@@ -145,6 +146,10 @@ def _opened(out: str, truth: str, slab: tuple[int, int] | None) -> tuple[Job, Vo
         )
     if slab is not None and not 0 <= slab[0] < slab[1] <= job.shape[0]:
         raise InputError(f"slab {slab[0]}:{slab[1]} is no part of the {job.shape[0]} slices of {out}; give first:end")
+    region = job.roi or Block.whole(job.shape)
+    if slab is not None:
+        region = region.intersect(Block((slab[0], 0, 0), (slab[1], *job.shape[1:])))
+    check_truth(volume, region, linked=not job.flat)
     return job, volume
 
 

@@ -52,6 +52,8 @@ def look_at(volume: Volume, region: Block) -> Look:
     StorageError
         If it cannot be read.
     """
+    if not region.size:
+        return Look(None, None)
     middle = [(b + max(0, e - b - WIDTH) // 2, e) for b, e in zip(region.begin[1:], region.end[1:], strict=True)]
     plane = [(begin, min(begin + WIDTH, end)) for begin, end in middle]
     (y, y_end), (x, x_end) = plane
@@ -81,17 +83,49 @@ def check_labels(volume: Volume, look: Look) -> None:
     if intense and look.alike is not None and look.alike < ALIKE:
         raise InputError(
             f"{volume.address} ({volume.dtype}) looks like intensities: only {look.alike:.0%} of neighbouring voxels "
-            "are equal, so nothing is scored; give labels, an integer for each object, e.g. "
+            "are equal, so nothing can be compared with it; give labels, an integer for each object, e.g. "
             "volume.h5:volumes/labels/neuron_ids"
+        )
+
+
+def check_truth(truth: Volume, region: Block, *, linked: bool) -> None:
+    """Make sure that something can be learned from a ground truth.
+
+    Parameters
+    ----------
+    truth, region
+        As `look_at` takes them.
+    linked
+        Whether it is to tell which objects go on from slice to slice.
+
+    Raises
+    ------
+    InputError
+        If it holds intensities, or does not tell what it is to.
+    """
+    look = look_at(truth, region)
+    check_labels(truth, look)
+    if linked and (reason := _sliced(truth, look)):
+        raise InputError(
+            f"{reason}, so it would teach to cut every neuron between slices; give one whose neurons keep their label "
+            "through the slices, or learn for segment.mode=2d"
         )
 
 
 def sliced_text(truth: Volume, look: Look) -> str:
     """Return a line that warns of a ground truth in which every slice was labelled by itself; empty where none is."""
+    reason = _sliced(truth, look)
+    return reason and (
+        f"{reason}, so every neuron that goes on counts as a merge and scores in 3d mean nothing; give --mode 2d, or a "
+        "ground truth whose neurons keep their label through the slices"
+    )
+
+
+def _sliced(truth: Volume, look: Look) -> str:
+    """Return by what the objects of a ground truth seem to end with their slice; empty where they do not."""
     if look.linked is None or look.linked >= LINKED:
         return ""
     return (
         f"objects of {truth.address} end with their slice ({look.linked:.0%} of the voxels have the label of the next "
-        "slice), so every neuron that goes on counts as a merge and scores in 3d mean nothing; give --mode 2d, or a "
-        "ground truth whose neurons keep their label through the slices"
+        "slice)"
     )

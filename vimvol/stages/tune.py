@@ -26,6 +26,7 @@ from vimvol.report.trials import draw_trials
 from vimvol.stages.annotated import write_annotated
 from vimvol.stages.draws import Draws
 from vimvol.stages.job import Job
+from vimvol.stages.labels import check_truth
 from vimvol.stages.scale import check_voxel_size, check_voxel_size_known
 from vimvol.stages.score import score
 from vimvol.stages.segment import prepare, segment_volume
@@ -125,6 +126,8 @@ def tune(
     target = local_path(folder)
     outputs = [str(target / f"volume-{i}.zarr") for i in range(len(pairs))]
     first = prepare(pairs[0][0], outputs[0], config)
+    for _, truth in pairs:
+        _check_truth(truth, first, slices)
     space, objective = space_of(first), OBJECTIVES["cells" if first.network.cells else config.segment.mode]
     drawn = Draws(space, objective, seed)  # refuses to begin without Optuna
     table = target / "trials.csv"
@@ -167,6 +170,14 @@ def tune(
         target / "trials.png", [t.score for t in done], [t.values for t in done], objective.metric, best.number
     )
     return Tuned(path, table, picture, objective, done[0], best, len(done) - 1)
+
+
+def _check_truth(address: str, job: Job, slices: tuple[int, int] | None) -> None:
+    """Refuse a ground truth that the trials cannot be judged by."""
+    truth = open_volume(address, prefer="labels")
+    begin, end = slices or (0, truth.shape[0])
+    region = Block((begin, 0, 0), (end, *truth.shape[1:])).clip(truth.shape)
+    check_truth(truth, region if job.roi is None else region.intersect(job.roi), linked=not job.flat)
 
 
 def _copied(pair: tuple[str, str], slices: tuple[int, int], path: Path, config: SegmentConfig) -> tuple[str, str]:
