@@ -16,6 +16,7 @@ import contextlib
 import datetime
 import itertools
 import json
+import multiprocessing
 import os
 import platform
 import tempfile
@@ -35,6 +36,7 @@ from distributed.deploy.subprocess import SubprocessCluster
 from vimvol.config import SegmentConfig, load_config
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.cluster.local import available_cores
+from vimvol.engine.cluster.threads import ENVIRONMENT
 from vimvol.engine.journal import NoJournal, StageReport
 from vimvol.engine.ledger import Ledger
 from vimvol.engine.plan import plan_stage
@@ -229,7 +231,32 @@ def scaling(scratch: Path, workers: int) -> dict[str, Any]:
             wall, client = time.perf_counter() - start, time.process_time() - used
             inside, cpu = journal.reports[-1].busy, journal.reports[-1].usage.cpu
             found[stage] = {"wall": wall, "outside": 1 - inside / (wall * workers), "cpu": cpu, "client": client}
+    found["floor"] = floor(FragmentsBlock(job), list(job.plan("fragments")), workers)
     return found
+
+
+def floor(task: FragmentsBlock, blocks: list[Block], processes: int) -> float:
+    """Return the seconds that the blocks take in processes that know nothing of each other: what the machine allows."""
+    os.environ.update(ENVIRONMENT)
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(processes + 1)
+    parts = [blocks[i::processes] for i in range(processes)]
+    started = [context.Process(target=alone, args=(task, part, barrier)) for part in parts]
+    for process in started:
+        process.start()
+    barrier.wait()
+    start = time.perf_counter()
+    for process in started:
+        process.join()
+        assert process.exitcode == 0
+    return time.perf_counter() - start
+
+
+def alone(task: FragmentsBlock, blocks: list[Block], barrier: threading.Barrier) -> None:
+    """Compute blocks once all are there."""
+    barrier.wait()
+    for block in blocks:
+        task(block)
 
 
 class Kept(NoJournal):
@@ -293,6 +320,8 @@ def table(result: dict[str, Any]) -> str:
             cells += [f"{a['outside']:.1%}", f"{b['outside']:.1%}"]
             cells += [f"{each[key]:.1f}" for key in ("cpu", "client") for each in (a, b)]
             lines.append("| " + " | ".join(cells) + " |")
+        a, b = one["floor"], two["floor"]
+        lines += ["", f"Fragments in processes without Dask: {a:.1f} s in one, {b:.1f} s in two, {a / b:.2f} times."]
     if "memory" in result:
         lines += ["| sections | worker MiB | client MiB | scheduler MiB |", "|---|---|---|---|"]
         for row in result["memory"]:
