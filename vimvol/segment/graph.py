@@ -222,10 +222,10 @@ def merge(tables: Iterable[EdgeTable]) -> EdgeTable:
 
 
 def pair_order(u: NDArray[np.uint64], v: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """Return the order that sorts pairs by (u, v); equal pairs stay in no particular order."""
+    """Return the order that sorts pairs by (u, v); equal pairs keep theirs."""
     if len(u) and max(int(u.max()), int(v.max())) < 2**32:
-        # one key is sorted several times as fast as two
-        return np.argsort((u << np.uint64(32)) | v)
+        # one key is sorted several times as fast as two, and tables in a row, each sorted, ten times as fast by merging
+        return np.argsort((u << np.uint64(32)) | v, kind="stable")
     return np.lexsort((v, u))
 
 

@@ -145,3 +145,17 @@ def test_the_whole_graph_is_solved_by_the_solver(graph):
     assert found == pytest.approx(energy(pairs(*sorted(graph)), edges.costs(), labels))
     of = groups.of(np.arange(11, dtype=np.uint64))
     assert [labels.tolist().index(label) for label in labels] == of.tolist()
+
+
+@pytest.mark.parametrize("spread", [1, 1000])
+def test_subproblems_do_not_depend_on_how_far_ids_lie_apart(spread):
+    rng = np.random.default_rng(0)
+    uv = np.unique(np.sort(rng.integers(0, 60, (300, 2)), axis=1), axis=0).astype(np.uint64)
+    uv = uv[uv[:, 0] != uv[:, 1]] * np.uint64(spread) + np.uint64(7)
+    table = CostTable.from_costs(uv, rng.normal(0, 1, len(uv)))
+    groups, energy = solve_table(table, "kernighan-lin")
+    near = CostTable.from_costs((uv - np.uint64(7)) // np.uint64(spread), table.costs())
+    expected, same = solve_table(near, "kernighan-lin")
+    assert energy == same
+    assert (groups.node == expected.node * np.uint64(spread) + np.uint64(7)).all()
+    assert (groups.group == expected.group * np.uint64(spread) + np.uint64(7)).all()

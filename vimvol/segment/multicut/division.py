@@ -273,6 +273,12 @@ def solve_table(edges: CostTable, solver: str) -> tuple[Groups, float]:
 
 def _numbered(edges: CostTable) -> tuple[Ids, tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Return the nodes of a table, ascending, and its edges by their places among them."""
+    if len(edges) and (first := edges.u[0], last := edges.v.max()) and int(last - first) < 4 * len(edges):
+        u, v = edges.u - first, edges.v - first
+        there = np.zeros(int(last - first) + 1, np.bool_)
+        there[u] = there[v] = True
+        number = np.cumsum(there) - 1
+        return np.flatnonzero(there).astype(np.uint64) + first, (number[u], number[v])
     # u is sorted, so its distinct values are cheap, and make both sorts and searches short
     starts = np.ones(len(edges), bool)
     starts[1:] = edges.u[1:] != edges.u[:-1]
