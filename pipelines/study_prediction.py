@@ -9,7 +9,7 @@ any of them. Writes runs/prediction/MODEL.json, of which nothing is computed aga
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -145,7 +145,9 @@ def images(folder: Path) -> Iterator[tuple[str, Image]]:
         yield f"synthetic, zoom {zoom}", synthetic(4.6 / zoom)
 
 
-def scored(name: str, image: Image, choice: Choice, model: str) -> Iterator[dict[str, Any]]:
+def scored(
+    name: str, image: Image, choice: Choice, model: str, betas: Sequence[float] = BETAS
+) -> Iterator[dict[str, Any]]:
     """Segment an image at every prior and score it."""
     source, out = HERE / "image.h5", str(HERE / "out.zarr")
     shown = np.clip(choice.prepare(image), 1, 255).astype(np.uint8)  # 0 is padding
@@ -167,7 +169,7 @@ def scored(name: str, image: Image, choice: Choice, model: str) -> Iterator[dict
     segment_volume(f"{source}:raw", out, load_config(SegmentConfig, None, settings))
     stages = (read_manifest(out) or {})["runs"][-1]["stages"]
     cpu = next(stage["cpu"] for stage in stages if stage["name"] == "predict")
-    for beta in BETAS:
+    for beta in betas:
         labels = agglomerate(out, [f"agglomerate.beta={beta}"], name="study", workers=0).labels
         found = open_volume(labels, prefer="labels").read(Block.whole(shown.shape))
         rows, columns = (

@@ -1,18 +1,23 @@
 """What matters for small networks on a CPU budget: short trainings that differ in one thing each, and their table.
 
 Every arm trains from random weights on the same crops (same seed, 500 steps of 2) unless its name says otherwise, and
-is judged on slices that no arm trained on. An arm that is done is not run again; an interrupted one goes on.
+is judged on slices that no arm trained on: by components, as a training validates, and by the whole pipeline. An arm
+that is done is not run again; an interrupted one goes on.
 
     python pipelines/training_study.py FOLDER run [ARM ...]     # trains the arms, all without names; minutes each
-    python pipelines/training_study.py FOLDER report            # prints the table, draws docs/training-study.png
+    python pipelines/training_study.py FOLDER score [ARM ...]   # segments unseen slices with them; a minute each
+    python pipelines/training_study.py FOLDER report            # prints the tables, draws docs/training-study.png
 """
 
 import csv
+import json
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import typer
+from study_prediction import CHOICES, HERE, images, scored
 
 from vimvol.cli import run_script
 from vimvol.config import TrainConfig, load_config
@@ -58,6 +63,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "FIB-25 alone, less augmentation": {"leave": 0, "augment": LESS},
 }
 """By name: what differs from the base; ``leave`` is the number of a volume that only validates."""
+IMAGES = ("VNC, as it is", "VNC, washed out", "VNC, blurred and noisy", "FIB-25", "synthetic, zoom 1")
+"""What the whole pipeline segments, of the images of `study_prediction.py`; no arm trained on any."""
+BETAS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
 VNC, FIB = "0-vnc_stack1_z00-14", "1-fib25_sample2_z000-149"
 
 
@@ -87,6 +95,29 @@ def run(names: list[str], root: str) -> None:
         begin = time.process_time()
         fit(config)
         (Path(config.out) / "cpu-seconds.txt").write_text(f"{time.process_time() - begin:.0f}\n", encoding="utf-8")
+
+
+def score(names: list[str], root: str) -> None:
+    """Segment unseen images with every arm that has weights, at several priors, and score them."""
+    torch.set_num_threads(1)
+    HERE.mkdir(parents=True, exist_ok=True)
+    shown = [(name, image) for name, image in images(Path(root)) if name in IMAGES]
+    for arm in names:
+        weights, record = sorted(folder(arm).glob("*.safetensors")), folder(arm) / "scores.json"
+        if record.exists() or not weights:
+            continue
+        print(f"{arm}: {record}", flush=True)
+        rows = [
+            row for name, image in shown for row in scored(name, image, CHOICES["as it is"], str(weights[0]), BETAS)
+        ]
+        record.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def best(rows: list[dict[str, Any]]) -> str:
+    """Return the best of an image's scores and its prior; mSA is best where high, the CREMI score where low."""
+    sign = -1 if rows[0]["image"].startswith("FIB-25") else 1
+    row = max(rows, key=lambda row: sign * row["score"])
+    return f"{row['score']:.3f} ({row['beta']:g})"
 
 
 def curve(training: Path) -> list[dict[str, float]]:
@@ -121,17 +152,26 @@ def report() -> None:
             axis.set(title=source[2:].split("_")[0].upper(), xlabel="steps", ylabel="mSA, components")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", fontsize="small", ncols=2)
     figure.savefig(REPOSITORY / "docs" / "training-study.png", dpi=90)
+    print("\nBest score by the whole pipeline (its prior):\n")
+    print(f"| arm | {' | '.join(IMAGES)} |\n|---{'|---' * len(IMAGES)}|")
+    for name in ARMS:
+        record = folder(name) / "scores.json"
+        if record.exists():
+            rows = json.loads(record.read_text(encoding="utf-8"))
+            print(f"| {name} | {' | '.join(best([r for r in rows if r['image'] == image]) for image in IMAGES)} |")
 
 
 def main(
-    folder: Path, what: Literal["run", "report"], arms: Annotated[list[str] | None, typer.Argument()] = None
+    folder: Path, what: Literal["run", "score", "report"], arms: Annotated[list[str] | None, typer.Argument()] = None
 ) -> None:
-    """Train, or report."""
+    """Train, score, or report."""
     unknown = [name for name in arms or () if name not in ARMS]
     if unknown:
         raise ConfigError(f"{', '.join(unknown)}: no such arm; there are {', '.join(ARMS)}")
     if what == "run":
         run(arms or list(ARMS), str(folder))
+    elif what == "score":
+        score(arms or list(ARMS), str(folder))
     else:
         report()
 
