@@ -6,7 +6,7 @@ that is done is not run again; an interrupted one goes on.
 
     python pipelines/training_study.py FOLDER run [ARM ...]     # trains the arms, all without names; minutes each
     python pipelines/training_study.py FOLDER score [ARM ...]   # segments unseen slices with them; a minute each
-    python pipelines/training_study.py FOLDER report            # prints the tables, draws docs/training-study.png
+    python pipelines/training_study.py FOLDER report            # prints the tables, draws curves to docs
 """
 
 import csv
@@ -129,29 +129,42 @@ def curve(training: Path) -> list[dict[str, float]]:
     return [{key: float(value) for key, value in row.items() if value} for row in rows]
 
 
-def report() -> None:
-    """Print the table of the arms that have validated, and draw their learning curves."""
+def draw(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """Draw validation scores by step, a line a training; nothing without any."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
+    if not curves:
+        return
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharex=True, layout="constrained")
+    for number, (name, rows) in enumerate(curves.items()):
+        style = {
+            "color": f"C{number % 10}",
+            "linestyle": ("-", "--")[number // 10 % 2],
+            "marker": "os"[number // 10 % 2],
+        }
+        for axis, source in zip(axes, (VNC, FIB), strict=True):
+            steps = [row["step"] + 1 for row in rows]
+            axis.plot(steps, [row[f"val/{source}/msa"] for row in rows], label=name, markersize=4, **style)
+            axis.set(title=source[2:].split("_")[0].upper(), xlabel="steps", ylabel="mSA, components")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", fontsize="small", ncols=3)
+    figure.savefig(path, dpi=90)
+
+
+def report() -> None:
+    """Print the tables of the arms that have validated and been scored, and draw learning curves."""
+    arms = {name: rows for name in ARMS if (rows := curve(folder(name)))}
+    draw(arms, REPOSITORY / "docs" / "training-arms.png")
+    shipped = {name: rows for name, place in SHIPPED.items() if (rows := curve(place))}
+    draw(shipped, REPOSITORY / "docs" / "training-shipped.png")
     print("| arm | VNC mSA | VNC loss | FIB-25 mSA | FIB-25 loss | steps | CPU s |\n|---|---|---|---|---|---|---|")
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharex=True, layout="constrained")
-    for name, place in {**{name: folder(name) for name in ARMS}, **SHIPPED}.items():
-        rows = curve(place)
-        if not rows:
-            continue
-        last, spent = rows[-1], place / "cpu-seconds.txt"
+    for name, rows in arms.items():
+        last, spent = rows[-1], folder(name) / "cpu-seconds.txt"
         cells = [f"{last[f'val/{source}/{what}']:.3f}" for source in (VNC, FIB) for what in ("msa", "loss")]
         cells += [f"{last['step'] + 1:.0f}", spent.read_text(encoding="utf-8").strip() if spent.exists() else ""]
         print(f"| {name} | {' | '.join(cells)} |")
-        for axis, source in zip(axes, (VNC, FIB), strict=True):
-            steps = [row["step"] + 1 for row in rows]
-            axis.plot(steps, [row[f"val/{source}/msa"] for row in rows], marker="o", label=name)
-            axis.set(title=source[2:].split("_")[0].upper(), xlabel="steps", ylabel="mSA, components")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", fontsize="small", ncols=2)
-    figure.savefig(REPOSITORY / "docs" / "training-study.png", dpi=90)
     print("\nBest score by the whole pipeline (its prior):\n")
     print(f"| arm | {' | '.join(IMAGES)} |\n|---{'|---' * len(IMAGES)}|")
     for name in ARMS:
