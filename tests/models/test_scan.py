@@ -291,6 +291,41 @@ def test_threads_run_everything_once_and_hand_errors_on(own, monkeypatch):
         torch.set_num_threads(1)
 
 
+def test_no_signal_is_lost_wherever_it_comes():
+    """A handler that raises, as that of Ctrl-C, may run at any instruction of the main thread, of a callback, too."""
+    program = """
+import os, signal, threading, time, torch
+from vimvol.models.loops import workers
+torch.set_num_threads(2)
+sent = seen = 0
+raised = []
+def stop(*_):
+    raised.append(1)
+    raise KeyboardInterrupt
+signal.signal(signal.SIGINT, stop)
+main = threading.main_thread().ident
+for round in range(60):
+    begun, over = threading.Event(), False
+    def send():
+        begun.wait()
+        time.sleep(round % 7 * 1e-5)
+        signal.pthread_kill(main, signal.SIGINT)
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        begun.set()
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            workers.run([lambda: None] * 8)
+    except KeyboardInterrupt:
+        seen += 1
+    thread.join()
+assert seen == len(raised) == 60, (seen, len(raised))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], timeout=120, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads of a process are counted in /proc")
 def test_tasks_bring_no_threads_beside_those_of_pytorch():
     program = """

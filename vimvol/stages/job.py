@@ -23,7 +23,7 @@ from vimvol.stages.learned import Learned
 FORMAT = 4
 """Version of what the stages write; part of every key, raised when a stage computes something else."""
 
-SOLVE_FORMAT = 3
+SOLVE_FORMAT = 4
 """Version of what is solved for; part of the keys of its stage and of those that follow."""
 
 FRAGMENTS_FORMAT = 2

@@ -1,6 +1,6 @@
 """Threads for compiled functions that let go of Python's lock.
 
-They are PyTorch's own where it runs on OpenMP: those of another pool would share the cores with them, since OpenMP's
+On Linux they are those of PyTorch's OpenMP: those of another pool would share the cores with them, since OpenMP's
 threads wait busily for the next operator of a network. numba's own layers of threads either fail when two Python
 threads enter them, or bring another OpenMP. As many threads work as PyTorch would use, so that whoever limits PyTorch,
 as a Dask worker does, limits these too.
@@ -8,13 +8,15 @@ as a Dask worker does, limits these too.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ Task = Callable[[], object]
 
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
-_lock = Lock()
+_lock = threading.Lock()
 _helpers: ThreadPoolExecutor | None = None
 _forked = False
 
@@ -69,11 +71,36 @@ def _on_team(team: Any, queue: Iterator[Task], threads: int) -> list[BaseExcepti
     def part(_: object) -> None:
         try:
             _drain(queue)
-        except BaseException as error:  # an interrupt, too, would be lost behind the foreign function
+        except BaseException as error:  # behind the foreign function it would be lost
             errors.append(error)
 
-    team(_CALLBACK(part), None, ctypes.c_uint(threads), ctypes.c_uint(0))
+    with _signals_caught(part, errors):
+        team(_CALLBACK(part), None, ctypes.c_uint(threads), ctypes.c_uint(0))
     return errors
+
+
+@contextlib.contextmanager
+def _signals_caught(callback: object, errors: list[BaseException]) -> Iterator[None]:
+    """Collect what the handler of a signal raises at the edges of a callback, outside its ``try``.
+
+    Python could only report it as unraisable there, and go on. Signals are handled in the main thread alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    hook = sys.unraisablehook
+
+    def keep(raised: Any) -> None:  # noqa: ANN401 - sys.UnraisableHookArgs
+        if raised.object is callback and raised.exc_value is not None:
+            errors.append(raised.exc_value)
+        else:
+            hook(raised)
+
+    sys.unraisablehook = keep
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
 
 
 def _on_helpers(queue: Iterator[Task], threads: int) -> list[BaseException]:
@@ -105,7 +132,7 @@ def _executor() -> ThreadPoolExecutor:
 def _forget() -> None:
     """Start anew in a forked process, which has none of its parent's threads."""
     global _helpers, _lock, _forked
-    _helpers, _lock, _forked = None, Lock(), True
+    _helpers, _lock, _forked = None, threading.Lock(), True
 
 
 if hasattr(os, "register_at_fork"):
