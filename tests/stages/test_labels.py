@@ -5,7 +5,11 @@ import pytest
 import zarr
 
 from tests.test_cli import run  # noqa: F401 - a fixture
+from vimvol.errors import InputError
+from vimvol.geometry import Block
+from vimvol.io import open_volume
 from vimvol.sample import SampleSpec, generate
+from vimvol.stages.labels import FEWEST, check_truth, look_at
 from vimvol.stages.score import score
 
 
@@ -47,7 +51,27 @@ def test_neurons_that_keep_their_label_are_not(neurons, tmp_path) -> None:
     assert "warning" not in score(seg, seg)
     sparse = neurons.copy()
     sparse[1::2] = 0  # every second slice annotated: no two of them meet
-    assert "warning" not in score(seg, stored(tmp_path / "sparse.zarr", sparse))
+    for strays in (0, 1, 3):  # voxels that strayed into a slice between make no slice of their own
+        sparse[1, 0, :strays] = np.arange(strays) + 1000
+        assert "warning" not in score(seg, stored(tmp_path / f"{strays}.zarr", sparse))
+
+
+@pytest.mark.parametrize("drawn", ["a pixel", "a tenth"])
+def test_every_second_slice_annotated_is_something_to_learn_from(neurons, tmp_path, drawn) -> None:
+    sparse = neurons.copy()
+    sparse[1::2] = 0
+    if drawn == "a pixel":
+        sparse[1, 5, 5] = sparse.max() + 1
+    else:  # more voxels than are needed to tell of a whole stack, and still few of it
+        sparse[1, :5] = sparse.max() + 1
+        assert (sparse[1] > 0).sum() > FEWEST
+    truth = open_volume(stored(tmp_path / "sparse.zarr", sparse), prefer="labels")
+    whole = Block.whole(truth.shape)
+    check_truth(truth, whole, linked=True)
+    assert look_at(truth, whole).linked is None
+    other = open_volume(stored(tmp_path / "sliced.zarr", numbered(neurons, anew=False)), prefer="labels")
+    with pytest.raises(InputError, match="end with their slice"):  # the rule still refuses what it is for
+        check_truth(other, whole, linked=True)
 
 
 @pytest.mark.parametrize("depth", [1, 6])

@@ -22,6 +22,9 @@ ALIKE = 0.5
 below 0.05, of neurons, cells and classes of organelles above 0.95."""
 FEWEST = 1000
 """Voxels that are needed to tell so."""
+SHARED = 0.1
+"""Part of the labelled voxels below which slices do not meet. Of a single neuron of `vimvol.sample` it is above 0.8; of
+a stack with every second slice annotated it is what strays into the slices between."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class Look:
     Attributes
     ----------
     linked
-        Part of the voxels that have the label of their neighbour in the next slice, where both have one; none: no such
-        neighbours were seen.
+        Part of the voxels that have the label of their neighbour in the next slice, where both have one; none: hardly
+        any such neighbours were seen, or few for the voxels that have a label.
     alike
         Part of the voxels that have the label of their neighbour along x, where both have one; none: hardly any such
         neighbours were seen.
@@ -59,15 +62,20 @@ def look_at(volume: Volume, region: Block) -> Look:
     (y, y_end), (x, x_end) = plane
     depth = min(2, region.shape[0])
     starts = np.linspace(region.begin[0], region.end[0] - depth, PAIRS).round().astype(int)
-    through, along = [0, 0], [0, 0]
+    through, along, labelled = [0, 0], [0, 0], 0
     for z in sorted(set(starts.tolist())):
         labels = volume.read_labels(Block((z, y, x), (z + depth, y_end, x_end)))
+        if depth > 1:
+            labelled += int(((labels[0] > 0) | (labels[1] > 0)).sum())
         for counts, axis in ((through, 0), (along, 2)):
             a, b = (np.moveaxis(labels, axis, 0)[part] for part in (slice(None, -1), slice(1, None)))
             both = (a > 0) & (b > 0)
             counts[0] += int(both.sum())
             counts[1] += int((both & (a == b)).sum())
-    linked, alike = (same / both if both >= least else None for (both, same), least in ((through, 1), (along, FEWEST)))
+    needed = max(FEWEST, SHARED * labelled)
+    linked, alike = (
+        same / both if both >= least else None for (both, same), least in ((through, needed), (along, FEWEST))
+    )
     return Look(linked, alike)
 
 
