@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from vimvol.errors import ConfigError, InputError, OutputExistsError
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box
 from vimvol.stages.agglomerate import agglomerate
-from vimvol.stages.manifest import read_manifest, write_manifest
+from vimvol.stages.manifest import now, read_manifest, write_manifest
+from vimvol.stages.ownership import owned
 from vimvol.stages.segment import segment_volume
 from vimvol.stages.status import status
 from vimvol.stages.write import WriteBlock
@@ -94,6 +96,36 @@ def test_the_status_of_another_segmentation_is_told_while_it_is_not_done(
     agglomerate(str(out), [BETA], name="split", workers=0)
     assert status(str(out)).beside[0].startswith("split: done")
     assert status(str(out), small_config(fragments__min_size=300)).beside[0].startswith("split: stale; ")
+
+
+def test_the_status_of_another_segmentation_that_was_killed_and_of_a_note_that_is_odd(out: Path) -> None:
+    agglomerate(str(out), [BETA], name="split", workers=0)
+    path = out / "vimvol" / "agglomerated" / "split" / "run.json"
+    note = json.loads(path.read_text())
+
+    def told(content: object) -> str:
+        path.write_text(json.dumps(content))
+        return status(str(out)).beside[0]
+
+    last = {key: value for key, value in note["runs"][-1].items() if key not in ("finished", "seconds", "stages")}
+    killed = {"state": "running", "name": "split", "runs": [{**last, "state": "running"}]}
+    assert told(killed).startswith("split: not complete, no end recorded; agglomerate.beta = 0.6")
+    with owned(str(out)):
+        killed["runs"][0]["started"] = now()
+        assert told(killed).startswith("split: not complete, running; ")
+        killed["runs"][0]["started"] = "2020-01-01T00:00:00+0000"  # before who holds the output now
+        assert told(killed).startswith("split: not complete, no end recorded; ")
+    stateless = {key: value for key, value in last.items() if key != "state"}
+    odd = [
+        {key: value for key, value in note.items() if key != "segments"},
+        {**note, "config": {"segment": {}}},
+        {**note, "config": {"segment": {}, "agglomerate": [1]}},
+        {**killed, "runs": [stateless]},
+        {**killed, "runs": [{**last, "state": "running", "started": 7}]},
+        None,
+    ]
+    with owned(str(out)):
+        assert {told(content) for content in odd} == {"split: no record of how it was made"}
 
 
 def test_the_gap_to_the_whole_graph_is_told(out: Path) -> None:

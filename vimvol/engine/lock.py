@@ -29,6 +29,8 @@ NAME = "lock"
 BEAT = 10.0
 WATCH = 60.0
 """Seconds without a beat after which a run on another machine counts as dead."""
+SINCE = "%Y-%m-%d %H:%M:%S %z"
+"""How the time at which a run began is written."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Holder:
     def this_process(cls) -> Holder:
         """Return what this process enters."""
         pid = os.getpid()
-        since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        since = time.strftime(SINCE)
         return cls(uuid.uuid4().hex, _user(), platform.node(), pid, since, _machine(), _born(pid) or "")
 
     def __str__(self) -> str:

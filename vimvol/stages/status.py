@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from vimvol.config import SegmentConfig
 from vimvol.engine.ledger import Ledger
-from vimvol.engine.lock import is_alive, read_holder
+from vimvol.engine.lock import SINCE, Holder, is_alive, read_holder
 from vimvol.engine.objects import Objects
 from vimvol.errors import InputError, VimvolError
 from vimvol.io import open_volume
@@ -127,31 +128,43 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
     complete = manifest["state"] == "complete" and not any(stage.state == "stale" for stage in stages)
     runs = tuple(_run_text(run) for run in manifest.get("runs", ()))
     others = open_objects(f"{out}/vimvol/{BESIDE}").names("")
-    beside = tuple(_beside_text(out, name, manifest, wanted.get("graph", "")) for name in others)
+    beside = tuple(_beside_text(out, name, manifest, wanted.get("graph", ""), holder) for name in others)
     return Status(out, tuple(stages), complete, text, tuple(notes), runs, beside)
 
 
-def _beside_text(out: str, name: str, manifest: dict[str, Any], graph: str) -> str:
+def _beside_text(out: str, name: str, manifest: dict[str, Any], graph: str, holder: Holder | None) -> str:
     """Return how a segmentation beside that of the run stands; ``graph``: key of the edges that are good."""
     try:
         note = json.loads(open_objects(f"{out}/vimvol/{BESIDE}/{name}").get(NOTE) or b"")
         made = note if note["state"] == "complete" else note["runs"][-1]
-        settings, key = made["config"], made["keys"]["graph"]
-    except (ValueError, KeyError, IndexError, TypeError):
+        key = made["keys"]["graph"]
+        done = f"done, {note['segments']} segments" if made is note else f"not complete, {_ending(made, holder)}"
+        changed = [
+            f"{section}.{key} = {value} (the run's: {manifest['config'].get(section, {}).get(key)})"
+            for section in ("segment", "agglomerate")
+            for key, value in made["config"][section].items()
+            if value != manifest["config"].get(section, {}).get(key)
+        ]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return f"{name}: no record of how it was made"
     if name not in open_objects(f"{out}/labels").names(""):
         state = "missing"
     elif key != graph:
         state = "stale"
     else:
-        state = f"done, {note['segments']} segments" if made is note else f"not complete, {made['state']}"
-    parts = [
-        f"{section}.{key} = {value} (the run's: {manifest['config'].get(section, {}).get(key)})"
-        for section in ("segment", "agglomerate")
-        for key, value in settings[section].items()
-        if value != manifest["config"].get(section, {}).get(key)
-    ]
-    return f"{name}: {state}; {', '.join(parts) or 'the settings of the run'}"
+        state = done
+    return f"{name}: {state}; {', '.join(changed) or 'the settings of the run'}"
+
+
+def _ending(run: dict[str, Any], holder: Holder | None) -> str:
+    """Return how a run ended; it is under way only if who holds the output is alive and began no later."""
+    if run["state"] != "running":
+        return str(run["state"])
+    if holder is None or holder.host != run["host"] or not is_alive(holder):
+        return "no end recorded"
+    # another run may hold the output by now
+    before = datetime.fromisoformat(run["started"]) < datetime.strptime(holder.since, SINCE)
+    return "no end recorded" if before else "running"
 
 
 def _run_text(run: dict[str, Any]) -> str:
