@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import zarr
 
 from tests.support import small_config
 from vimvol.config.cluster import AddressCluster, LocalCluster, read_cluster
@@ -47,13 +48,24 @@ def test_what_is_waited_for_is_told(cluster, workers, text) -> None:
         ((8, 8, 8), None),
         ((40, 4, 6), None),
         ((4.6, 4.6, 50), "if these are x, y, z, give --set input.voxel_size=[50,4.6,4.6]"),
+        ((4, 4, 8), "if these are x, y, z, give --set input.voxel_size=[8,4,4]"),
         ((50, 4.6, 9.2), "where that is wrong, give --set input.voxel_size=[z,y,x]"),
-        ((4, 8, 8), "where that is wrong, give --set input.voxel_size=[z,y,x]"),
+        ((4, 8, 8), None),
+        ((5, 8, 8), None),
+        ((10, 20, 20), None),
     ],
 )
 def test_a_voxel_size_that_em_hardly_has_is_told_in_one_line(sample: Path, tmp_path: Path, size, advice) -> None:
-    lines: list[str] = []
-    prepare(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(input__voxel_size=size), tell=lines.append)
-    warnings = [line for line in lines if line.startswith("warning: ")]
-    assert len(warnings) == (advice is not None), warnings
-    assert advice is None or warnings[0].endswith(advice)
+    def warnings(source: str, **changes: object) -> list[str]:
+        lines: list[str] = []
+        prepare(source, str(tmp_path / "out.zarr"), small_config(**changes), tell=lines.append)
+        return [line for line in lines if line.startswith("warning: ")]
+
+    array = zarr.create_array(str(tmp_path / "raw.zarr"), data=zarr.open_array(str(sample / "raw"), mode="r")[:])
+    array.attrs["resolution"] = size
+    told = warnings(str(tmp_path / "raw.zarr"))
+    assert len(told) == (advice is not None), told
+    assert advice is None or told[0].endswith(advice)
+    # who gave it is not asked again, unless it is likely another size from back to front
+    given = warnings(f"{sample}:raw", input__voxel_size=size)
+    assert [line.partition(";")[2] for line in given] == [line.partition(";")[2] for line in told if "x, y, z" in line]

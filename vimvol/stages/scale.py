@@ -14,7 +14,8 @@ MISTAKEN = {"metres": 1e9, "millimetres": 1e6, "micrometres": 1e3}
 """nm of units in which a size may have been given by mistake."""
 
 ODD = 1.5
-"""How many times as large as along x a voxel may be along y, or the other way round, and larger than along z."""
+"""How many times as large as along x a voxel may be along y, or the other way round; in a size that is likely also how
+many times as large as along z."""
 
 
 def check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
@@ -36,17 +37,22 @@ def check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
 
 
 def odd_text(volume: Volume, config: SegmentConfig) -> str:
-    """Return a line that warns of a voxel size which sections and blocks of EM do not have; empty where they may."""
-    size = volume.voxel_size
-    if not volume.voxel_size_known or not _is_odd(size if volume.shape[0] > 1 else (size[1], *size[1:])):
-        return ""
-    source = "input.voxel_size" if config.input.voxel_size is not None else "its metadata"
+    """Return a line that warns of a voxel size which is likely reversed or wrong; empty where it need not be.
+
+    A finer z alone is no sign, as stacks are binned in y and x; nor is what the user gave, unless its reverse is
+    likely.
+    """
+    size, given = volume.voxel_size, config.input.voxel_size is not None
     turned = size[::-1]
-    what = "if these are x, y, z, give" if not _is_odd(turned) else "where that is wrong, give"
-    meant = ",".join(f"{along:g}" for along in turned) if not _is_odd(turned) else "z,y,x"
+    reverse = _is_likely(turned)
+    if not volume.voxel_size_known or _is_square(size) or (given and not reverse):
+        return ""
+    source = "input.voxel_size" if given else "its metadata"
+    what = "if these are x, y, z, give" if reverse else "where that is wrong, give"
+    meant = ",".join(f"{along:g}" for along in turned) if reverse else "z,y,x"
     return (
         f"warning: a voxel of {volume.address} is {' x '.join(f'{s:g}' for s in size)} nm along z, y, x by {source}, "
-        "and in EM y and x are mostly equal and z no finer, so watershed and network may go by a wrong scale; "
+        "and in EM y and x are mostly equal, so watershed and network may go by a wrong scale; "
         f"{what} --set input.voxel_size=[{meant}]"
     )
 
@@ -67,9 +73,14 @@ def check_voxel_size_known(volume: Volume, config: SegmentConfig) -> None:
         )
 
 
-def _is_odd(size: Sequence[float]) -> bool:
+def _is_square(size: Sequence[float]) -> bool:
+    _, y, x = size
+    return max(y, x) <= ODD * min(y, x)
+
+
+def _is_likely(size: Sequence[float]) -> bool:
     z, y, x = size
-    return max(y, x) > ODD * min(y, x, z)
+    return _is_square(size) and max(y, x) <= ODD * z
 
 
 def _is_usual(size: Sequence[float]) -> bool:
