@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from vimvol.errors import DiskFullError, StorageError, VimvolError
 
-_HINTS = {
+HINTS = {
     errno.ENOSPC: "free space or write elsewhere, then run again",
     errno.EDQUOT: "the quota is used up: free space or write elsewhere, then run again",
     errno.EFBIG: "the file system or a limit of the process allows no larger file: use a smaller shard",
     errno.EACCES: "ask for the right, or choose another path",
     errno.EPERM: "ask for the right, or choose another path",
-    errno.ENOENT: "the folder is gone, or its file system takes no files: choose another path",
     errno.EROFS: "choose a path that can be written",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
-
+"""What to do, by ``errno``; of every other, what is kept is told."""
 
 _REMOTE = {"aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "s3fs", "urllib3"}
 """Packages that reach object stores, and whose errors are no ``OSError``."""
 
 
 @contextlib.contextmanager
-def storage_errors(what: str, *, decoding: bool = False) -> Iterator[None]:
+def storage_errors(what: str, *, decoding: bool = False, hints: Mapping[int, str] = HINTS) -> Iterator[None]:
     """Turn failures of storage into one line of `StorageError`.
 
     Parameters
@@ -34,6 +33,8 @@ def storage_errors(what: str, *, decoding: bool = False) -> Iterator[None]:
         What is being done, with its place, e.g. ``"writing [0:32, 0:512, 0:512] of out.zarr"``.
     decoding
         Whether errors of codecs (``RuntimeError``, ``ValueError`` ...) mean damaged data, too.
+    hints
+        What to do, by ``errno``.
 
     Raises
     ------
@@ -46,7 +47,7 @@ def storage_errors(what: str, *, decoding: bool = False) -> Iterator[None]:
     except VimvolError:
         raise
     except OSError as error:
-        hint = _HINTS.get(error.errno or 0, "check the storage, then run again; finished blocks are kept")
+        hint = hints.get(error.errno or 0, "check the storage, then run again; finished blocks are kept")
         reason = error.strerror or one_line(error)
         kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
         raise kind(f"{what}: {reason}; {hint}") from error

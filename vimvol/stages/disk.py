@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import uuid
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from vimvol.engine.lock import NAME
 from vimvol.errors import DiskFullError, InputError, StorageError
-from vimvol.io.errors import storage_errors
+from vimvol.io.errors import HINTS, storage_errors
 from vimvol.io.objects import open_objects
 from vimvol.io.storage import is_url, open_store, put_object
 from vimvol.stages.costs import costs_of
@@ -17,6 +18,9 @@ from vimvol.stages.expected import Forecast
 from vimvol.stages.graph import edges_of, nodes_of
 from vimvol.stages.job import Job
 from vimvol.stages.sizes import contacts_of
+
+_ABSENT = {errno.ENOENT: "the folder is gone, or its file system takes no files: choose another path"}
+"""What to do where nothing is kept yet."""
 
 
 def check_writable(out: str) -> None:
@@ -36,7 +40,7 @@ def check_writable(out: str) -> None:
     """
     inside = Path(out) / "vimvol" / "any"  # the deepest folder that is there already is what counts
     try:
-        with storage_errors(f"output {out} cannot be written"):
+        with storage_errors(f"output {out} cannot be written", hints=HINTS | _ABSENT):
             if is_url(out):
                 # named as a draft of the lock, so that nobody takes for data what a killed process leaves
                 name = f"vimvol/.{NAME}.{uuid.uuid4().hex}"
