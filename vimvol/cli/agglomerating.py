@@ -70,6 +70,7 @@ def qa(
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the result, too.")] = None,
 ) -> None:
     """Look for seams: segments that end where blocks meet, and what shifted blocks change. Exit code 1 if there are."""
+    from vimvol.evaluate.seams import RELEVANCE, SIGNIFICANCE
     from vimvol.report.table import print_rows
     from vimvol.stages.qa import check_seams
     from vimvol.stages.shifted import EXCESS
@@ -89,6 +90,10 @@ def qa(
     ]
     if rows:
         print_rows(["planes", "what meets", "segments", "end there", "end near it", "p", "verdict"], rows)
+        typer.echo(
+            f"a seam is where {RELEVANCE:.0%} of the segments more end than near it, with p below "
+            f"{SIGNIFICANCE:g} divided by the kinds of planes"
+        )
     else:
         typer.echo("planes        none: shard, tiles and subproblem hold the whole volume, so nothing meets inside")
     if result["shifted"] is not None:

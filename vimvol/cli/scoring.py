@@ -58,9 +58,9 @@ def evaluate(
         workers=workers,
     )
     rows = result.pop("objects", [])
-    print_scores(result)
     if "warning" in result:
         typer.echo(f"warning: {result['warning']}", err=True)
+    print_scores(result)
     if "region" in result:
         region = Block(*map(tuple, result["region"]))
         typer.echo(f"scored only {region} in z, y, x, the region that was to be segmented (input.roi)")

@@ -79,7 +79,7 @@ def _suggested(kind: type[Section], location: Sequence[int | str], valid: Sequen
     if close := difflib.get_close_matches(str(last), valid, n=1):
         return [before + close[0]]
     names = sorted({key.rpartition(".")[2] for key in everywhere})
-    close = difflib.get_close_matches(str(last), names, n=2)
+    close = difflib.get_close_matches(str(last), names, n=2, cutoff=0.7)
     return [key for name in close for key in everywhere if key.rpartition(".")[2] == name][:MOST_SUGGESTED]
 
 

@@ -155,7 +155,7 @@ def _near(path: Path) -> str:
     while not parent.exists():
         path, parent = parent, parent.parent
     beside = [p.name for p in parent.iterdir()] if parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.6)
     if close:
         return f"in {parent} there is {', '.join(close)}: did you mean one of these?"
     return f"{parent} has no {path.name!r}: check the spelling and the working directory"
@@ -193,7 +193,11 @@ def _check_dtype(where: str, dtype: str, kind: Kind) -> None:
         raise InputError(f"{where} is {dtype}, but labels are integers; choose the labels or convert them to uint64")
     if kind == "image" and dtype not in _IMAGE_DTYPES:
         target = "float32" if np.dtype(dtype).kind == "f" else "uint8 or uint16"
-        raise InputError(f"{where} is {dtype}, but an image is {', '.join(_IMAGE_DTYPES)}; convert it to {target}")
+        wide = np.dtype(dtype).kind in "ui" and np.dtype(dtype).itemsize > 2
+        advice = "if these are labels, give the raw data; if they are intensities, " if wide else ""
+        raise InputError(
+            f"{where} is {dtype}, but an image is {', '.join(_IMAGE_DTYPES)}; {advice}convert it to {target}"
+        )
 
 
 def _voxel_size(

@@ -120,6 +120,8 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
         if name == "solve":  # what a large graph needs besides has keys that follow from those of the stages
             stages += _further(objects, {folder for folder in begun if folder.split(" ")[0] not in keys}, stale=stale)
         stages += [_stage(Ledger(objects, folder, key), stale=stale) for folder in folders]
+    if manifest["state"] == "complete":  # what was not begun was not needed, as a pyramid of a small volume
+        stages = [stage for stage in stages if stage.state != "missing"]
     holder = read_holder(open_objects(f"{out}/vimvol"))
     text = ""
     if holder is not None:
