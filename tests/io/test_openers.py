@@ -312,7 +312,7 @@ MISTAKES = {
     "unknown axes": (lambda p: _zarr(p / "a.zarr"), {"axes": "qyx"}, "axes 'qyx' of .* do not fit"),
     "voxel size 0": (lambda p: _zarr(p / "a.zarr"), {"voxel_size": (0, 4, 4)}, "three positive numbers"),
     "voxel size of 2": (lambda p: _zarr(p / "a.zarr"), {"voxel_size": (4, 4)}, "three positive numbers"),
-    "image of uint64": (lambda p: _hdf5(p / "a.h5") + ":volumes/labels/neuron_ids", {}, "if these are labels, give the raw"),
+    "image of uint64": (lambda p: _hdf5(p / "a.h5") + ":volumes/labels/neuron_ids", {}, "labels, give the raw data"),
     "image of float64": (lambda p: _tiff(p / "a.tif", np.zeros((4, 4))), {}, "float64, but .*convert it to float32"),
     "labels of floats": (lambda p: _tiff(p / "a.tif", np.zeros((4, 4), "f4")), {"prefer": "labels"}, "are integers"),
     "damaged zarr": (lambda p: _damaged_zarr(p / "a.zarr"), {}, "damaged zarr metadata"),
