@@ -32,21 +32,31 @@ def test_later_overrides_win_over_the_file(tmp_path: Path) -> None:
             "unknown key .*did you mean 'predict.tile'.*valid keys here: model, tile",
         ),
         ("predcit.tile=[1, 2]", "unknown key 'predcit'.*did you mean 'predict'"),
-        ("mode=2d", "unknown key 'mode' in what was set; did you mean 'segment.mode'.*valid keys here: input"),
+        ("mode=2d", "unknown key 'mode'; did you mean 'segment.mode'.*valid keys here: input"),
         ("tile=[1, 2]", "did you mean 'predict.tile' or 'fragments.tile'"),
         ("predict.bata=0.3", "unknown key 'predict.bata'.*did you mean 'predict.batch'"),
         ("bta=0.3", "did you mean 'agglomerate.beta'"),
-        ("nothing_like_it=1", "unknown key 'nothing_like_it' in what was set; valid keys"),
+        ("nothing_like_it=1", "unknown key 'nothing_like_it'; valid keys"),
         (
             "input.voxel_size=[50, 4.6]",
-            r"= \[50, 4.6\] .* has 2 values, and 3 are wanted; it is: nm along z, y, x",
+            r"^input.voxel_size = \[50, 4.6\] has 2 values: give 3 \(input.voxel_size: nm along z, y, x\)$",
         ),
-        ("input.voxel_size=[50]", r"voxel_size = \[50\] .* has 1 value, and 3 are wanted"),
-        ("input.voxel_size=[9, 9, 9, 9]", "has 4 values, and 3 are wanted"),
-        ("input.voxel_size=50", "voxel_size = 50 .*: a list of values is wanted"),
-        ("input.roi=[[0, 0], [1, 1, 1]]", r"input.roi.0 = \[0, 0\] .* has 2 values, and 3 are wanted"),
-        ("predict.batch=0", "predict.batch = 0 .*greater than or equal to 1"),
-        ("predict.batch=many", "predict.batch = 'many'"),
+        ("input.voxel_size=[50]", r"voxel_size = \[50\] has 1 value: give 3"),
+        ("input.voxel_size=[9, 9, 9, 9]", "has 4 values: give 3"),
+        ("input.voxel_size=50", "voxel_size = 50 cannot be used: give a list of 3 values "),
+        ("input.roi=[[0, 0], [1, 1, 1]]", r"input.roi.0 = \[0, 0\] has 2 values: give 3 \(input.roi: region"),
+        ("predict.batch=0", r"^predict.batch = 0 cannot be used: give a value of at least 1 \(predict.batch: tiles a"),
+        ("predict.batch=many", "predict.batch = 'many' cannot be used: give a whole number"),
+        ("agglomerate.beta=2", "beta = 2 cannot be used: give a value above 0 and below 1"),
+        ("fragments.threshold=-1", "threshold = -1 cannot be used: give a value from 0 to 1"),
+        ("agglomerate.size_weighting=perhaps", "cannot be used: give true or false"),
+        ("segment.mode=4d", "mode = '4d' cannot be used: give '2d' or '3d'"),
+        ("predict.classes=a", "cannot be used: give a list of values"),
+        ("predict=3", "predict = 3 cannot be used: predict is a section, set its keys, e.g. predict.model"),
+        (
+            "input.roi=[1, 2]",
+            "input.roi.0 = 1 cannot be used: give a list of 3 values .*; 1 more value does not fit either",
+        ),
         ("predict", "no 'key=value' form"),
         ("segment.mode.a=1", "segment.mode"),
         ("predict.tile=[1, ", "not valid YAML"),
@@ -61,12 +71,12 @@ def test_mistakes_get_one_line(override: str, message: str) -> None:
 def test_a_mistake_names_where_it_was_made_and_what_the_value_means(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("predict: {batch: 0}\n")
-    with pytest.raises(ConfigError, match=r"predict\.batch = 0 in \S+a\.yaml does not fit: .*; it is: tiles a forward"):
+    with pytest.raises(ConfigError, match=r"predict\.batch = 0 in \S+a\.yaml cannot be used: give .*tiles a forward"):
         load_config(SegmentConfig, str(file))
     file.write_text("predict: {batch: 2}\n")
-    with pytest.raises(ConfigError, match=r"^predict\.tile = 32 in what was set does not fit: .*; it is: voxels"):
+    with pytest.raises(ConfigError, match=r"^predict\.tile = 32 cannot be used: give a list of 2 values"):
         load_config(SegmentConfig, str(file), ["predict.tile=32"])
-    with pytest.raises(ConfigError, match=r"^predict\.tile\.0 = 'a' in what was set does not fit"):
+    with pytest.raises(ConfigError, match=r"^predict\.tile\.0 = 'a' cannot be used: .*\(predict\.tile: voxels"):
         load_config(SegmentConfig, str(file), ["predict.tile=[a, 4]"])
 
 
@@ -75,7 +85,7 @@ def test_values_that_do_not_go_together_are_told_without_the_whole_configuration
     file.write_text("out: x\n")
     with pytest.raises(ConfigError) as caught:
         load_config(TrainConfig, str(file), ["batch=3"])
-    assert str(caught.value) == f"{file} does not fit: there is nothing to train on; give volumes or images"
+    assert str(caught.value) == f"{file} cannot be used: there is nothing to train on; give volumes or images"
 
 
 def test_unknown_keys_inside_a_list_name_the_valid_ones() -> None:

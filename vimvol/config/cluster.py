@@ -11,8 +11,8 @@ from vimvol.config.base import NonNegative, Positive, Section
 from vimvol.config.load import parse_config, read_config
 from vimvol.errors import ConfigError
 
-Wall = Annotated[str, Field(pattern=r"^\d+:[0-5]\d(:[0-5]\d)?$")]
-Memory = Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?([kKMGT]i?B?)$")]
+Wall = Annotated[str, Field(pattern=r"^\d+:[0-5]\d(:[0-5]\d)?$", examples=["08:00:00"])]
+Memory = Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?([kKMGT]i?B?)$", examples=["32GB"])]
 
 LOOPBACK = "127.0.0.1:0"
 

@@ -8,11 +8,27 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from vimvol.config.base import Section
 
 MOST_SUGGESTED = 3
 """Keys that are suggested at most in place of one that is unknown."""
+WANTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "dict_type": "keys and values, {key: value}",
+}
+"""What to give, by pydantic's name of the error."""
+LIMITS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
+"""Limits of a value, by pydantic's names of them."""
 
 
 def explain(kind: type[Section], error: ValidationError, source: str, overridden: Sequence[str]) -> str:
@@ -31,29 +47,77 @@ def explain(kind: type[Section], error: ValidationError, source: str, overridden
     """
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
+    found = f" in {source}"
     if where and any(f"{where}.".startswith(f"{key}.") or key.startswith(f"{where}.") for key in overridden):
-        source = "what was set"
+        found = ""  # who has just set it knows where
     more = error.error_count() - 1
-    rest = f" ({more} more like this)" if more else ""
+    rest = f"; {more} more {'value does' if more == 1 else 'values do'} not fit either" if more else ""
     if first["type"] == "extra_forbidden":
         valid = _valid_keys(kind, first["loc"][:-1])
         close = " or ".join(map(repr, _suggested(kind, first["loc"], valid)))
         hint = f"did you mean {close}? " if close else ""
-        return f"unknown key {where!r} in {source}{rest}; {hint}valid keys here: {', '.join(valid)}"
+        return f"unknown key {where!r}{found}{rest}; {hint}valid keys here: {', '.join(valid)}"
     _, field = _walk(kind, first["loc"])
-    meaning = f"; it is: {field.description}" if field is not None and field.description else ""
     if first["type"] in ("missing", "too_long") and isinstance(first["input"], list | tuple):
-        return _explain_length(error, source, meaning)
+        return _explain_length(error, found, field)
     if first["type"] == "missing":
-        return f"key {where!r} is missing in {source}{rest}; add it"
-    message = "a list of values is wanted" if first["type"] == "tuple_type" else first["msg"]
-    message = message.removeprefix("Value error, ")
+        return f"key {where!r} is missing{found}{rest}; add it"
     if first["type"] == "value_error" and isinstance(first["input"], Mapping):  # values that do not go together
-        return f"{f'{where} in ' if where else ''}{source} does not fit{rest}: {message}"
-    return f"{where} = {first['input']!r} in {source} does not fit{rest}: {message}{meaning}"
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{f'{where} in ' if where else ''}{source} cannot be used: {message}{rest}"
+    if first["type"] == "model_type":
+        key = f"{where}.{_valid_keys(kind, first['loc'])[0]}"
+        return (
+            f"{where} = {first['input']!r}{found} cannot be used: {where} is a section, set its keys, e.g. {key}{rest}"
+        )
+    return f"{where} = {first['input']!r}{found} cannot be used: {_wanted(first, field)}{_meaning(where, field)}{rest}"
 
 
-def _explain_length(error: ValidationError, source: str, meaning: str) -> str:
+def _meaning(where: str, field: FieldInfo | None) -> str:
+    """Return in parentheses what a key means, if that is told."""
+    if field is None or not field.description:
+        return ""
+    key = where.rstrip("0123456789.")  # of the list, not of one of its values
+    return f" ({key}: {field.description})"
+
+
+def _wanted(error: ErrorDetails, field: FieldInfo | None) -> str:
+    """Return what to give in place of a value that does not fit, as a clause."""
+    kind, limits = error["type"], error.get("ctx", {})
+    if kind in WANTED:
+        return f"give {WANTED[kind]}"
+    if kind == "literal_error":
+        return f"give {limits['expected']}"
+    if kind == "tuple_type":
+        inside = [part for part in error["loc"] if isinstance(part, int)]
+        count = None if field is None else _count(field.annotation, inside)
+        return "give a list of values" if count is None else f"give a list of {count} values"
+    if kind == "string_pattern_mismatch" and field is not None and field.examples:
+        return f"write it like {field.examples[0]!r}"
+    own = {name: limits[name] for name in LIMITS if name in limits}
+    if not own:
+        message = error["msg"].removeprefix("Value error, ")
+        return message[:1].lower() + message[1:]
+    if field is not None and not isinstance(error["loc"][-1], int):
+        both = {name: getattr(each, name) for each in field.metadata for name in LIMITS if hasattr(each, name)}
+        own = both if own.items() <= both.items() else own
+    if own.keys() == {"ge", "le"}:
+        return f"give a value from {own['ge']:g} to {own['le']:g}"
+    texts = [f"{LIMITS[name]} {limit:g}" for name, limit in sorted(own.items(), key=lambda each: each[0][0] == "l")]
+    return f"give a value {' and '.join(texts)}"
+
+
+def _count(annotation: Any, inside: Sequence[int]) -> int | None:  # noqa: ANN401 - typing objects have no common type
+    """Return how many values an annotation such as ``tuple[int, int] | None`` takes, or a place inside, if it tells."""
+    arguments = getattr(annotation, "__args__", ())
+    if getattr(annotation, "__origin__", None) is tuple:
+        if ... in arguments:
+            return None
+        return _count(arguments[inside[0]], inside[1:]) if inside else len(arguments)
+    return next((count for each in arguments if (count := _count(each, inside)) is not None), None)
+
+
+def _explain_length(error: ValidationError, found: str, field: FieldInfo | None) -> str:
     """Explain a list of values, of which there are too few or too many."""
     first = error.errors()[0]
     given = first["input"]
@@ -65,7 +129,7 @@ def _explain_length(error: ValidationError, source: str, meaning: str) -> str:
         wanted = max(part for part in of_list if isinstance(part, int)) + 1
     where = ".".join(str(part) for part in location)
     values = "1 value" if len(given) == 1 else f"{len(given)} values"
-    return f"{where} = {given!r} in {source} has {values}, and {wanted} are wanted{meaning}"
+    return f"{where} = {given!r}{found} has {values}: give {wanted}{_meaning(where, field)}"
 
 
 def _suggested(kind: type[Section], location: Sequence[int | str], valid: Sequence[str]) -> list[str]:
