@@ -3,7 +3,8 @@
     python benchmarks/agglomeration_graph.py --edges 1e7 --limit 2e9 --levels 1 --whole
 
 The graph is that of a lattice of fragments with 7 neighbours each towards the origin, joined by noisy evidence that
-they belong to one neurite. It is made, and solved as a whole, in other processes than the one that is limited.
+they belong to one neurite. It is made, and solved as a whole, in other processes than the one that is limited. As a
+whole it is solved by bioimage-cpp's Kernighan-Lin, too, from the same start, in as many rounds and in 10.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import bioimage_cpp as bic
 import numpy as np
 from scipy.spatial import cKDTree
 
@@ -29,8 +31,10 @@ from vimvol.io.arrays import create_array, write_box
 from vimvol.io.objects import open_objects
 from vimvol.io.tables import read_table, write_table
 from vimvol.report.progress import silent
-from vimvol.segment.multicut.division import CostTable, merge_costs, solve_table
-from vimvol.stages.hierarchy import Hierarchy, climb
+from vimvol.segment.multicut.division import UNIT, CostTable, merge_costs, solve_table
+from vimvol.segment.multicut.solvers import ROUNDS, energy
+from vimvol.stages.hierarchy import Hierarchy
+from vimvol.stages.levels import climb
 
 STEPS = ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 1, -1))
 NOISE = 2.4
@@ -99,26 +103,37 @@ def whole(folder: str, tiles: int, out: str) -> None:
     found = {}
     for solver in ("greedy", "kernighan-lin"):
         start = time.perf_counter()
-        energy = solve_table(edges, solver)[1]
-        found[solver] = {"energy": energy, "seconds": time.perf_counter() - start, "peak": peak()}
+        height = solve_table(edges, solver)[1]
+        found[solver] = {"energy": height, "seconds": time.perf_counter() - start, "peak": peak()}
+    nodes, flat = np.unique(np.stack([edges.u, edges.v], axis=1), return_inverse=True)
+    uv, costs = flat.reshape(-1, 2).astype(np.uint64), edges.cost * UNIT
+    multicut = bic.graph.multicut
+    graph = bic.graph.UndirectedGraph.from_unique_edges(len(nodes), uv)
+    for rounds in (ROUNDS, 10):
+        start = time.perf_counter()
+        labels = multicut.GreedyAdditiveMulticut().optimize(multicut.MulticutObjective(graph, costs))
+        objective = multicut.MulticutObjective(graph, costs, initial_labels=labels)
+        labels = multicut.KernighanLinMulticut(number_of_outer_iterations=rounds).optimize(objective)
+        height, seconds = energy(uv, costs, labels), time.perf_counter() - start
+        found[f"bioimage-cpp, {rounds} rounds"] = {"energy": height, "seconds": seconds, "peak": peak()}
     Path(out).write_text(json.dumps({"edges": len(edges), **found}))
 
 
-def divided(folder: str, tiles: int, cell: int, margin: int, levels: int, limit: float, out: str) -> None:
-    """Solve the graph level by level in this one process, which may not take more than ``limit`` bytes."""
+def divided(folder: str, tiles: int, cell: int, margin: int, levels: int, limit: float, workers: int, out: str) -> None:
+    """Solve the graph level by level, in this one process or by workers; none may take more than ``limit`` bytes."""
     if limit:
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))
     before = peak()
     hierarchy = hierarchy_in(folder, tiles, cell, margin)
-    start = time.perf_counter()
-    with open_cluster("local", 0) as pool:
+    with open_cluster("local", workers) as pool:
+        start = time.perf_counter()
         reports = climb(hierarchy, "benchmark", open_objects(f"{folder}/ledger"), 0, levels, Execution(pool, silent()))
-    climbed = time.perf_counter() - start
+        climbed = time.perf_counter() - start
     start = time.perf_counter()
-    _, energy = solve_table(merge_costs(hierarchy.own_edges(levels)), "kernighan-lin")
+    _, height = solve_table(merge_costs(hierarchy.own_edges(levels)), "kernighan-lin")
     result = {
         "edges": [report.edges for report in reports],
-        "energy": energy,
+        "energy": height,
         "seconds": climbed + time.perf_counter() - start,
         "last solve": time.perf_counter() - start,
         "peak": peak(),
@@ -145,6 +160,7 @@ def main() -> None:
     parser.add_argument("--levels", type=int, nargs="+", default=[1], help="levels, one for each of --cell")
     parser.add_argument("--margin", type=int, default=2)
     parser.add_argument("--limit", type=float, default=0, help="bytes of data that the process may allocate; 0: any")
+    parser.add_argument("--workers", type=int, default=0, help="workers of the levels; 0: this process")
     parser.add_argument("--whole", action="store_true", help="also solve the graph as a whole")
     parser.add_argument("--json", help="also write the result here")
     args = parser.parse_args()
@@ -158,7 +174,7 @@ def main() -> None:
             in_process(whole, folder, args.tiles, out)
             results["whole"] = json.loads(Path(out).read_text())
         for cell, levels in zip(args.cell, args.levels, strict=True):
-            in_process(divided, folder, args.tiles, cell, args.margin, levels, args.limit, out)
+            in_process(divided, folder, args.tiles, cell, args.margin, levels, args.limit, args.workers, out)
             result = json.loads(Path(out).read_text())
             if args.whole:
                 best = results["whole"]["kernighan-lin"]["energy"]  # type: ignore[index]

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from tests.segment.synthetic import boundaries_of, cells
 from tests.segment.test_graph import by_blocks
 from vimvol.geometry import Block, Grid
+from vimvol.segment.edges import EdgeTable, merge
 from vimvol.segment.features import QUANTILES, edge_features
-from vimvol.segment.graph import EdgeTable, edge_table, merge
+from vimvol.segment.graph import edge_table
 from vimvol.segment.nodes import merge_nodes, node_table
 
 SHAPE = (7, 18, 16)

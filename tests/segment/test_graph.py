@@ -6,7 +6,8 @@ from hypothesis.extra import numpy as hnp
 
 from vimvol.geometry import Block, Grid
 from vimvol.segment import graph
-from vimvol.segment.graph import ACROSS, BINS, WITHIN, EdgeTable, edge_table, merge
+from vimvol.segment.edges import ACROSS, BINS, WITHIN, EdgeTable, merge
+from vimvol.segment.graph import edge_table
 
 
 def brute_force(labels, boundaries, across=True, faces=None):

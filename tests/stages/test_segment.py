@@ -271,8 +271,9 @@ def test_the_manifest_tells_what_made_the_output(sample: Path, reference: Path) 
 def test_the_whole_graph_is_that_of_the_volume(sample: Path, reference: Path) -> None:
     """Edges accumulated by block equal those of the fragments taken whole."""
     from vimvol.geometry import Block
+    from vimvol.segment.edges import merge
     from vimvol.segment.faces import numbers_of
-    from vimvol.segment.graph import edge_table, merge
+    from vimvol.segment.graph import edge_table
     from vimvol.stages.fragments import read_boundaries, read_fragments
     from vimvol.stages.graph import nodes_of_edges, read_edges, smaller_of_edges
     from vimvol.stages.segment import prepare

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vimvol.jit import compiled
+from vimvol.segment.edges import BINS, HIGHEST
 from vimvol.segment.faces import BACKWARD
-from vimvol.segment.graph import BINS, HIGHEST
 
 _SHIFT = 5
 # a pair's value, 0..510, falls into the bin of what is left without its lowest bits

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vimvol.segment.graph import ACROSS, BINS, HIGHEST, WITHIN, EdgeTable
+from vimvol.segment.edges import ACROSS, BINS, HIGHEST, WITHIN, EdgeTable
 from vimvol.segment.nodes import NodeTable, merge_nodes
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)

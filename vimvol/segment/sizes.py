@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vimvol.segment.graph import pair_order
+from vimvol.segment.edges import pair_order
 from vimvol.segment.multicut.division import Groups
 from vimvol.segment.stitch import union
 

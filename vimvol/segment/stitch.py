@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vimvol.geometry import Block, Grid, round_up
-from vimvol.segment.graph import pair_order
+from vimvol.segment.edges import pair_order
 from vimvol.segment.relabel import consecutive
 from vimvol.segment.watershed import seed_mask
 

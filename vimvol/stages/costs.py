@@ -15,8 +15,8 @@ from vimvol.engine.ledger import block_name
 from vimvol.geometry import Block
 from vimvol.io.tables import write_table
 from vimvol.segment.costs import cut_across, edge_costs
+from vimvol.segment.edges import ACROSS, EdgeTable
 from vimvol.segment.features import edge_features
-from vimvol.segment.graph import ACROSS, EdgeTable
 from vimvol.segment.multicut.division import CostTable
 from vimvol.segment.nodes import NodeTable
 from vimvol.stages.graph import nodes_of_edges, read_continued, read_edges, smaller_of_edges

@@ -19,9 +19,9 @@ from vimvol.io.errors import storage_errors
 from vimvol.io.volume import forget_open
 from vimvol.report.importances import draw_importances
 from vimvol.report.progress import silent
+from vimvol.segment.edges import GRAPH_FORMAT, pair_order
 from vimvol.segment.features import Features, edge_features
 from vimvol.segment.forest import Forest
-from vimvol.segment.graph import GRAPH_FORMAT, pair_order
 from vimvol.stages.agglomerate import finished_run, settings_of
 from vimvol.stages.fragments import read_fragments
 from vimvol.stages.graph import GraphBlock, nodes_of_edges, read_edges

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from vimvol.engine.ledger import block_name
 from vimvol.geometry import Block
 from vimvol.io.tables import read_table, write_table
-from vimvol.segment.graph import EdgeTable, edge_table
+from vimvol.segment.edges import EdgeTable
+from vimvol.segment.graph import edge_table
 from vimvol.segment.nodes import NodeTable, merge_nodes, node_table
 from vimvol.segment.stitch import face_pairs, unique_pairs
 from vimvol.stages.fragments import ids_at, read_boundaries, read_fragments, read_links

@@ -17,7 +17,7 @@ from vimvol.infer.standardization import Standardization
 from vimvol.io import Level, Volume
 from vimvol.io.mask import Mask
 from vimvol.io.objects import open_objects
-from vimvol.segment.graph import GRAPH_FORMAT
+from vimvol.segment.edges import GRAPH_FORMAT
 from vimvol.stages.learned import Learned
 
 FORMAT = 4

@@ -10,9 +10,9 @@ from pathlib import Path
 from vimvol.config import FragmentsConfig, SegmentConfig
 from vimvol.errors import InputError, StorageError
 from vimvol.io.storage import absolute
+from vimvol.segment.edges import GRAPH_FORMAT
 from vimvol.segment.features import feature_names
 from vimvol.segment.forest import Forest
-from vimvol.segment.graph import GRAPH_FORMAT
 
 TABLES = "format of the tables"
 """Entry of a card, `GRAPH_FORMAT`; the first files had none."""

@@ -29,8 +29,8 @@ from vimvol.stages.costs import CostsBlock
 from vimvol.stages.disk import stored_bytes
 from vimvol.stages.fragments import FragmentsBlock, reach_of, read_fragments, write_offsets
 from vimvol.stages.graph import GraphBlock
-from vimvol.stages.hierarchy import LevelReport
 from vimvol.stages.job import Job
+from vimvol.stages.levels import LevelReport
 from vimvol.stages.output import create_arrays
 from vimvol.stages.overhead import seconds_besides_blocks
 from vimvol.stages.predict import PredictBlock

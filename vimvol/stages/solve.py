@@ -1,7 +1,7 @@
 """Stage solve: from the costs of all edges to a partition of the fragments.
 
 A graph of up to a million edges is solved as a whole. A larger one is first reduced out of core, level by level
-(`vimvol.stages.hierarchy`), until so much is left, or what the configured memory holds. This process holds the graph
+(`vimvol.stages.levels`), until so much is left, or what the configured memory holds. This process holds the graph
 that is left and, at the end, `BYTES_PER_FRAGMENT`.
 """
 
@@ -27,8 +27,9 @@ from vimvol.segment.multicut.division import UNIT, CostTable, bytes_per_edge, me
 from vimvol.stages.costs import CostsBlock, costs_of
 from vimvol.stages.fragments import offsets_of
 from vimvol.stages.graph import read_nodes
-from vimvol.stages.hierarchy import Hierarchy, LevelReport, climb
+from vimvol.stages.hierarchy import Hierarchy
 from vimvol.stages.job import Job
+from vimvol.stages.levels import LevelReport, climb
 
 LOOKUP_CHUNK = 1 << 16
 CELL = (64, 1024, 1024)

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from vimvol.models.loops.tools import LN_2, LOG2_E, compiled, exp2, f32, inlined, summing
-
-WIDTH = 64
-"""Channels of a block."""
-
-CHUNK = 16
-"""Positions from one state that is kept to the next; those between are computed again for the gradients."""
-
-# atanh(s) / s in powers of s^2 for s <= 1/3, fitted; relative error 1e-8.
-T1, T2, T3, T4 = (f32(v) for v in (0.3333320622, 0.2001051361, 0.1400901052, 0.1395116012))
+from vimvol.models.loops.rows import (
+    CHUNK,
+    WIDTH,
+    load_decay,
+    load_row,
+    load_rows,
+    prepare,
+    softplus_slope,
+    store_rows,
+)
+from vimvol.models.loops.tools import LN_2, compiled, exp2, f32, inlined, summing
 
 
 def forward_scratch(states: int, blocks: int) -> int:
@@ -33,95 +34,6 @@ def forward_scratch(states: int, blocks: int) -> int:
 def backward_scratch(states: int, blocks: int) -> int:
     """Return how many float32 `backward` needs to work in, of which every block has some to itself."""
     return ((2 * CHUNK + 1) * states + 3 * CHUNK + blocks * (3 * CHUNK + 3 * states + 4)) * WIDTH
-
-
-@inlined
-def softplus(x):
-    """Return log(1 + e^x) with a small relative error, however small it is."""
-    size = x if x > f32(0) else -x
-    e = exp2(-LOG2_E * size)
-    s = e / (f32(2) + e)  # log(1 + e) = 2 atanh(s)
-    q = s * s
-    series = (((T4 * q + T3) * q + T2) * q + T1) * q + f32(1)
-    positive = f32(0.5) * (x + size)  # keeps what is no number, where a comparison would not
-    return positive + f32(2) * s * series
-
-
-@inlined
-def softplus_slope(y):
-    """Return the derivative of softplus where it is y, 1 - e^-y, with a small relative error."""
-    small = (
-        (((-f32(1 / 6) * y + f32(1)) * y * f32(1 / 5) - f32(1)) * y * f32(1 / 4) + f32(1)) * y * f32(1 / 3) - f32(1)
-    ) * y
-    small = (small * f32(0.5) + f32(1)) * y
-    return small if y < f32(0.25) else f32(1) - exp2(-LOG2_E * y)
-
-
-@inlined
-def _load(row, first, target):
-    """Copy the channels of a block, and zeros where there are fewer."""
-    given = row[first : first + WIDTH]
-    if len(given) == WIDTH:
-        for k in range(WIDTH):
-            target[k] = given[k]
-    else:
-        for k in range(WIDTH):
-            target[k] = given[k] if k < len(given) else f32(0)
-
-
-@inlined
-def _load_rows(rows, first, begin, count, back, target):
-    """Copy channels from ``first`` on at ``count`` positions to (blocks, CHUNK, WIDTH), zeros where there are none.
-
-    Rows are read whole, in the order of memory, which the processor then fetches ahead of the copy.
-    """
-    length = len(rows)
-    blocks = len(target) // (CHUNK * WIDTH)
-    for i in range(count):
-        at = length - 1 - begin - i if back else begin + i
-        for j in range(blocks):
-            to = (j * CHUNK + i) * WIDTH
-            _load(rows[at], first + j * WIDTH, target[to : to + WIDTH])
-
-
-@inlined
-def _store_rows(source, rows, first, begin, count, back):
-    """Copy (blocks, CHUNK, WIDTH) to the channels from ``first`` on; the inverse of `_load_rows`."""
-    length = len(rows)
-    blocks = len(source) // (CHUNK * WIDTH)
-    for i in range(count):
-        at = length - 1 - begin - i if back else begin + i
-        for j in range(blocks):
-            low, to = first + j * WIDTH, (j * CHUNK + i) * WIDTH
-            given, target = source[to : to + WIDTH], rows[at, low : low + WIDTH]
-            if len(target) == WIDTH:
-                for k in range(WIDTH):
-                    target[k] = given[k]
-            else:
-                for k in range(len(target)):
-                    target[k] = given[k]
-
-
-@inlined
-def _load_decay(a, first, target):
-    """Copy A (D, N) of a block to (N, WIDTH), in powers of two."""
-    width = min(WIDTH, len(a) - first)
-    for n in range(a.shape[1]):
-        for k in range(WIDTH):
-            target[n * WIDTH + k] = LOG2_E * a[first + k, n] if k < width else f32(0)
-
-
-@inlined
-def _prepare(steps, x, count, bias, soft, fed):
-    """Make steps of the loaded ones, in place, and their product with the input, which feeds the states."""
-    for i in range(count):
-        for k in range(WIDTH):
-            steps[i * WIDTH + k] += bias[k]
-    if soft:
-        for k in range(count * WIDTH):
-            steps[k] = softplus(steps[k])
-    for k in range(count * WIDTH):
-        fed[k] = steps[k] * x[k]
 
 
 @inlined
@@ -177,15 +89,15 @@ def forward(u, delta, a, b, c, d, bias, soft, back, y, last, kept, scratch, batc
     for j in range(end - block):
         first, part = (block + j) * WIDTH, own[j * each : (j + 1) * each]
         h, decay = part[:size], part[size : 2 * size]
-        _load_decay(a, first, decay)
-        _load(bias, first, part[2 * size : 2 * size + WIDTH])
-        _load(d, first, part[2 * size + WIDTH :])
+        load_decay(a, first, decay)
+        load_row(bias, first, part[2 * size : 2 * size + WIDTH])
+        load_row(d, first, part[2 * size + WIDTH :])
         for k in range(size):
             h[k] = f32(0) * decay[k]  # a decay that is no number stays visible: `exp2` would hide it
     for begin in range(0, length, CHUNK):
         count = min(CHUNK, length - begin)
-        _load_rows(delta[batch], block * WIDTH, begin, count, back, all_steps)
-        _load_rows(u[batch], block * WIDTH, begin, count, back, all_x)
+        load_rows(delta[batch], block * WIDTH, begin, count, back, all_steps)
+        load_rows(u[batch], block * WIDTH, begin, count, back, all_x)
         for j in range(blocks):
             part = own[j * each : (j + 1) * each]
             steps, x = all_steps[j * rows : (j + 1) * rows], all_x[j * rows : (j + 1) * rows]
@@ -195,12 +107,12 @@ def forward(u, delta, a, b, c, d, bias, soft, back, y, last, kept, scratch, batc
                 target = kept[batch, block + j, begin // CHUNK]
                 for k in range(size):
                     target[k] = h[k]
-            _prepare(steps, x, count, shift, soft, fed)
+            prepare(steps, x, count, shift, soft, fed)
             for i in range(count):
                 for k in range(WIDTH):
                     x[i * WIDTH + k] *= skip[k]
             _advance(h, decay, steps, fed, b[batch], c[batch], begin, count, back, x)
-        _store_rows(all_x, y[batch], block * WIDTH, begin, count, back)
+        store_rows(all_x, y[batch], block * WIDTH, begin, count, back)
     for j in range(end - block):
         first = (block + j) * WIDTH
         for k in range(min(WIDTH, len(a) - first)):
@@ -319,19 +231,19 @@ def backward(
         first, part = (block + j) * WIDTH, own[j * each : (j + 1) * each]
         for k in range(each):
             part[k] = f32(0)
-        _load_decay(a, first, part[:size])
+        load_decay(a, first, part[:size])
         for k in range(min(WIDTH, len(a) - first)):
             for n in range(states):
                 part[size + n * WIDTH + k] = grad_last[batch, first + k, n]
-        _load(bias, first, part[3 * size : 3 * size + WIDTH])
-        _load(d, first, part[3 * size + WIDTH : 3 * size + 2 * WIDTH])
+        load_row(bias, first, part[3 * size : 3 * size + WIDTH])
+        load_row(d, first, part[3 * size + WIDTH : 3 * size + 2 * WIDTH])
     b_rows, c_rows = b[batch], c[batch]
     for chunk in range((length - 1) // CHUNK, -1, -1):
         begin = chunk * CHUNK
         count = min(CHUNK, length - begin)
-        _load_rows(delta[batch], block * WIDTH, begin, count, back, all_steps)
-        _load_rows(u[batch], block * WIDTH, begin, count, back, all_x)
-        _load_rows(grad_y[batch], block * WIDTH, begin, count, back, all_dy)
+        load_rows(delta[batch], block * WIDTH, begin, count, back, all_steps)
+        load_rows(u[batch], block * WIDTH, begin, count, back, all_x)
+        load_rows(grad_y[batch], block * WIDTH, begin, count, back, all_dy)
         for j in range(blocks):
             part, source = own[j * each : (j + 1) * each], kept[batch, block + j, chunk]
             steps, x, dy = all_steps[j * rows :], all_x[j * rows :], all_dy[j * rows :]
@@ -341,7 +253,7 @@ def backward(
             sum_d, sum_bias = vectors[2 * WIDTH : 3 * WIDTH], vectors[3 * WIDTH :]
             for k in range(size):
                 h[k] = source[k]
-            _prepare(steps, x, count, shift, soft, fed)
+            prepare(steps, x, count, shift, soft, fed)
             _replay(h, decays, decay, steps, fed, b_rows, begin, count, back)
             to_b, to_c = grad_b[block + j, batch], grad_c[block + j, batch]
             _retreat(
@@ -371,8 +283,8 @@ def backward(
                     slope = softplus_slope(steps[at]) if soft else f32(1)
                     steps[at] = (exponent[at] * LN_2 + reach[at] * x[at]) * slope
                     sum_bias[k] += steps[at]
-        _store_rows(all_dy, grad_u[batch], block * WIDTH, begin, count, back)
-        _store_rows(all_steps, grad_delta[batch], block * WIDTH, begin, count, back)
+        store_rows(all_dy, grad_u[batch], block * WIDTH, begin, count, back)
+        store_rows(all_steps, grad_delta[batch], block * WIDTH, begin, count, back)
     for j in range(blocks):
         first, part = (block + j) * WIDTH, own[j * each : (j + 1) * each]
         vectors = part[3 * size :]

@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from vimvol.segment.graph import pair_order
+from vimvol.segment.edges import pair_order
 from vimvol.segment.multicut.solvers import solve
 from vimvol.segment.stitch import union
 

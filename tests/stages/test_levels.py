@@ -8,8 +8,8 @@ from vimvol.geometry import Block
 from vimvol.io.objects import open_objects
 from vimvol.report.progress import silent
 from vimvol.segment.multicut.division import UNIT, CostTable, merge_costs, solve_table
-from vimvol.stages import hierarchy as module
-from vimvol.stages.hierarchy import climb
+from vimvol.stages import hierarchy as tables
+from vimvol.stages.levels import Decide, climb
 
 NODES = 4000
 TILES = (2, 8, 8)
@@ -101,10 +101,10 @@ def test_a_task_reads_the_tables_around_it_and_no_others(graph, tmp_path, monkey
     hierarchy, _ = store_graph(tmp_path, *graph, tiles=TILES, cell=2)
     climbed(hierarchy, 1)
     read = []
-    original = module.read_table
-    monkeypatch.setattr(module, "read_table", lambda url, name: read.append((url, name)) or original(url, name))
+    original = tables.read_table
+    monkeypatch.setattr(tables, "read_table", lambda url, name: read.append((url, name)) or original(url, name))
     cells = hierarchy.cells(0)
-    module.Decide(hierarchy, 0)(cells.block((0, 0, 0)))
+    Decide(hierarchy, 0)(cells.block((0, 0, 0)))
     whole = [name for url, name in read if url.endswith("interior")]
     rims = {cells.index(int(name)) for url, name in read if url.endswith("rim")}
     assert whole == ["0"]
@@ -116,7 +116,7 @@ def test_an_interrupted_climb_goes_on(graph, tmp_path, monkeypatch):
     climbed(reference, 2)
     hierarchy, _ = store_graph(tmp_path / "b", *graph, tiles=TILES, cell=2)
     calls = []
-    original = module.Decide.__call__
+    original = Decide.__call__
 
     def stop_in_the_middle(self, block):
         calls.append(block)
@@ -124,7 +124,7 @@ def test_an_interrupted_climb_goes_on(graph, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(self, block)
 
-    monkeypatch.setattr(module.Decide, "__call__", stop_in_the_middle)
+    monkeypatch.setattr(Decide, "__call__", stop_in_the_middle)
     with pytest.raises(KeyboardInterrupt):
         climbed(hierarchy, 2)
     climbed(hierarchy, 2)

@@ -1,0 +1,207 @@
+"""Out-of-core multicut: level by level, one subproblem a task, every task with its own tables only.
+
+The array code is `vimvol.segment.multicut.division`, and `vimvol.stages.hierarchy` says where its tables lie; this
+module says in which order the tasks run. A level has three stages: *decide* solves a subproblem for every cell,
+*contract* joins what all of them agree on, *reduce* writes the tables of the next level's cells, 2 x 2 x 2 of this
+level's.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vimvol.engine.ledger import Ledger, block_name, content_key
+from vimvol.engine.objects import Objects
+from vimvol.engine.plan import StagePlan
+from vimvol.engine.run import Execution, run_stage
+from vimvol.geometry import Block, Grid
+from vimvol.io.tables import read_table
+from vimvol.segment.multicut.division import UNIT, CostTable, contract, decide, merge_costs, reduce
+from vimvol.stages.hierarchy import Hierarchy
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Gathers the edges of a cell of the lowest level."""
+
+    hierarchy: Hierarchy
+
+    def __call__(self, block: Block) -> dict[str, Any]:
+        """Read the tables of the blocks that the cell touches, write those of the cell."""
+        hierarchy, cells = self.hierarchy, self.hierarchy.cells(0)
+        cell = _flat(cells, block)
+        places = hierarchy.places(0, block)
+        found = []
+        for name in _touching(hierarchy.blocks, block):
+            edges = CostTable.from_columns(read_table(hierarchy.source, block_name(name)))
+            found.append(edges.where((places.cells_of(edges.u) == cell) | (places.cells_of(edges.v) == cell)))
+        return hierarchy.store(0, cell, merge_costs(found), places)
+
+
+@dataclass(frozen=True)
+class Decide:
+    """Solves the subproblem of a cell."""
+
+    hierarchy: Hierarchy
+    level: int
+
+    def __call__(self, block: Block) -> dict[str, Any]:
+        """Write what the subproblem says of the edges in the cell and around it."""
+        hierarchy, level = self.hierarchy, self.level
+        cells = hierarchy.cells(level)
+        cell = _flat(cells, block)
+        around = _around(cells, block)
+        tables = [hierarchy.edges(level, other, whole=other == cell) for other in around]
+        edges = merge_costs(tables)
+        places = hierarchy.places(level, _box(cells, around))
+        u_cell, v_cell = (_only(places.cells_of(ends), around) for ends in (edges.u, edges.v))
+        decisions = decide(edges, u_cell, v_cell, cell, hierarchy.margin, hierarchy.solver)
+        hierarchy.write("joined", level, cell, {"uv": decisions.joined})
+        hierarchy.write(
+            "parted", level, cell, {"uv": decisions.parted, "cell": places.cells_of(decisions.parted[:, 0])}
+        )
+        return {"edges": len(edges)}
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Joins the nodes of a cell that all subproblems agree on."""
+
+    hierarchy: Hierarchy
+    level: int
+
+    def __call__(self, block: Block) -> dict[str, Any]:
+        """Write the groups of the cell."""
+        hierarchy, level = self.hierarchy, self.level
+        cells = hierarchy.cells(level)
+        cell = _flat(cells, block)
+        vetoes = []
+        for other in _around(cells, block):
+            table = hierarchy.read("parted", level, other)
+            vetoes.append(table["uv"][table["cell"] == cell])
+        groups = contract(hierarchy.read("joined", level, cell)["uv"], np.concatenate(vetoes))
+        hierarchy.write("groups", level, cell, {"node": groups.node, "group": groups.group})
+        return {"joined": len(groups.node)}
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """Makes the edges of a cell from those of the cells of the level below."""
+
+    hierarchy: Hierarchy
+    level: int
+
+    def __call__(self, block: Block) -> dict[str, Any]:
+        """Write the tables of the cell, a level higher than those read."""
+        hierarchy, below = self.hierarchy, self.level - 1
+        children = hierarchy.cells(below)
+        own = [children.flat(index) for index in children.overlapping(block)]
+        edges = merge_costs([hierarchy.edges(below, child, whole=True) for child in own])
+        groups = hierarchy.groups(below, _around(children, block))
+        cells = hierarchy.cells(self.level)
+        return hierarchy.store(
+            self.level, _flat(cells, block), reduce(edges, groups), hierarchy.places(self.level, block)
+        )
+
+
+@dataclass(frozen=True)
+class LevelReport:
+    """What is left at a level.
+
+    Attributes
+    ----------
+    level
+        Number of times that the graph was divided and reduced.
+    edges
+        Edges that are left.
+    energy
+        Summed costs of these edges: the energy if all of them were cut.
+    """
+
+    level: int
+    edges: int
+    energy: float
+
+
+def climb(
+    hierarchy: Hierarchy, key: str, ledgers: Objects, capacity: int, levels: int | None, execution: Execution
+) -> list[LevelReport]:
+    """Reduce the graph until few enough edges are left, or no further.
+
+    Parameters
+    ----------
+    hierarchy
+        The graph.
+    key
+        Digest of all that determines the tables of edges; see `vimvol.engine.ledger`.
+    ledgers
+        Where all ledgers are kept.
+    capacity
+        Edges that may be left.
+    levels
+        Levels to take whatever is left; none: as many as are needed.
+    execution
+        How tasks are run.
+
+    Returns
+    -------
+    list of LevelReport
+        One a level, the whole graph first; the last is that whose edges are left.
+    """
+    collected = content_key(key, hierarchy.tiles.cell, hierarchy.cell, hierarchy.margin)
+    solved = content_key(collected, hierarchy.solver)
+
+    def run(name: str, level: int, task: Collect | Decide | Contract | Reduce) -> Ledger:
+        plan = hierarchy.plan(name, level)
+        ledger = Ledger(ledgers, plan.name, collected if name == "collect" else solved)
+        run_stage(plan, task, ledger, execution)
+        return ledger
+
+    reports = [_report(0, run("collect", 0, Collect(hierarchy)))]
+    while len(reports) - 1 < levels if levels is not None else reports[-1].edges > capacity:
+        level = len(reports) - 1
+        if (level or levels is None) and len(hierarchy.cells(level)) == 1:
+            break
+        run("decide", level, Decide(hierarchy, level))
+        run("contract", level, Contract(hierarchy, level))
+        reports.append(_report(level + 1, run("reduce", level + 1, Reduce(hierarchy, level + 1))))
+    return reports
+
+
+def _report(level: int, ledger: Ledger) -> LevelReport:
+    results = ledger.results().values()
+    return LevelReport(level, sum(r["edges"] for r in results), sum(r["cost"] for r in results) * UNIT)
+
+
+def _flat(cells: Grid, block: Block) -> int:
+    """Return the number of the cell that a block is."""
+    return cells.flat([b // c for b, c in zip(block.begin, cells.cell, strict=True)])
+
+
+def _around(cells: Grid, block: Block) -> list[int]:
+    """Return the numbers of the cells in a block and of those that touch it, ascending."""
+    return [cells.flat(index) for index in cells.overlapping(block.grow(cells.cell))]
+
+
+def _box(cells: Grid, numbers: list[int]) -> Block:
+    """Return the box of all these cells, the first and the last of which are its corners."""
+    return Block(cells.block(cells.index(numbers[0])).begin, cells.block(cells.index(numbers[-1])).end)
+
+
+def _only(cells: npt.NDArray[np.int64], wanted: list[int]) -> npt.NDArray[np.int64]:
+    """Return the cells, with -1 in place of those that are not wanted."""
+    return np.where(np.isin(cells, wanted), cells, np.int64(-1))
+
+
+def _touching(blocks: StagePlan, box: Block) -> list[Block]:
+    """Return the blocks that own edges of fragments in a box: those in it, and those before a face of it."""
+    axes = len(box.shape)
+    steps = [tuple(int(a == axis) for a in range(axes)) for axis in range(axes)]
+    found = set(blocks.meeting(box))
+    found |= set(itertools.chain.from_iterable(blocks.meeting(box.grow(step, (0,) * axes)) for step in steps))
+    return sorted(found)
