@@ -4,7 +4,7 @@ Every arm trains from random weights on the same crops (same seed, 500 steps of 
 is judged on slices that no arm trained on: by components, as a training validates, and by the whole pipeline. An arm
 that is done is not run again; an interrupted one goes on.
 
-    python pipelines/training_study.py FOLDER run [ARM ...]     # trains the arms, all without names; minutes each
+    python pipelines/training_study.py FOLDER run [ARM ...]     # trains the arms, all without names; minutes each, *long* half an hour
     python pipelines/training_study.py FOLDER score [ARM ...]   # segments unseen slices with them; a minute each
     python pipelines/training_study.py FOLDER report            # prints the tables, draws curves to docs
 """
@@ -43,6 +43,8 @@ SHORT: dict[str, Any] = {
 }
 LESS = {"scale": 0.35, "noise": 0.3, "stretch": 0, "jump": 0, "equalise": 0, "stains": 0, "coarsen": 0, "sharpen": 0}
 """The augmentation of the first trainings of the shipped networks."""
+LONG = {"steps": 2800, "batch": 4, "warmup": 200, "ema": 0.998, "validate_every": 700}
+"""As many crops as the second training of the shipped networks, from random weights; about half an hour of one core."""
 INTENSITY = ("contrast", "illumination", "equalise", "stains", "coarsen", "blur", "noise", "sharpen")
 ARMS: dict[str, dict[str, Any]] = {
     "base": {},
@@ -61,6 +63,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "VNC alone, less augmentation": {"leave": 1, "augment": LESS},
     "FIB-25 alone": {"leave": 0},
     "FIB-25 alone, less augmentation": {"leave": 0, "augment": LESS},
+    "VNC alone, long": {"leave": 1, **LONG},
+    "FIB-25 alone, long": {"leave": 0, **LONG},
 }
 """By name: what differs from the base; ``leave`` is the number of a volume that only validates."""
 IMAGES = ("VNC, as it is", "VNC, washed out", "VNC, blurred and noisy", "FIB-25", "synthetic, zoom 1")
