@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,3 +71,32 @@ def disk_of(folder: Path, output: Path, share: float) -> Iterator[Path]:
         pytest.skip("a small file system needs root and the right to mount")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def read_only(folder: Path, content: Path | None = None) -> Iterator[Path]:
+    """Yield ``below`` in a folder that nobody can write, a copy of ``content``; skip the test where that cannot be had.
+
+    Root writes wherever a file system can be written, so for root it is one that cannot be.
+    """
+    folder.mkdir()
+    rooted = not os.geteuid()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(folder)]
+    if rooted and subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a file system that is read-only needs the right to mount")
+    if content is not None:
+        shutil.copytree(content, folder / "below")
+    places = [folder, *folder.rglob("*")]
+    try:
+        if rooted:
+            subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        else:
+            for place in places:
+                place.chmod(0o555 if place.is_dir() else 0o444)
+        yield folder / "below"
+    finally:
+        if rooted:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+        else:
+            for place in places:
+                place.chmod(0o755)

@@ -1,6 +1,5 @@
 """What is told before a run, and that the sample which that needs changes nothing."""
 
-import contextlib
 import json
 import os
 import re
@@ -19,7 +18,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import SMALL, digest, disk_of, small_config
+from tests.support import SMALL, digest, disk_of, read_only, small_config
 from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.config.cluster import AddressCluster
 from vimvol.engine.pool import Room, SerialPool
@@ -350,23 +349,6 @@ def test_the_command_prints_the_plan_and_writes_it(run, sample: Path, tmp_path: 
 def test_a_makespan_lies_between_its_bounds(sizes: list[int], slots: int) -> None:
     found = makespan(sizes, slots)
     assert max(max(sizes), sum(sizes) / slots) <= found <= sum(sizes) / slots + max(sizes)
-
-
-@contextlib.contextmanager
-def read_only(folder: Path) -> Iterator[Path]:
-    """Yield a folder that nobody can write; skip the test where that cannot be had."""
-    folder.mkdir()
-    if os.geteuid():
-        folder.chmod(0o555)
-        yield folder / "below"
-        folder.chmod(0o755)
-        return
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], check=False, capture_output=True
-    ).returncode:
-        pytest.skip("a file system that is read-only needs the right to mount")
-    yield folder / "below"
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.mark.parametrize("asked", [plan_volume, segment_volume])

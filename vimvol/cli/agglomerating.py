@@ -104,7 +104,9 @@ def qa(
             f"{EXCESS:g} more: {verdict}"
         )
     if result["worst"] is not None:
-        typer.echo(f"worst place   {result['worst']['picture']}")
+        worst = result["worst"]
+        place = f"no picture, since it cannot be written there; {worst['box']}, at {worst['axis']} = {worst['plane']}"
+        typer.echo(f"worst place   {worst['picture'] or place}")
     if not all(plane["passed"] for plane in result["planes"]):
         typer.echo(
             "where small pieces end, vimvol agglomerate OUT.zarr --set agglomerate.join_below=1000 --name joined joins "

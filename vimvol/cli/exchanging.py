@@ -34,11 +34,14 @@ def export_nnunet(
         typer.echo(f"{export_volume(source, folder, volumes=volumes)} cases in {folder}")
         typer.echo(f"predict them  nnUNetv2_predict -i {shlex.quote(folder)} -o PREDICTED ... --save_probabilities")
         return
+    from vimvol.io.storage import local_path
+    from vimvol.stages.disk import check_writable
     from vimvol.train.nnunet import export_dataset
 
     if number is None:
         raise InputError("a data set of nnU-Net has a number; give one of 1 to 999 that is free, e.g. --id 501")
     config = load_config(TrainConfig, source, overrides or ())
+    check_writable(str(local_path(folder).absolute()))
     done = export_dataset(config, folder, number, name, volumes=volumes)
     typer.echo(f"{done.train} cases to train, {done.validate} to validate, {done.test} to test")
     typer.echo(f"data set      {done.folder}")

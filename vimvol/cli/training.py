@@ -72,9 +72,12 @@ def download(
     ] = False,
 ) -> None:
     """Fetch a data set from its authors, with checksums. The same command again goes on where it stopped."""
+    from vimvol.io.storage import local_path
     from vimvol.report.transfer import Transfers
+    from vimvol.stages.disk import check_writable
     from vimvol.train.download import download as fetch
 
+    check_writable(str(local_path(folder).absolute()))
     with Transfers() as told:
         files = fetch(dataset, folder, told, insecure=insecure, only=only or ())
     for file in files:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,12 +24,17 @@ def check_report(path: str) -> None:
     Raises
     ------
     InputError
-        If there is no such folder.
+        If there is no such folder, or it cannot be written.
     MissingExtraError
         If what draws it is not installed.
     """
     if not Path(path).absolute().parent.is_dir() or Path(path).is_dir():
         raise InputError(f"performance report {path} cannot be written; name a file in a folder that is there")
+    if not os.access(path if Path(path).exists() else Path(path).absolute().parent, os.W_OK):
+        raise InputError(
+            f"performance report {path} cannot be written, the right is missing or the disk read-only; "
+            "choose another path"
+        )
     optional("bokeh", "report", "a performance report")
 
 

@@ -14,6 +14,7 @@ from vimvol.io.errors import storage_errors
 from vimvol.io.storage import local_path
 from vimvol.sample import SampleSpec, generate
 from vimvol.stages.annotated import write_annotated
+from vimvol.stages.disk import check_writable
 from vimvol.stages.picture import draw_overview
 from vimvol.stages.score import score
 from vimvol.stages.segment import segment_volume
@@ -57,12 +58,13 @@ def run_demo(folder: str, workers: int | None, progress: Progress, *, overwrite:
 
     Raises
     ------
-    StorageError
+    InputError
         If the folder cannot be written.
     OutputExistsError
         If the folder holds other results.
     """
     target = local_path(folder)
+    check_writable(str(target.absolute()))
     with storage_errors(f"creating {target}"):
         target.mkdir(parents=True, exist_ok=True)
     raw, out = target / "raw.zarr", target / "segmentation.zarr"

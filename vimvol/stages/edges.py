@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,6 +95,8 @@ def train_edges(
         raise InputError(f"folder {target.parent} does not exist, so {target.name} cannot be written; make it first")
     if target.is_dir():
         raise InputError(f"{path} is a folder; give a file to write")
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"{path} cannot be written, the right is missing or the disk read-only; choose another path")
     found, kinds, sizes = [], [], []
     try:
         for out, truth in pairs:

@@ -23,6 +23,7 @@ from vimvol.io.errors import one_line, storage_errors
 from vimvol.io.omezarr import create_image
 from vimvol.io.storage import absolute, local_path
 from vimvol.stages.boundaries import rounded
+from vimvol.stages.disk import check_writable
 from vimvol.stages.manifest import check_intensities
 from vimvol.train.nnunet import write_spacing, write_tiff
 
@@ -71,6 +72,7 @@ def export_volume(source: str, folder: str, *, volumes: bool = False) -> int:
     draft = target.with_name(f".{target.name}.partial")
     if target.exists():
         raise OutputExistsError(f"{folder} is there already; choose another path, or remove it")
+    check_writable(str(target.absolute()))
     stem = re.sub(r"[^A-Za-z0-9-]+", "-", Path(volume.url).stem)
     with storage_errors(f"writing {folder}"):
         shutil.rmtree(draft, ignore_errors=True)
@@ -110,6 +112,7 @@ def import_predictions(folder: str, source: str, out: str) -> Imported:
     volume, target = open_volume(source), local_path(absolute(out))
     if target.exists():
         raise OutputExistsError(f"{out} is there already; choose another path, or remove it")
+    check_writable(str(target))
     reading = _Classes.of(Path(folder))
     read = _reader(Path(folder), volume, reading)
     draft = target.with_name(f".{target.name}.partial")

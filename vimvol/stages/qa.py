@@ -7,6 +7,7 @@ read samples of bounded size, whatever the size of the volume.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vimvol.errors import InputError
+from vimvol.errors import InputError, StorageError
 from vimvol.evaluate.seams import Endings, endings, judge
 from vimvol.geometry import Block, Grid
 from vimvol.io.arrays import read_box
@@ -85,7 +86,7 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
     dict
         ``passed``; ``planes``: one entry a family of planes; ``shifted``: the comparison with shifted tiles, none where
         there is nothing to shift; ``worst``: the place of the largest excess of endings, with its ``picture``. The same
-        is written to ``OUT/vimvol/qa.json``.
+        is written to ``OUT/vimvol/qa.json``, where that can be written; else there is no picture either.
 
     Raises
     ------
@@ -120,7 +121,7 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
             )
         shifted = compare_shifted(job, labels)
         worst = _worst(places)
-        picture = None if worst is None else _draw(job, labels, worst)
+        shown = None if worst is None else _draw(job, labels, worst)
     finally:
         forget_open()
     result = {
@@ -128,10 +129,11 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
         "passed": all(p["passed"] for p in planes) and (shifted is None or shifted["passed"]),
         "planes": planes,
         "shifted": shifted,
-        "worst": picture,
+        "worst": shown,
     }
     report = "qa.json" if name == SEGMENTATION else f"qa-{name}.json"
-    open_objects(job.work).put(report, (json.dumps(result, indent=2) + "\n").encode())
+    with contextlib.suppress(StorageError):  # as above
+        open_objects(job.work).put(report, (json.dumps(result, indent=2) + "\n").encode())
     return result
 
 
@@ -220,18 +222,22 @@ def _draw(job: Job, labels: str, place: Place) -> dict[str, Any]:
     ).clip(job.shape)
     flat = 3 - axis - along
     rows, columns = sorted((axis, along))
-    path = f"{job.work}/qa.png"
-    draw_seam(
-        job.source.read(box).squeeze(flat),
-        read_boundaries(job, box).squeeze(flat),
-        read_box(labels, box).squeeze(flat),
-        path,
-        seam=place.plane - box.begin[axis],
-        horizontal=axis == rows,
-        aspect=job.source.voxel_size[rows] / job.source.voxel_size[columns],
-        title=f"{'zyx'[axis]} = {place.plane}, {place.seam.ended} of {place.seam.total} segments end, "
-        f"{place.interior.rate:.0%} near it",
-    )
+    raw, boundaries, segmentation = job.source.read(box), read_boundaries(job, box), read_box(labels, box)
+    path: str | None = f"{job.work}/qa.png"
+    try:
+        draw_seam(
+            raw.squeeze(flat),
+            boundaries.squeeze(flat),
+            segmentation.squeeze(flat),
+            f"{job.work}/qa.png",
+            seam=place.plane - box.begin[axis],
+            horizontal=axis == rows,
+            aspect=job.source.voxel_size[rows] / job.source.voxel_size[columns],
+            title=f"{'zyx'[axis]} = {place.plane}, {place.seam.ended} of {place.seam.total} segments end, "
+            f"{place.interior.rate:.0%} near it",
+        )
+    except StorageError:  # who may only read an output is told the rest
+        path = None
     return {
         "axis": "zyx"[axis],
         "plane": place.plane,

@@ -24,6 +24,7 @@ from vimvol.io.storage import local_path
 from vimvol.report.progress import silent
 from vimvol.report.trials import draw_trials
 from vimvol.stages.annotated import write_annotated
+from vimvol.stages.disk import check_writable
 from vimvol.stages.draws import Draws
 from vimvol.stages.job import Job
 from vimvol.stages.labels import check_truth
@@ -124,6 +125,7 @@ def tune(
     if workers is not None:
         config = config.model_copy(update={"run": config.run.model_copy(update={"workers": workers})})
     target = local_path(folder)
+    check_writable(str(target.absolute()))
     outputs = [str(target / f"volume-{i}.zarr") for i in range(len(pairs))]
     first = prepare(pairs[0][0], outputs[0], config)
     for _, truth in pairs:
