@@ -7,17 +7,10 @@ next try. `vimvol.io.levels` plans the pyramid.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from ome_zarr_models.common.image_label_types import Source
-from ome_zarr_models.v05.axes import Axis
-from ome_zarr_models.v05.image import ImageAttrs
-from ome_zarr_models.v05.image_label import ImageLabelAttrs
-from ome_zarr_models.v05.image_label_types import Label
-from ome_zarr_models.v05.labels import LabelsAttrs
-from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 from zarr.codecs import ZstdCodec
 
 from vimvol.errors import InputError, OutputExistsError
@@ -26,6 +19,11 @@ from vimvol.io.errors import storage_errors
 from vimvol.io.formats import ngff
 from vimvol.io.levels import Level, pyramid, storage_shapes
 from vimvol.io.storage import join, make_node_durable, open_store
+
+if TYPE_CHECKING:  # the models take a quarter of a second to load, and workers only fill arrays
+    from ome_zarr_models.v05.image import ImageAttrs
+    from ome_zarr_models.v05.image_label import ImageLabelAttrs
+    from ome_zarr_models.v05.labels import LabelsAttrs
 
 VERSION = "0.5"
 """Version of OME-Zarr that is written."""
@@ -152,6 +150,8 @@ def create_labels(
         group = _group(join(root, "labels"))
         listed = [] if group is None else ngff.label_names(group.attrs)
         if name not in listed:
+            from ome_zarr_models.v05.labels import LabelsAttrs
+
             _finish(join(root, "labels"), _dump(LabelsAttrs(version=VERSION, labels=[*listed, name])))
 
 
@@ -164,6 +164,13 @@ def _attributes(
     label_source: str | None,
 ) -> dict[str, Any]:
     """Return the OME metadata of an image or label image."""
+    from ome_zarr_models.common.image_label_types import Source
+    from ome_zarr_models.v05.axes import Axis
+    from ome_zarr_models.v05.image import ImageAttrs
+    from ome_zarr_models.v05.image_label import ImageLabelAttrs
+    from ome_zarr_models.v05.image_label_types import Label
+    from ome_zarr_models.v05.multiscales import Dataset, Multiscale
+
     front = (1.0,) if channels else ()
     datasets = tuple(
         Dataset.build(
