@@ -1,5 +1,7 @@
 """What several tests share."""
 
+import os
+import shutil
 from pathlib import Path
 
 import hypothesis
@@ -16,6 +18,24 @@ hypothesis.settings.register_profile("vimvol", deadline=None)
 hypothesis.settings.load_profile("vimvol")
 # Small networks run many times slower on several threads when the cores are busy.
 torch.set_num_threads(1)
+
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30
+"""A file system in memory, where there is one, and the bytes that have to be free there."""
+
+
+def pytest_configure() -> None:
+    """Put folders of tests into memory: runs flush every block, and tests would wait for the disk half of the time."""
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Let the processes of ``-n`` take file by file in their order: what a file's tests share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False  # by number of tests, the slowest files would come last
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
