@@ -55,8 +55,8 @@ def card_rows(name: str) -> Table:
 
 
 def volume_rows(path: str) -> Table:
-    """Return the arrays of a container: dataset, shape, dtype, axes, voxel size, chunks, shards, size."""
-    names = ["dataset", "shape", "dtype", "axes", "voxel size (z, y, x), nm", "chunk", "shard", "size"]
+    """Return the arrays of a container: dataset, shape, dtype, axes, voxel size, chunks, shards, size in memory."""
+    names = ["dataset", "shape", "dtype", "axes", "voxel size (z, y, x), nm", "chunk", "shard", "uncompressed"]
     rows = [
         [
             array.dataset or "-",
