@@ -22,8 +22,23 @@ def test_rates_count_what_this_run_did() -> None:
     clock.now = 4.0
     counter.advance(2, 8_000_000)
     assert counter.rate == pytest.approx(2.0)
-    assert counter.eta == pytest.approx(8 * 4.0 / 2)
-    assert counter.describe() == "2.00 MVox/s, ETA 0:16"
+    assert counter.describe() == "2.00 MVox/s, ETA --:--"
+    clock.now = 8.0
+    counter.advance(2, 8_000_000)
+    assert counter.eta == pytest.approx(6 * 4.0 / 2)
+    assert counter.describe() == "2.00 MVox/s, ETA 0:12"
+
+
+def test_the_first_block_of_each_worker_which_loads_and_compiles_does_not_count_for_the_remaining_time() -> None:
+    clock = Clock()
+    counter = Counter("predict", 20, 0, clock, 2)
+    etas = {}
+    for now in (30.0, 31.0, 32.0, 33.0, 34.0, 35.0):  # 30 s of warm-up, then a block every 2 s by each of 2 workers
+        clock.now = now
+        counter.advance(1, 1)
+        etas[now] = counter.eta
+    assert [etas[now] for now in (30.0, 31.0, 32.0)] == [None, None, None]
+    assert [etas[now] for now in (33.0, 34.0, 35.0)] == pytest.approx([16.0, 15.0, 14.0])
 
 
 def test_plain_lines_come_at_the_begin_at_the_end_and_now_and_then() -> None:
@@ -83,12 +98,13 @@ def test_a_stage_that_is_cut_short_says_so() -> None:
 def draw_live(*, finish: bool) -> str:
     clock, stream = Clock(), io.StringIO()
     with Live(Console(file=stream, force_terminal=True, width=120), clock) as live:
-        live.stage("predict", 4, 1, 4_000_000)
-        clock.now = 1.0
-        live.advance(1, 1_000_000)
+        live.stage("predict", 6, 1, 6_000_000)
+        for now in (1.0, 2.0):
+            clock.now = now
+            live.advance(1, 1_000_000)
         live.retry()
         if finish:
-            live.advance(2, 2_000_000)
+            live.advance(3, 3_000_000)
             live.finish()
             clock.now = 100.0  # the clock of a finished stage stands still
     return stream.getvalue().rsplit("\r", 1)[-1]  # as it was drawn last
@@ -97,12 +113,12 @@ def draw_live(*, finish: bool) -> str:
 def test_the_live_line_shows_name_count_rate_and_eta() -> None:
     line = draw_live(finish=False)
     assert "predict" in line
-    assert "2/4" in line
-    assert "1.00 MVox/s, ETA 0:02, 1 retry" in line
+    assert "3/6" in line
+    assert "1.00 MVox/s, ETA 0:03, 1 retry" in line
 
 
 def test_the_live_line_of_a_finished_stage_stays() -> None:
-    assert "3.00 MVox/s, took 0:01, 1 retry" in draw_live(finish=True)
+    assert "2.50 MVox/s, took 0:02, 1 retry" in draw_live(finish=True)
 
 
 def test_what_suits_a_file_is_plain_lines() -> None:
@@ -133,6 +149,6 @@ def test_idle_workers_are_told_while_a_stage_runs_and_not_at_its_end() -> None:
     lines.finish()
     text = stream.getvalue().splitlines()
     assert text[1:] == [
-        "predict: 2/4 blocks, 0.03 MVox/s, ETA 1:00, 3 idle",
+        "predict: 2/4 blocks, 0.03 MVox/s, ETA --:--, 3 idle",
         "predict: 2/4 blocks, 0.03 MVox/s, stopped after 1:00",
     ]

@@ -35,8 +35,11 @@ HOPELESS = 20
 class Progress(Protocol):
     """What a run tells of its progress."""
 
-    def stage(self, name: str, total_blocks: int, done_blocks: int, voxels: int) -> None:
-        """Begin a stage of ``total_blocks``, ``done_blocks`` of which an earlier run finished; ``voxels`` in all."""
+    def stage(self, name: str, total_blocks: int, done_blocks: int, voxels: int, slots: int = 1) -> None:
+        """Begin a stage of ``total_blocks``, ``done_blocks`` of which an earlier run finished; ``voxels`` in all.
+
+        ``slots`` blocks are computed at once.
+        """
 
     def advance(self, blocks: int, voxels: int) -> None:
         """Report blocks finished since the last call."""
@@ -120,7 +123,8 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
     left = missing.count(plan)
     blocks = left.finished + left.parts
     ledger.describe(plan.blocks, len(plan), plan.voxels)
-    execution.progress.stage(plan.name, blocks, left.finished, plan.voxels)
+    slots = execution.pool.slots_for(execution.resource)
+    execution.progress.stage(plan.name, blocks, left.finished, plan.voxels, slots)
     execution.journal.stage(plan.name, blocks, left.finished, plan.voxels)
     recorder = Recorder(ledger)
     stage = _Stage(plan.name, execution.guard(task), recorder, execution, missing.parts(plan), left.parts)

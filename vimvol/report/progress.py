@@ -40,7 +40,7 @@ class Progress(Told, Protocol):
 class Silent:
     """Tells nobody."""
 
-    def stage(self, name: str, total_blocks: int, done_blocks: int, voxels: int) -> None:
+    def stage(self, name: str, total_blocks: int, done_blocks: int, voxels: int, slots: int = 1) -> None:
         """Do nothing."""
 
     def advance(self, blocks: int, voxels: int) -> None:
@@ -69,6 +69,9 @@ class Silent:
 class Counter:
     """The numbers of one stage.
 
+    The first block of every worker loads and compiles what the others find, so the remaining time goes by the blocks
+    after these alone, and is told once there are as many of them.
+
     Attributes
     ----------
     name
@@ -81,19 +84,23 @@ class Counter:
         Workers that have nothing to do now.
     """
 
-    def __init__(self, name: str, total: int, done: int, clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, total: int, done: int, clock: Callable[[], float], slots: int = 1) -> None:
         self.name, self.total, self.done, self.retries, self.idle = name, total, done, 0, 0
         self._clock = clock
         self._start = clock()
         self._end: float | None = None
         self._blocks = 0
         self._voxels = 0
+        self._slots = max(1, slots)
+        self._warm: tuple[int, float] | None = None  # blocks and time at which every worker had finished one
 
     def advance(self, blocks: int, voxels: int) -> None:
         """Count blocks finished by this run."""
         self.done += blocks
         self._blocks += blocks
         self._voxels += voxels
+        if self._warm is None and self._blocks >= self._slots:
+            self._warm = self._blocks, self._clock()
 
     def stop(self) -> None:
         """Stop the clock."""
@@ -111,10 +118,11 @@ class Counter:
 
     @property
     def eta(self) -> float | None:
-        """Seconds left at the pace of this run; none before its first block."""
-        if not self._blocks:
+        """Seconds left at the pace of this run; none before every worker finished a block and another."""
+        if self._warm is None or self._blocks < self._warm[0] + self._slots:
             return None
-        return (self.total - self.done) * self.seconds / self._blocks
+        blocks, then = self._warm
+        return (self.total - self.done) * (self._clock() - then) / (self._blocks - blocks)
 
     def describe(self) -> str:
         """Return rate, remaining time and retries as text."""
@@ -147,9 +155,9 @@ class Lines:
         self._counter: Counter | None = None
         self._last = (0.0, 0)
 
-    def stage(self, name: str, total_blocks: int, done_blocks: int, voxels: int) -> None:
+    def stage(self, name: str, total_blocks: int, done_blocks: int, voxels: int, slots: int = 1) -> None:
         """Write the first line of a stage."""
-        self._counter = Counter(name, total_blocks, done_blocks, self._clock)
+        self._counter = Counter(name, total_blocks, done_blocks, self._clock, slots)
         self._last = (self._clock(), done_blocks)
         there = f", {done_blocks} done before" if done_blocks else ""
         self._write(f"{name}: {total_blocks} blocks, {voxels / 1e6:.1f} MVox{there}")
@@ -223,9 +231,9 @@ class Live:
             console=console or Console(stderr=True),
         )
 
-    def stage(self, name: str, total_blocks: int, done_blocks: int, voxels: int) -> None:  # noqa: ARG002 - the protocol
+    def stage(self, name: str, total_blocks: int, done_blocks: int, voxels: int, slots: int = 1) -> None:  # noqa: ARG002 - the protocol
         """Begin a line."""
-        self._counter = Counter(name, total_blocks, done_blocks, self._clock)
+        self._counter = Counter(name, total_blocks, done_blocks, self._clock, slots)
         self._task = self._bars.add_task(
             name, total=total_blocks, completed=done_blocks, counter=self._counter, ended=False
         )
