@@ -85,7 +85,7 @@ def test_every_block_runs_once_and_is_recorded(tmp_path: Path, folder: Path) -> 
     assert calls(folder) == dict.fromkeys(names, 1)
     assert ledger.done() == names
     assert sum(result["size"] for result in ledger.results().values()) == 64
-    assert told.log[0] == ("stage", "count", 16, 0, 64)
+    assert told.log[0] == ("stage", "count", 16, 0, 64, 1)
     assert told.count("advance") == 16
 
 
@@ -97,7 +97,7 @@ def test_a_second_run_does_only_what_is_left(tmp_path: Path, folder: Path) -> No
     assert calls(folder)[name] == 3
     assert len(ledger.done()) == 15
     told = run(Touch(str(folder)), ledger)
-    assert told.log[0] == ("stage", "count", 16, 15, 64)
+    assert told.log[0] == ("stage", "count", 16, 15, 64, 1)
     assert sum(calls(folder).values()) == 15 + 3 + 1
 
 
