@@ -183,22 +183,33 @@ def test_another_layout_starts_anew(sample: Path, reference: Path, tmp_path: Pat
     assert zarr.open_array(str(out / "labels" / "segmentation" / "0"), mode="r").shards == (2, 32, 48)
 
 
+TILED = {"output.chunk": [8, 32, 32], "predict.halo": [16, 16], "run.workers": 0}
+"""Settings whose default shard follows the tile."""
+
+
+def with_tile(edge: int, **more: object) -> SegmentConfig:
+    return load_config(SegmentConfig, None, {**TILED, "predict.tile": [edge, edge], **more})
+
+
+@pytest.fixture(scope="module")
+def tiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volume, and what large and small tiles make of it; not to be changed."""
+    folder = tmp_path_factory.mktemp("tiled")
+    raw = np.random.default_rng(0).integers(0, 255, (16, 104, 104)).astype(np.uint8)
+    zarr.create_array(str(folder / "raw.zarr"), data=raw).attrs["resolution"] = [8.0, 8.0, 8.0]
+    for name, edge in (("large", 80), ("small", 32)):
+        segment_volume(str(folder / "raw.zarr"), str(folder / f"{name}.zarr"), with_tile(edge))
+    return folder
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-def test_shards_that_follow_another_setting_are_laid_out_anew(tmp_path: Path, workers: int) -> None:
+def test_shards_that_follow_another_setting_are_laid_out_anew(tiled: Path, tmp_path: Path, workers: int) -> None:
     """The default shard depends on the tile: old arrays under a new plan would be written by two tasks at once."""
-    raw = np.random.default_rng(0).integers(0, 255, (16, 200, 200)).astype(np.uint8)
-    array = zarr.create_array(str(tmp_path / "raw.zarr"), data=raw)
-    array.attrs["resolution"] = [8.0, 8.0, 8.0]
-    options = {"output.chunk": [8, 64, 64], "predict.halo": [16, 16], "run.workers": workers}
-    outs = tmp_path / "changed.zarr", tmp_path / "fresh.zarr"
-    large = load_config(SegmentConfig, None, {**options, "predict.tile": [160, 160]})
-    small = load_config(SegmentConfig, None, {**options, "predict.tile": [64, 64]})
-    segment_volume(str(tmp_path / "raw.zarr"), str(outs[0]), large)
-    before = zarr.open_array(str(outs[0] / "0"), mode="r").shards
-    segment_volume(str(tmp_path / "raw.zarr"), str(outs[0]), small, overwrite=True)
-    assert zarr.open_array(str(outs[0] / "0"), mode="r").shards != before
-    segment_volume(str(tmp_path / "raw.zarr"), str(outs[1]), small)
-    assert digest(outs[0]) == digest(outs[1])
+    out = Path(shutil.copytree(tiled / "large.zarr", tmp_path / "changed.zarr"))
+    before = zarr.open_array(str(out / "0"), mode="r").shards
+    segment_volume(str(tiled / "raw.zarr"), str(out), with_tile(32, **{"run.workers": workers}), overwrite=True)
+    assert zarr.open_array(str(out / "0"), mode="r").shards != before
+    assert digest(out) == digest(tiled / "small.zarr") != digest(tiled / "large.zarr")
 
 
 def test_a_corrected_voxel_size_reaches_the_metadata(sample: Path, tmp_path: Path) -> None:

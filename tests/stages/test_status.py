@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ import pytest
 import zarr
 
 from tests.support import digest, small_config
+from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.engine.lock import Lock
 from vimvol.errors import IncompleteRunError, InputError, OutputBusyError
 from vimvol.geometry import Block
@@ -147,17 +147,10 @@ def test_another_block_shape_goes_on_where_the_first_stopped(
     assert digest(out) == digest(reference)
 
 
-def test_the_command_line_tells_it_in_words_and_exit_code(reference: Path, tmp_path: Path) -> None:
-    def vimvol(*args: object) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "vimvol", "status", *map(str, args)], capture_output=True, text=True, check=False
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    assert vimvol(reference)[0] == 0
-    settings = [f"--set={key}={json.dumps(value)}" for key, value in {"agglomerate.beta": 0.8}.items()]
-    code, text = vimvol(reference, *settings)
+def test_the_command_line_tells_it_in_words_and_exit_code(run, reference: Path, tmp_path: Path) -> None:  # noqa: F811
+    assert run("status", reference)[0] == 0
+    code, printed, error = run("status", reference, "--set=agglomerate.beta=0.8")
     assert code == 1
-    assert "agglomerate.beta" in text
-    code, text = vimvol(tmp_path / "none.zarr")
-    assert (code, text.count("\n")) == (2, 1)
+    assert "agglomerate.beta" in printed + error
+    code, printed, error = run("status", tmp_path / "none.zarr")
+    assert (code, (printed + error).count("\n")) == (2, 1)
