@@ -114,6 +114,25 @@ def test_a_mistake_gets_one_line_and_nothing_is_written(run, volume: Path, sourc
     assert not out.exists()
 
 
+def test_what_may_be_wrong_is_said_again_in_the_end_and_the_time_is_split(run, sample: Path, tmp_path: Path) -> None:
+    turned = settings(**{"input.voxel_size": [4, 4, 40], "agglomerate.beta_across": 0.4, "fragments.dimension": "3d"})
+    for told_before in (True, False):  # the second run finds everything done
+        code, text, err = run("segment", f"{sample}:raw", tmp_path / "out.zarr", *turned, "--workers", "0")
+        assert code == 0, err
+        lines = err.splitlines()
+        assert lines[-2].startswith("not used: agglomerate.beta_across = 0.4, as fragments reach")
+        assert lines[-1] == (
+            "warning: voxels of 4 x 4 x 40 nm (z, y, x) by input.voxel_size may be wrong; if these are x, y, z, give "
+            "--set input.voxel_size=[40,4,4]"
+        )
+        assert sum("warning: " in line for line in lines) == 2
+        assert ("predict: " in err) == told_before
+        took = re.search(r"fragments in (\d+) s(?:: (.*))?$", text, re.MULTILINE)
+        assert took is not None
+        parts = [int(part.split()[0]) for part in (took[2] or "").split(", ") if part]
+        assert not parts or abs(sum(parts) - int(took[1])) <= 1
+
+
 def test_a_checkpoint_of_another_kind_gets_one_line(run, volume: Path, tmp_path: Path) -> None:
     import torch
 

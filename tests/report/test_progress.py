@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from vimvol.report.amounts import clock_text
+from vimvol.report.amounts import clock_text, parts_text
 from vimvol.report.progress import Counter, Lines, Live, make_progress, silent
 
 
@@ -137,6 +137,22 @@ def test_the_silent_one_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3661, "1:01:01")])
 def test_clock_text(seconds: float, text: str) -> None:
     assert clock_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ({}, "60 s"),
+        ({"in the stages": 0.2}, "60 s"),
+        (
+            {"for the sample": 0.0, "in the stages": 9.4, "for the picture": 5.6},
+            "60 s: 45 to start, 9 in the stages, 6 for the picture",
+        ),
+        ({"in the stages": 59.8}, "60 s: 60 in the stages"),
+    ],
+)
+def test_what_a_time_went_to_adds_up(parts: dict[str, float], text: str) -> None:
+    assert parts_text(60.0, parts, "to start") == text
 
 
 def test_idle_workers_are_told_while_a_stage_runs_and_not_at_its_end() -> None:

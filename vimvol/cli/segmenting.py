@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -58,9 +59,11 @@ def segment(
     performance_report: PerformanceReport = None,
 ) -> None:
     """Segment a volume into an OME-Zarr. The same command again goes on where a run stopped."""
+    start = time.perf_counter()
     settings = settings_of(config, overrides, model, workers)
     chosen = chosen_cluster(cluster, scheduler_file)
     tell_opening(source)
+    from vimvol.report.amounts import parts_text
     from vimvol.report.progress import make_progress
     from vimvol.stages.picture import draw_overview
     from vimvol.stages.segment import segment_volume
@@ -78,10 +81,17 @@ def segment(
             log=log,
             performance_report=performance_report,
         )
+    drawing = time.perf_counter()
     picture = draw_overview(source, result.out, settings)
-    typer.echo(f"{result.segments} segments of {result.fragments} fragments in {result.seconds:.0f} s")
+    end = time.perf_counter()
+    named = {"sample": "for the sample", "stages": "in the stages"}
+    parts = {named[what]: seconds for what, seconds in result.spent.items()}
+    took = parts_text(end - start, {**parts, "for the picture": end - drawing}, "to start and finish")
+    typer.echo(f"{result.segments} segments of {result.fragments} fragments in {took}")
     typer.echo(f"segmentation  {result.labels}")
     typer.echo(f"picture       {picture}")
+    for text in result.warnings:
+        typer.echo(text, err=True)
 
 
 @app.command()

@@ -160,7 +160,8 @@ class Lines:
         self._counter = Counter(name, total_blocks, done_blocks, self._clock, slots)
         self._last = (self._clock(), done_blocks)
         there = f", {done_blocks} done before" if done_blocks else ""
-        self._write(f"{name}: {total_blocks} blocks, {voxels / 1e6:.1f} MVox{there}")
+        blocks = "1 block" if total_blocks == 1 else f"{total_blocks} blocks"
+        self._write(f"{name}: {blocks}, {voxels / 1e6:.1f} MVox{there}")
 
     def advance(self, blocks: int, voxels: int) -> None:
         """Count, and write a line if the last is long ago."""

@@ -16,12 +16,45 @@ from vimvol.io.storage import is_url
 Tell = Callable[[str], None]
 """Takes a line of text."""
 
+UNUSED = "not used: "
+"""How a line begins that tells of a setting which was given in vain."""
+
 MOST_NAMED = 5
 """Other arrays of a container that are named."""
 
 
 def nobody(text: str) -> None:
     """Tell nobody."""
+
+
+class Warnings:
+    """Tells lines, and keeps those that are worth to be repeated when a run has ended, as they scroll away.
+
+    Attributes
+    ----------
+    lines
+        What to repeat, once each.
+
+    Parameters
+    ----------
+    tell
+        Who is told.
+    """
+
+    def __init__(self, tell: Tell) -> None:
+        self.lines: tuple[str, ...] = ()
+        self._tell = tell
+
+    def __call__(self, text: str) -> None:
+        """Tell a line."""
+        self._tell(text)
+        if text.startswith(UNUSED):
+            self.repeat(text)
+
+    def repeat(self, text: str) -> None:
+        """Keep a line that was told at more length, unless it is empty."""
+        if text and text not in self.lines:
+            self.lines += (text,)
 
 
 def input_text(address: str, volume: Volume) -> str:

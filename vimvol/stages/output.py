@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vimvol.engine import lock
-from vimvol.errors import OutputExistsError
+from vimvol.errors import InputError, OutputExistsError
 from vimvol.geometry import Index
-from vimvol.io import storage_shapes
+from vimvol.io import Volume, storage_shapes
 from vimvol.io.arrays import create_array, create_group, has_layout
 from vimvol.io.errors import storage_errors
 from vimvol.io.objects import open_objects
@@ -43,6 +43,14 @@ def new_manifest(job: Job, command: str) -> dict[str, Any]:
         "runs": [],
         **provenance(),
     }
+
+
+def keep_apart(out: str, volume: Volume) -> None:
+    """Refuse an output that would change what is read."""
+    if Path(out) in (Path(volume.url), *Path(volume.url).parents):
+        raise InputError(f"output {out} would overwrite the input {volume.url}; choose another path")
+    if Path(volume.url) in Path(out).parents:
+        raise InputError(f"output {out} lies inside the input {volume.url} and would change it; choose another path")
 
 
 def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, Any]:

@@ -36,8 +36,10 @@ def check_voxel_size(volume: Volume, config: SegmentConfig) -> None:
         )
 
 
-def odd_text(volume: Volume, config: SegmentConfig) -> str:
+def odd_text(volume: Volume, config: SegmentConfig, *, brief: bool = False) -> str:
     """Return a line that warns of a voxel size which is likely reversed or wrong; empty where it need not be.
+
+    One that is ``brief`` repeats the other.
 
     A finer z alone is no sign, as stacks are binned in y and x; nor is what the user gave, unless its reverse is
     likely.
@@ -50,6 +52,11 @@ def odd_text(volume: Volume, config: SegmentConfig) -> str:
     source = "input.voxel_size" if given else "its metadata"
     what = "if these are x, y, z, give" if reverse else "where that is wrong, give"
     meant = ",".join(f"{along:g}" for along in turned) if reverse else "z,y,x"
+    if brief:
+        shape = " x ".join(f"{s:g}" for s in size)
+        return (
+            f"warning: voxels of {shape} nm (z, y, x) by {source} may be wrong; {what} --set input.voxel_size=[{meant}]"
+        )
     return (
         f"warning: a voxel of {volume.address} is {' x '.join(f'{s:g}' for s in size)} nm along z, y, x by {source}, "
         "and in EM y and x are mostly equal, so watershed and network may go by a wrong scale; "

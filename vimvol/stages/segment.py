@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from vimvol.config import SegmentConfig
@@ -19,14 +18,14 @@ from vimvol.engine.run import Execution, Progress, run_stage
 from vimvol.errors import InputError
 from vimvol.geometry import Grid
 from vimvol.infer.device import named_device, resolve_device
-from vimvol.io import Volume, open_volume, pyramid, storage_shapes
+from vimvol.io import open_volume, pyramid, storage_shapes
 from vimvol.io.mask import open_mask
 from vimvol.io.storage import absolute
 from vimvol.io.volume import forget_open
 from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut import check_solver
-from vimvol.stages.announce import Tell, input_text, nobody, workers_text
+from vimvol.stages.announce import Tell, Warnings, input_text, nobody, workers_text
 from vimvol.stages.boundaries import find_boundaries
 from vimvol.stages.disk import check_writable
 from vimvol.stages.forecast import inference_resource
@@ -35,7 +34,7 @@ from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import Job, Sections, are_instances
 from vimvol.stages.learned import find_learned
 from vimvol.stages.manifest import check_intensities, now, write_manifest
-from vimvol.stages.output import check_output, claim_output, new_manifest, tidy_output
+from vimvol.stages.output import check_output, claim_output, keep_apart, new_manifest, tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.planes import planes_of, rescaled_text
 from vimvol.stages.predict import PredictBlock
@@ -69,6 +68,10 @@ class Segmented:
         Number of fragments that they were made of.
     seconds
         Wall time of this run.
+    spent
+        What of that the stages took, and the sample before them: ``stages`` and ``sample``; empty where all was there.
+    warnings
+        What may be wrong with the input or the settings, a line each.
     """
 
     out: str
@@ -76,6 +79,8 @@ class Segmented:
     segments: int
     fragments: int
     seconds: float
+    spent: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = False, tell: Tell = nobody) -> Job:
@@ -97,7 +102,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
     """
     volume = open_volume(source, axes=config.input.axes, voxel_size=config.input.voxel_size)
     out, given = absolute(out), settings_given(config)
-    _keep_apart(out, volume)
+    keep_apart(out, volume)
     check_intensities(volume)
     tell(input_text(source, volume))
     if writing:
@@ -117,7 +122,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
     # a network that makes cells of slices is told first, as it wants another mode, which needs no voxel size
     check_voxel_size_known(volume, config)
     if found.network.given is not None:
-        _keep_apart(out, found.network.given)
+        keep_apart(out, found.network.given)
     wanted = config.output.shard or default_shard(volume.shape, config.output.chunk, found.tile)
     chunk, shard = storage_shapes(volume.shape, config.output.chunk, wanted)
     roi, mask = region_of(config, volume), None
@@ -159,14 +164,6 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
     for text in unused_texts(job, given, sizes_known=bool(found.voxel_sizes)):
         tell(text)
     return as_recorded(job)
-
-
-def _keep_apart(out: str, volume: Volume) -> None:
-    """Refuse an output that would change what is read."""
-    if Path(out) in (Path(volume.url), *Path(volume.url).parents):
-        raise InputError(f"output {out} would overwrite the input {volume.url}; choose another path")
-    if Path(volume.url) in Path(out).parents:
-        raise InputError(f"output {out} lies inside the input {volume.url} and would change it; choose another path")
 
 
 def segment_volume(
@@ -221,25 +218,30 @@ def segment_volume(
     start = time.perf_counter()
     if performance_report is not None:
         check_report(performance_report)
+    spent: dict[str, float] = {}
     try:
         with JsonLog(log) as events:
             config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
             telling = Telling(progress or silent(), events, command, performance_report)
-            job = prepare(source, out, config, writing=True, tell=telling.progress.note)
+            heard = Warnings(telling.progress.note)
+            job = prepare(source, out, config, writing=True, tell=heard)
+            heard.repeat(odd_text(job.source, config, brief=True))
             if replaced:
                 job = with_replaced(job, replaced, overwrite=overwrite)
             if cluster.kind == "local":
                 resolve_device(config.predict.device)
-            manifest = _finished(job, cluster, overwrite or bool(replaced), telling)
+            manifest = _finished(job, cluster, overwrite or bool(replaced), telling, spent)
     finally:
         # An HDF5 file that stays open could not be written by its owner.
         forget_open()
     seconds = time.perf_counter() - start
-    return Segmented(job.out, job.labels, manifest["segments"], manifest["fragments"], seconds)
+    return Segmented(job.out, job.labels, manifest["segments"], manifest["fragments"], seconds, spent, heard.lines)
 
 
-def _finished(job: Job, cluster: ClusterConfig, overwrite: bool, telling: Telling) -> dict[str, Any]:
-    """Run what is not done yet; return the manifest of the complete output."""
+def _finished(
+    job: Job, cluster: ClusterConfig, overwrite: bool, telling: Telling, spent: dict[str, float]
+) -> dict[str, Any]:
+    """Run what is not done yet; return the manifest of the complete output; put into ``spent`` what took how long."""
     manifest = check_output(job, new_manifest(job, telling.command), overwrite)
     if manifest["state"] == "complete":
         return manifest
@@ -274,6 +276,7 @@ def _finished(job: Job, cluster: ClusterConfig, overwrite: bool, telling: Tellin
                 manifest |= _run(job, replace(execution, check=lock.check, guard=guard_of(lock), journal=journal))
                 tidy_output(job)
                 manifest |= {"state": "complete", "finished": now()}
+            spent |= {"sample": ahead.seconds, "stages": sum(stage["seconds"] for stage in entry["stages"])}
             if text := compared(entry):
                 telling.progress.note(text)
     return manifest

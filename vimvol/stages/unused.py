@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from vimvol.config import SegmentConfig
+from vimvol.stages.announce import UNUSED
 from vimvol.stages.job import Job
 
 
@@ -33,7 +34,7 @@ def unused_texts(job: Job, given: Collection[str], *, sizes_known: bool) -> list
         reason = reasons.get(key, reasons.get(section, ""))
         if reason:
             value = getattr(getattr(config, section), name)
-            found.append(f"not used: {key} = {value}, as {reason}")
+            found.append(f"{UNUSED}{key} = {value}, as {reason}")
     return found
 
 
