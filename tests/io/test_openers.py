@@ -290,7 +290,7 @@ def _empty(path, shape):
 
 
 MISTAKES = {
-    "missing, near another": (lambda p: _hdf5(p / "sample.h5")[:-4] + "a.h5", {}, "sample.h5: did you mean"),
+    "missing, near another": (lambda p: _hdf5(p / "sample.h5")[:-4] + "a.h5", {}, "sample.h5: did you mean that"),
     "missing folder": (lambda p: str(p / "x" / "y" / "a.zarr"), {}, "does not exist; .* has no 'x'"),
     "missing file with dataset": (lambda p: str(p / "a.h5:raw"), {}, r"a\.h5 does not exist"),
     "missing zarr array": (lambda p: _two_arrays(p / "a.zarr") + ":c", {}, "'c'; choose one of a9 .*, a10 .*, b"),

@@ -157,7 +157,8 @@ def _near(path: Path) -> str:
     beside = [p.name for p in parent.iterdir()] if parent.is_dir() else []
     close = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.6)
     if close:
-        return f"in {parent} there is {', '.join(close)}: did you mean one of these?"
+        which = "did you mean that?" if len(close) == 1 else "did you mean one of these?"
+        return f"in {parent} there is {', '.join(close)}: {which}"
     return f"{parent} has no {path.name!r}: check the spelling and the working directory"
 
 
