@@ -133,6 +133,19 @@ def test_what_may_be_wrong_is_said_again_in_the_end_and_the_time_is_split(run, s
         assert not parts or abs(sum(parts) - int(took[1])) <= 1
 
 
+def test_the_ground_truth_that_was_found_in_a_container_is_told(
+    run, reference: Path, sample: Path, tmp_path: Path
+) -> None:
+    with h5py.File(tmp_path / "truth.h5", "w") as file:
+        file["volumes/labels/neuron_ids"] = zarr.open_array(str(sample / "labels"), mode="r")[:]
+    truth = f"{tmp_path}/truth.h5"
+    found = run("evaluate", reference, truth)
+    named = run("evaluate", reference, f"{truth}:volumes/labels/neuron_ids")
+    assert found[:2] == named[:2]
+    assert f"ground truth: {truth}:volumes/labels/neuron_ids" in found[2]
+    assert "ground truth:" not in named[2]
+
+
 def test_a_checkpoint_of_another_kind_gets_one_line(run, volume: Path, tmp_path: Path) -> None:
     import torch
 

@@ -58,6 +58,8 @@ def evaluate(
         workers=workers,
     )
     rows = result.pop("objects", [])
+    if not result["ground_truth"].endswith(ground_truth):  # which of several labels it was decides the scores
+        typer.echo(f"ground truth: {result['ground_truth']}", err=True)
     if "warning" in result:
         typer.echo(f"warning: {result['warning']}", err=True)
     print_scores(result)
