@@ -124,12 +124,14 @@ class AgglomerateConfig(Section):
     )
     beta: float = Field(0.25, gt=0, lt=1, description="prior probability of a cut; higher splits more, lower merges")
     beta_across: float = Field(
-        0.45,
+        0.4,
         gt=0,
         lt=1,
         description="the same across sections, of boundary means where fragments are of single slices",
     )
-    size_weighting: bool = Field(True, description="scale an edge's cost by its number of voxel pairs")
+    size_weighting: bool = Field(
+        True, description="scale an edge's cost by its number of voxel pairs, or across sections by the root of it"
+    )
     memory: Positive = Field(
         2**31, description="bytes that the last solve may take; 400 an edge that the levels have left, 700 of lifted"
     )

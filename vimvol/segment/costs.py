@@ -7,10 +7,14 @@ from numpy.typing import NDArray
 
 _SMALLEST = 0.001
 
+ACROSS_WEIGHT = 1.5
+"""What edges across sections weigh, in square roots of their overlap; chosen on FIB-25 and the ventral nerve cord, see
+docs/agglomeration-quality.md."""
+
 
 def edge_costs(
     mean: NDArray[np.float64],
-    size: NDArray[np.integer],
+    size: NDArray[np.integer] | NDArray[np.floating],
     beta: float | NDArray[np.float64] = 0.5,
     size_weighting: bool = True,
 ) -> NDArray[np.float64]:
@@ -28,7 +32,7 @@ def edge_costs(
     mean
         (E,) probability in [0, 1]; clipped to [0.001, 0.999].
     size
-        (E,) number of voxel pairs, at least 1.
+        (E,) number of voxel pairs, at least 1, or another weight.
     beta
         Prior probability of a cut, in (0, 1), of all edges or (E,) of each.
     size_weighting
@@ -51,6 +55,24 @@ def edge_costs(
     if size_weighting:
         cost *= size
     return np.asarray(cost)
+
+
+def weights_of_sections(count: NDArray[np.integer], across: NDArray[np.bool_]) -> NDArray[np.floating]:
+    """Return what the costs of edges between fragments of single slices are to be multiplied by.
+
+    Voxel pairs within a slice are as many as the contact is long, those across slices as the overlap is large. Were
+    both taken as they are, a fragment that lies over two others would attract them more than any membrane between them
+    could part them. So an edge across weighs what a length of the size of its overlap does: `ACROSS_WEIGHT` times the
+    square root.
+
+    Parameters
+    ----------
+    count
+        (E,) number of voxel pairs, at least 1.
+    across
+        (E,) whether they lie across slices rather than within one.
+    """
+    return np.where(across, ACROSS_WEIGHT * np.sqrt(count), count)
 
 
 def cut_across(

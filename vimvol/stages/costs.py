@@ -14,7 +14,7 @@ import numpy.typing as npt
 from vimvol.engine.ledger import block_name
 from vimvol.geometry import Block
 from vimvol.io.tables import write_table
-from vimvol.segment.costs import cut_across, edge_costs
+from vimvol.segment.costs import cut_across, edge_costs, weights_of_sections
 from vimvol.segment.edges import ACROSS, EdgeTable
 from vimvol.segment.features import edge_features
 from vimvol.segment.multicut.division import CostTable
@@ -69,16 +69,17 @@ def costs_of_edges(
     """
     config = job.config.agglomerate
     prior: float | npt.NDArray[np.float64] = config.beta
+    # fragments of single slices touch either within a slice or across
+    across = table.counts[ACROSS] > 0
     if job.learned is not None and nodes is not None:
         cut = forest_of(job.learned).probability(edge_features(table, nodes))
     elif job.sectioned and smaller is not None:
-        # fragments of single slices touch either within a slice or across
-        across = table.counts[ACROSS] > 0
         cut = np.where(across, cut_across(table.mean(), table.count, smaller), table.mean())
         prior = np.where(across, config.beta_across, config.beta)
     else:
         cut = table.mean()
-    return edge_costs(cut, table.count, prior, config.size_weighting)
+    weights = weights_of_sections(table.count, across) if job.sectioned else table.count
+    return edge_costs(cut, weights, prior, config.size_weighting)
 
 
 def costs_of(job: Job) -> str:

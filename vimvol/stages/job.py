@@ -17,6 +17,7 @@ from vimvol.infer.standardization import Standardization
 from vimvol.io import Level, Volume
 from vimvol.io.mask import Mask
 from vimvol.io.objects import open_objects
+from vimvol.segment.costs import ACROSS_WEIGHT
 from vimvol.segment.edges import GRAPH_FORMAT
 from vimvol.stages.learned import Learned
 
@@ -271,6 +272,8 @@ class Job:
         # learned costs know of overlaps, and have one prior
         priors = {"beta", "beta_across"} if self.sectioned and self.learned is None else {"beta"}
         weighing = config.agglomerate.model_dump(include={*priors, "size_weighting"})
+        if self.sectioned:
+            weighing["across"] = ACROSS_WEIGHT
         limits_and_costs = {"beta", "beta_across", "size_weighting", "costs", "join_below", "fill_below"}
         solving = config.agglomerate.model_dump(exclude=limits_and_costs)
         limits = config.agglomerate.model_dump(include={"join_below", "fill_below"})
