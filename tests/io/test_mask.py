@@ -57,6 +57,16 @@ def test_offset_and_uneven_scale_count_by_the_centres_of_voxels(tmp_path: Path) 
     assert np.flatnonzero(row).tolist() == [10, 11, 15, 16]
 
 
+def test_what_a_mask_covers_is_where_it_can_want_a_voxel(tmp_path: Path) -> None:
+    raw = open_volume(stored(tmp_path / "raw", np.zeros((4, 10, 20), np.uint8), [10.0, 8, 8]))
+    path = stored(tmp_path / "mask", np.ones((1, 1, 3), np.uint8), [40.0, 40, 20], [15.0, 16, 80 - 4 + 10])
+    mask = open_mask(path, raw)
+    wanted = np.zeros(raw.shape, bool)
+    wanted[mask.covered(raw.shape).slices] = True
+    np.testing.assert_array_equal(wanted, mask.read(Block.whole(raw.shape)))
+    assert 0 < wanted.sum() < wanted.size
+
+
 boxes = st.tuples(*[st.tuples(st.integers(0, s), st.integers(0, s)).map(sorted) for s in (10, 37, 50)])
 
 

@@ -9,7 +9,9 @@ import zarr
 from tests.support import small_config
 from vimvol.config.cluster import AddressCluster, LocalCluster, read_cluster
 from vimvol.io import open_volume
-from vimvol.stages.announce import input_text, workers_text
+from vimvol.io.mask import open_mask
+from vimvol.io.omezarr import create_image
+from vimvol.stages.announce import input_text, mask_text, workers_text
 from vimvol.stages.segment import prepare
 
 
@@ -69,3 +71,17 @@ def test_a_voxel_size_that_em_hardly_has_is_told_in_one_line(sample: Path, tmp_p
     # who gave it is not asked again, unless it is likely another size from back to front
     given = warnings(f"{sample}:raw", input__voxel_size=size)
     assert [line.partition(";")[2] for line in given] == [line.partition(";")[2] for line in told if "x, y, z" in line]
+
+
+def test_what_a_mask_leaves_uncovered_is_told(tmp_path: Path) -> None:
+    raw = open_volume(written(tmp_path / "raw.zarr", (4, 20, 20), (40, 4, 4)))
+    whole, small = (open_mask(written(tmp_path / f"{n}.zarr", (4, n, n), (40, 8, 8)), raw) for n in (10, 5))
+    assert mask_text(whole, raw).endswith("each of its voxels 1 x 2 x 2 (z, y, x) of the volume's")
+    assert "; it covers z 0:4, y 0:10, x 0:10, 25.0% of the volume, and nothing is segmented beyond" in mask_text(
+        small, raw
+    )
+
+
+def written(path: Path, shape: tuple[int, ...], voxel_size: tuple[float, ...]) -> str:
+    create_image(str(path), shape=shape, dtype="uint8", voxel_size=voxel_size, levels=1, name=path.stem)
+    return str(path)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vimvol.errors import InputError
-from vimvol.geometry import Block
+from vimvol.geometry import Block, Index
 from vimvol.io.openers import open_volume
 from vimvol.io.volume import Volume
 
@@ -58,6 +58,14 @@ class Mask:
         stored = self.volume.read(box) != 0
         result[np.ix_(*inside)] = stored[np.ix_(*(k - b for k, b in zip(kept, box.begin, strict=True)))]
         return result
+
+    def covered(self, shape: Index) -> Block:
+        """Return the box of a volume of this shape (z, y, x) that the mask lies over, empty or not."""
+        ends = [first + n * by for first, n, by in zip(self.begin, self.volume.shape, self.factor, strict=True)]
+        return Block(
+            tuple(min(extent, max(0, math.ceil(first - 0.5))) for first, extent in zip(self.begin, shape, strict=True)),
+            tuple(min(extent, max(0, math.ceil(end - 0.5))) for end, extent in zip(ends, shape, strict=True)),
+        )
 
     def identity(self) -> str:
         """Return a text that changes when the mask or its place does; see `vimvol.io.volume.Volume.identity`."""

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from vimvol.config.cluster import AddressCluster, ClusterConfig
 from vimvol.engine.cluster.local import available_cores
 from vimvol.errors import VimvolError
+from vimvol.geometry import Block
 from vimvol.io import Volume
 from vimvol.io.formats.base import ArrayInfo, names
+from vimvol.io.mask import Mask
 from vimvol.io.openers import describe, parse_address
 from vimvol.io.storage import is_url
 
@@ -96,3 +98,15 @@ def workers_text(cluster: ClusterConfig, workers: int | None) -> str:
         return f"workers: starting a cluster by {cluster.kind}"
     count = available_cores() if workers is None else workers
     return f"workers: starting {count} {'process' if count == 1 else 'processes'}" if count else ""
+
+
+def mask_text(mask: Mask, volume: Volume) -> str:
+    """Return how a mask lies over a volume; where it leaves part of it uncovered, that nothing is segmented there."""
+    each = " x ".join(f"{along:g}" for along in mask.factor)
+    text = f"mask: {mask.volume.address}, each of its voxels {each} (z, y, x) of the volume's"
+    covered = mask.covered(volume.shape)
+    if covered == Block.whole(volume.shape):
+        return text
+    places = ", ".join(f"{a} {b}:{e}" for a, b, e in zip("zyx", covered.begin, covered.end, strict=True))
+    share = covered.size / Block.whole(volume.shape).size
+    return f"{text}; it covers {places}, {share:.1%} of the volume, and nothing is segmented beyond"

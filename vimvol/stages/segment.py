@@ -25,7 +25,7 @@ from vimvol.io.volume import forget_open
 from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut import check_solver
-from vimvol.stages.announce import Tell, Warnings, input_text, nobody, workers_text
+from vimvol.stages.announce import Tell, Warnings, input_text, mask_text, nobody, workers_text
 from vimvol.stages.boundaries import find_boundaries
 from vimvol.stages.disk import check_writable
 from vimvol.stages.forecast import inference_resource
@@ -128,6 +128,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
     roi, mask = region_of(config, volume), None
     if config.input.mask is not None:
         mask = open_mask(config.input.mask, volume)
+        tell(mask_text(mask, volume))
         # The mask is found again from another working directory.
         absolutely = config.input.model_copy(update={"mask": mask.volume.address})
         config = config.model_copy(update={"input": absolutely})
