@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -77,7 +78,7 @@ def _meaning(where: str, field: FieldInfo | None) -> str:
     """Return in parentheses what a key means, if that is told."""
     if field is None or not field.description:
         return ""
-    key = where.rstrip("0123456789.")  # of the list, not of one of its values
+    key = re.sub(r"(\.\d+)+$", "", where)  # of the list, not of one of its values
     return f" ({key}: {field.description})"
 
 

@@ -71,6 +71,11 @@ def weights_of_sections(count: NDArray[np.integer], across: NDArray[np.bool_]) -
         (E,) number of voxel pairs, at least 1.
     across
         (E,) whether they lie across slices rather than within one.
+
+    Returns
+    -------
+    numpy.ndarray
+        (E,) float64, above 0.
     """
     return np.where(across, ACROSS_WEIGHT * np.sqrt(count), count)
 

@@ -132,7 +132,7 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
         "worst": shown,
     }
     report = "qa.json" if name == SEGMENTATION else f"qa-{name}.json"
-    with contextlib.suppress(StorageError):  # as above
+    with contextlib.suppress(StorageError):  # who may only read an output is told all of it anyway
         open_objects(job.work).put(report, (json.dumps(result, indent=2) + "\n").encode())
     return result
 
@@ -223,13 +223,14 @@ def _draw(job: Job, labels: str, place: Place) -> dict[str, Any]:
     flat = 3 - axis - along
     rows, columns = sorted((axis, along))
     raw, boundaries, segmentation = job.source.read(box), read_boundaries(job, box), read_box(labels, box)
-    path: str | None = f"{job.work}/qa.png"
+    path = f"{job.work}/qa.png"
+    picture: str | None = path
     try:
         draw_seam(
             raw.squeeze(flat),
             boundaries.squeeze(flat),
             segmentation.squeeze(flat),
-            f"{job.work}/qa.png",
+            path,
             seam=place.plane - box.begin[axis],
             horizontal=axis == rows,
             aspect=job.source.voxel_size[rows] / job.source.voxel_size[columns],
@@ -237,7 +238,7 @@ def _draw(job: Job, labels: str, place: Place) -> dict[str, Any]:
             f"{place.interior.rate:.0%} near it",
         )
     except StorageError:  # who may only read an output is told the rest
-        path = None
+        picture = None
     return {
         "axis": "zyx"[axis],
         "plane": place.plane,
@@ -245,5 +246,5 @@ def _draw(job: Job, labels: str, place: Place) -> dict[str, Any]:
         "ended": place.seam.ended,
         "segments": place.seam.total,
         "interior": round(place.interior.rate, 4),
-        "picture": path,
+        "picture": picture,
     }
