@@ -4,7 +4,7 @@ Every arm trains from random weights on the same crops (same seed, 500 steps of 
 is judged on slices that no arm trained on: by components, as a training validates, and by the whole pipeline. An arm
 that is done is not run again; an interrupted one goes on.
 
-    python pipelines/training_study.py FOLDER run [ARM ...]     # trains arms, or all; minutes each, an hour if long
+    python pipelines/training_study.py FOLDER run [ARM ...]     # trains arms; minutes each, half an hour if long
     python pipelines/training_study.py FOLDER score [ARM ...]   # segments unseen slices with them; a minute each
     python pipelines/training_study.py FOLDER report            # prints the tables, draws curves to docs
 """

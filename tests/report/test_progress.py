@@ -29,6 +29,17 @@ def test_rates_count_what_this_run_did() -> None:
     assert counter.describe() == "2.00 MVox/s, ETA 0:12"
 
 
+def test_a_stage_of_fewer_than_two_blocks_a_worker_still_tells_the_remaining_time() -> None:
+    clock = Clock()
+    counter = Counter("predict", 100, 0, clock, 64)
+    clock.now = 30.0
+    counter.advance(64, 1)
+    assert counter.eta is None
+    clock.now = 40.0
+    counter.advance(18, 1)
+    assert counter.eta == pytest.approx(10.0)
+
+
 def test_the_first_block_of_each_worker_which_loads_and_compiles_does_not_count_for_the_remaining_time() -> None:
     clock = Clock()
     counter = Counter("predict", 20, 0, clock, 2)

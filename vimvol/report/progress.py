@@ -69,8 +69,8 @@ class Silent:
 class Counter:
     """The numbers of one stage.
 
-    The first block of every worker loads and compiles what the others find, so the remaining time goes by the blocks
-    after these alone, and is told once there are as many of them.
+    The first blocks, as many as there are workers, load and compile what the others find, so the remaining time goes by
+    the blocks after these alone, and is told once there are as many of them, or half of those that were left.
 
     Attributes
     ----------
@@ -92,7 +92,8 @@ class Counter:
         self._blocks = 0
         self._voxels = 0
         self._slots = max(1, slots)
-        self._warm: tuple[int, float] | None = None  # blocks and time at which every worker had finished one
+        self._warm: tuple[int, float] | None = None  # blocks and time when there were as many blocks as workers
+        self._enough = 0  # blocks after these
 
     def advance(self, blocks: int, voxels: int) -> None:
         """Count blocks finished by this run."""
@@ -101,6 +102,7 @@ class Counter:
         self._voxels += voxels
         if self._warm is None and self._blocks >= self._slots:
             self._warm = self._blocks, self._clock()
+            self._enough = min(self._slots, max(1, (self.total - self.done) // 2))
 
     def stop(self) -> None:
         """Stop the clock."""
@@ -118,8 +120,8 @@ class Counter:
 
     @property
     def eta(self) -> float | None:
-        """Seconds left at the pace of this run; none before every worker finished a block and another."""
-        if self._warm is None or self._blocks < self._warm[0] + self._slots:
+        """Seconds left at the pace of this run; none before enough blocks after the first ones are done."""
+        if self._warm is None or self._blocks < self._warm[0] + self._enough:
             return None
         blocks, then = self._warm
         return (self.total - self.done) * (self._clock() - then) / (self._blocks - blocks)

@@ -7,7 +7,6 @@ read samples of bounded size, whatever the size of the volume.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vimvol.errors import InputError, StorageError
+from vimvol.errors import DiskFullError, InputError, StorageError
 from vimvol.evaluate.seams import Endings, endings, judge
 from vimvol.geometry import Block, Grid
 from vimvol.io.arrays import read_box
@@ -132,8 +131,12 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
         "worst": shown,
     }
     report = "qa.json" if name == SEGMENTATION else f"qa-{name}.json"
-    with contextlib.suppress(StorageError):  # who may only read an output is told all of it anyway
+    try:
         open_objects(job.work).put(report, (json.dumps(result, indent=2) + "\n").encode())
+    except DiskFullError:
+        raise
+    except StorageError:
+        pass  # who may only read an output is told all of it anyway
     return result
 
 
