@@ -400,6 +400,15 @@ def test_what_is_to_be_written_in_the_end_is_checked_at_first(run, volume, tmp_p
         assert "p.json cannot be written" in err
 
 
+@pytest.mark.parametrize("command", ["qa", "status", "agglomerate"])
+def test_what_no_run_made_cannot_be_looked_at(run, tmp_path, command) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    code, _, err = run(command, tmp_path)
+    assert code == 2
+    assert "is no output of vimvol segment" in mistake(err)
+    assert "give the OUT.zarr of a run" in err
+
+
 def test_a_record_of_something_else_is_left_alone(run, volume, tmp_path) -> None:
     (tmp_path / "o.zarr" / "vimvol").mkdir(parents=True)
     (tmp_path / "o.zarr" / "vimvol" / "run.json").write_text('{"mine": 1}')

@@ -27,7 +27,7 @@ from vimvol.segment.multicut.division import bytes_per_edge, merge_costs, solve_
 from vimvol.stages.announce import nobody
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import NOTE, SEGMENTATION, Job
-from vimvol.stages.manifest import differences, provenance, read_manifest
+from vimvol.stages.manifest import differences, made_manifest, provenance, read_manifest
 from vimvol.stages.output import AGGLOMERATING, tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.pyramid import run_pyramid
@@ -167,7 +167,7 @@ def finished_run(out: str) -> dict[str, Any]:
     InputError
         If there is none, or it is not complete.
     """
-    manifest = read_manifest(out)
+    manifest = made_manifest(out)
     if manifest is None:
         raise InputError(f"{out} does not exist, so there is no segmentation to work on; run vimvol segment first")
     if manifest["state"] != "complete":

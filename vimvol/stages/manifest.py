@@ -45,6 +45,22 @@ def read_manifest(out: str) -> dict[str, Any] | None:
     return manifest
 
 
+def made_manifest(out: str) -> dict[str, Any] | None:
+    """Return the manifest of an output that is to be looked at; none where nothing is.
+
+    Raises
+    ------
+    InputError
+        If something is there that vimvol did not make.
+    """
+    try:
+        return read_manifest(out)
+    except OutputExistsError:
+        raise InputError(
+            f"{out} is no output of vimvol segment, so there is nothing to look at; give the OUT.zarr of a run"
+        ) from None
+
+
 def check_intensities(volume: Volume) -> None:
     """Make sure that a volume which shall be segmented is not what a run has made of one.
 

@@ -18,7 +18,7 @@ from vimvol.io.objects import open_objects
 from vimvol.io.storage import absolute
 from vimvol.report.amounts import clock_text
 from vimvol.stages.job import BESIDE, NOTE
-from vimvol.stages.manifest import differences, read_manifest
+from vimvol.stages.manifest import differences, made_manifest
 
 State = Literal["done", "running", "failed", "stale", "missing"]
 
@@ -99,7 +99,7 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
         If there is no output of vimvol, or the input that it was made from is gone and ``config`` is given.
     """
     out = absolute(out)
-    manifest = read_manifest(out)
+    manifest = made_manifest(out)
     if manifest is None:
         raise InputError(f"{out} holds nothing yet; begin it with vimvol segment")
     keys, notes = dict(manifest["keys"]), []
