@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -9,7 +10,7 @@ import pytest
 import torch
 import zarr
 
-from tests.support import small_config
+from tests.support import small_config, vimvol
 from vimvol.sample import SampleSpec, generate
 from vimvol.stages.segment import segment_volume
 
@@ -66,3 +67,10 @@ def reference(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reference") / "out.zarr"
     segment_volume(f"{sample}:raw", str(out), small_config())
     return out
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process: words to exit code, standard output and standard error."""
+    monkeypatch.setenv("COLUMNS", "300")
+    return lambda *args: vimvol(capsys, monkeypatch, *args)

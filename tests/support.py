@@ -1,11 +1,14 @@
-"""Settings for small volumes, and what a test asks of an output."""
+"""Settings for small volumes, the command line in this process, and what a test asks of an output."""
 
 import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 import torch
 import zarr
 
+from vimvol.cli import main
 from vimvol.config import SegmentConfig, load_config
 from vimvol.models import ModelSpec, build_model, save_checkpoint
 
@@ -100,3 +104,31 @@ def read_only(folder: Path, content: Path | None = None) -> Iterator[Path]:
         else:
             for place in places:
                 place.chmod(0o755)
+
+
+def vimvol(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: object) -> tuple[int, str, str]:
+    """Run the command line in this process; return exit code, standard output and standard error."""
+    monkeypatch.setattr(sys, "argv", ["vimvol", *map(str, args)])
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        main()
+        code = 0
+    except SystemExit as leave:
+        code = int(leave.code or 0)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def mistake(err: str) -> str:
+    """Return the one line of an error; before it there may be what was being done."""
+    *before, last = err.splitlines()
+    assert all(re.match("(opening|input:|boundaries:|mask:|workers:) ", line) for line in before), err
+    assert last.startswith("error: ")
+    return last
+
+
+def settings(**more: object) -> list[str]:
+    return [f"--set={key}={json.dumps(value)}" for key, value in {**SMALL, **more}.items()]

@@ -15,46 +15,11 @@ import pytest
 import tifffile
 import zarr
 
-from tests.support import SMALL, digest, small_config
-from vimvol.cli import main
+from tests.support import digest, mistake, settings, small_config
 from vimvol.models.registry import MODELS
 from vimvol.stages.segment import segment_volume
 
 ROOT = Path(__file__).parents[1]
-
-
-def vimvol(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: object) -> tuple[int, str, str]:
-    """Run the command line in this process; return exit code, standard output and standard error."""
-    monkeypatch.setattr(sys, "argv", ["vimvol", *map(str, args)])
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        main()
-        code = 0
-    except SystemExit as leave:
-        code = int(leave.code or 0)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("COLUMNS", "300")
-    return lambda *args: vimvol(capsys, monkeypatch, *args)
-
-
-def mistake(err: str) -> str:
-    """Return the one line of an error; before it there may be what was being done."""
-    *before, last = err.splitlines()
-    assert all(re.match("(opening|input:|boundaries:|workers:) ", line) for line in before), err
-    assert last.startswith("error: ")
-    return last
-
-
-def settings(**more: object) -> list[str]:
-    return [f"--set={key}={json.dumps(value)}" for key, value in {**SMALL, **more}.items()]
 
 
 @pytest.fixture

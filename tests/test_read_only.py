@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import digest, read_only
-from tests.test_cli import mistake, run, settings  # noqa: F401 - a fixture
+from tests.support import digest, mistake, read_only, settings
 
 
 @pytest.mark.parametrize(
@@ -27,7 +26,7 @@ from tests.test_cli import mistake, run, settings  # noqa: F401 - a fixture
     ],
 )
 def test_where_nothing_can_be_written_a_command_ends_in_one_line_before_it_begins(
-    run,  # noqa: F811 - the fixture
+    run,
     sample: Path,
     reference: Path,
     tmp_path: Path,
@@ -50,7 +49,7 @@ def test_where_nothing_can_be_written_a_command_ends_in_one_line_before_it_begin
 
 
 def test_a_finished_output_that_cannot_be_written_stays_and_is_judged(
-    run,  # noqa: F811 - the fixture
+    run,
     sample: Path,
     reference: Path,
     tmp_path: Path,

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tests.support import digest, small_config
-from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.engine.recorder import Recorder
 from vimvol.errors import ConfigError, InputError, OutputExistsError
 from vimvol.geometry import Block
@@ -170,7 +169,7 @@ def test_an_output_that_does_not_serve_is_refused(out: Path, tmp_path: Path) -> 
         agglomerate(str(out))
 
 
-def test_on_the_command_line(run, out: Path) -> None:  # noqa: F811
+def test_on_the_command_line(run, out: Path) -> None:
     code, printed, _ = run("agglomerate", out, "--set", BETA, "--name", "b", "--compare", "--workers", 0)
     assert code == 0
     assert "energy if all are cut" in printed

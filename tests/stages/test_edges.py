@@ -8,7 +8,6 @@ import pytest
 import zarr
 
 from tests.support import digest, small_config
-from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.errors import InputError, MissingExtraError
 from vimvol.segment.forest import Forest
 from vimvol.stages.agglomerate import agglomerate
@@ -130,7 +129,7 @@ def test_a_missing_extra_is_told_before_anything_is_read(tmp_path: Path, monkeyp
         train_edges([("nothing.zarr", "nothing.h5")], str(tmp_path / "costs.safetensors"))
 
 
-def test_on_the_command_line(run, sample: Path, out: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_on_the_command_line(run, sample: Path, out: Path, tmp_path: Path) -> None:
     file = tmp_path / "costs.safetensors"
     code, printed, _ = run("train-edges", out, f"{sample}:labels", "--out", file, "--slab", "0:3")
     assert code == 0

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import zarr
 
-from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.io import open_volume
@@ -35,7 +34,7 @@ def numbered(labels: np.ndarray, *, anew: bool) -> np.ndarray:
 
 
 @pytest.mark.parametrize("anew", [False, True])
-def test_slices_that_were_labelled_one_by_one_are_told_and_scored_in_2d(run, neurons, tmp_path, anew) -> None:  # noqa: F811
+def test_slices_that_were_labelled_one_by_one_are_told_and_scored_in_2d(run, neurons, tmp_path, anew) -> None:
     seg = stored(tmp_path / "seg.zarr", neurons)
     truth = stored(tmp_path / "truth.zarr", numbered(neurons, anew=anew))
     code, out, err = run("evaluate", seg, truth)
@@ -75,7 +74,7 @@ def test_every_second_slice_annotated_is_something_to_learn_from(neurons, tmp_pa
 
 
 @pytest.mark.parametrize("depth", [1, 6])
-def test_intensities_in_place_of_labels_are_refused(run, neurons, tmp_path, depth) -> None:  # noqa: F811
+def test_intensities_in_place_of_labels_are_refused(run, neurons, tmp_path, depth) -> None:
     seg = stored(tmp_path / "seg.zarr", neurons[:depth])
     raw = stored(tmp_path / "raw.zarr", generate(SampleSpec(shape=(6, 300, 300)))[0][:depth])
     for pair in ((seg, raw), (raw, seg)):
@@ -87,7 +86,7 @@ def test_intensities_in_place_of_labels_are_refused(run, neurons, tmp_path, dept
 
 
 @pytest.mark.parametrize("command", ["train-edges {out} {truth} --out {folder}/f", "tune {folder}/t {raw} {truth}"])
-def test_nothing_is_learned_from_them(run, sample, reference, tmp_path, command) -> None:  # noqa: F811
+def test_nothing_is_learned_from_them(run, sample, reference, tmp_path, command) -> None:
     labels = zarr.open_array(str(sample / "labels"), mode="r")[:]
     sliced = stored(tmp_path / "sliced.zarr", numbered(labels, anew=False))
     for truth, message in ((sliced, "end with their slice"), (f"{sample}:raw", "looks like intensities")):

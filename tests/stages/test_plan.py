@@ -19,7 +19,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import SMALL, digest, disk_of, read_only, small_config
-from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.config.cluster import AddressCluster
 from vimvol.engine.pool import Room, SerialPool
 from vimvol.errors import InputError, OutputLostError
@@ -331,7 +330,7 @@ def test_a_disk_that_is_too_small_is_refused(sample: Path, tiny_disk: Path, samp
         assert not list(tiny_disk.iterdir())
 
 
-def test_the_command_prints_the_plan_and_writes_it(run, sample: Path, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+def test_the_command_prints_the_plan_and_writes_it(run, sample: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = [f"--set={key}={json.dumps(value)}" for key, value in SMALL.items()]
     code, out, err = run("plan", f"{sample}:raw", "out.zarr", "--json", "plan.json", *settings)

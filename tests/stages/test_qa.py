@@ -8,7 +8,6 @@ import zarr
 from PIL import Image
 
 from tests.support import small_config
-from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.errors import InputError
 from vimvol.sample import SampleSpec, generate
 from vimvol.stages.qa import check_seams, families_of
@@ -96,7 +95,7 @@ def test_shifted_tiles_differ_where_the_stored_labels_were_made_otherwise(volume
     assert cut["same"] > usual["same"] + 0.2
 
 
-def test_on_the_command_line(run, out: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_on_the_command_line(run, out: Path, tmp_path: Path) -> None:
     file = tmp_path / "qa.json"
     code, printed, _ = run("qa", out, "--json", file)
     assert code == 0

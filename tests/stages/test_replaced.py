@@ -5,7 +5,6 @@ import pytest
 import zarr
 
 from tests.support import digest, small_config
-from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.engine.recorder import Recorder
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.infer.standardization import Standardization
@@ -156,7 +155,7 @@ def test_what_is_not_told_is_refused(raw: Path, tmp_path: Path) -> None:
     assert digest(out) == before
 
 
-def test_on_the_command_line(run, raw: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_on_the_command_line(run, raw: Path, tmp_path: Path) -> None:
     code, _, error = run("segment", f"{raw}:raw", tmp_path / "out.zarr", "--replaced", "3")
     assert code == 2
     assert "--replaced '3' is no range of slices" in error

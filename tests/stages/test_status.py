@@ -8,7 +8,6 @@ import pytest
 import zarr
 
 from tests.support import digest, small_config
-from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.engine.lock import Lock
 from vimvol.errors import IncompleteRunError, InputError, OutputBusyError
 from vimvol.geometry import Block
@@ -147,7 +146,7 @@ def test_another_block_shape_goes_on_where_the_first_stopped(
     assert digest(out) == digest(reference)
 
 
-def test_the_command_line_tells_it_in_words_and_exit_code(run, reference: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command_line_tells_it_in_words_and_exit_code(run, reference: Path, tmp_path: Path) -> None:
     assert run("status", reference)[0] == 0
     code, printed, error = run("status", reference, "--set=agglomerate.beta=0.8")
     assert code == 1

@@ -7,7 +7,6 @@ import yaml
 import zarr
 
 from tests.support import SMALL, random_network, small_config
-from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
 from vimvol.stages import tune as module
@@ -106,7 +105,7 @@ def test_every_parameter_of_every_space_is_a_setting_that_takes_all_of_its_value
     assert set(OBJECTIVES) == {"2d", "3d", "cells"}
 
 
-def test_from_the_command_line(run, pair, tmp_path):  # noqa: F811
+def test_from_the_command_line(run, pair, tmp_path):
     options = [f"--set={key}={value}" for key, value in {**SMALL, "segment.mode": "2d"}.items()]
     code, out, err = run("tune", tmp_path / "tuned", *pair, "--trials", 1, *options)
     assert code == 0, err

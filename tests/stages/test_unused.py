@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from tests.support import small_config
-from tests.test_cli import run  # noqa: F401 - a fixture
 from vimvol.stages.segment import prepare
 
 
@@ -36,7 +35,7 @@ def test_settings_that_are_given_and_not_used_are_told(sample: Path, tmp_path: P
     assert told is None or found[0].startswith(f"not used: {told}")
 
 
-def test_of_an_agglomeration_only_what_it_was_given_is_told(run, sample: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_of_an_agglomeration_only_what_it_was_given_is_told(run, sample: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
     options = [f"--set={key}={value}" for key, value in {"segment.mode": "2d", "run.workers": 0}.items()]
     assert run("segment", f"{sample}:raw", out, *options)[0] == 0
