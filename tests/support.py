@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,15 +108,11 @@ def read_only(folder: Path, content: Path | None = None) -> Iterator[Path]:
 def vimvol(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: object) -> tuple[int, str, str]:
     """Run the command line in this process; return exit code, standard output and standard error."""
     monkeypatch.setattr(sys, "argv", ["vimvol", *map(str, args)])
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         main()
         code = 0
     except SystemExit as leave:
         code = int(leave.code or 0)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 

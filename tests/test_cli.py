@@ -291,6 +291,30 @@ def test_a_stopped_run_says_how_to_go_on_and_does(run, sample: Path, reference: 
     assert digest(out) == digest(reference)
 
 
+SWALLOWED = """
+import signal, time, weakref
+from vimvol.cli import main
+
+class Held:
+    pass
+
+def program():
+    for number in signal.SIGINT, signal.SIGTERM:  # both are dropped: the interpreter lets nothing out of a callback
+        held = Held()
+        watch = weakref.ref(held, lambda _: signal.raise_signal(number))
+        del held
+    time.sleep(100)
+
+main(program)
+"""
+
+
+def test_a_signal_that_arrives_in_a_destructor_stops_the_run_too() -> None:
+    done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "stopped; what is finished is kept, the same command goes on from there\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="a small file system needs root to mount")
 def test_a_full_disk_gets_one_line_and_goes_on_when_there_is_room(run, sample: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import typer
 
 from vimvol.cli import segmenting, planning, standing, agglomerating, scoring, tuning, training, exchanging, looking  # isort: skip - the order in which help lists them
 from vimvol.cli.app import app
+from vimvol.cli.stop import Stopped, stoppable
 from vimvol.errors import VimvolError
 
 __all__ = [
@@ -31,21 +30,11 @@ __all__ = [
 INTERRUPTED = 130
 
 
-class Stopped(BaseException):
-    """Somebody asked this process to end; no `KeyboardInterrupt`, which the command-line library keeps to itself."""
-
-
-def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
-    """Leave what runs now; the wall time of a batch system announces itself by SIGTERM."""
-    raise Stopped
-
-
 def main(program: Callable[[], Any] = app) -> None:
     """Run the command line; what a user can mend ends in one line and exit code 2."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
     try:
-        program()
+        with stoppable():
+            program()
     except VimvolError as error:
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
         raise SystemExit(error.exit_code) from None
