@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -136,3 +139,13 @@ def test_prediction_does_not_depend_on_the_batch():
     x = torch.randn(3, 1, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(model(x)[1:2], model(x[1:2]), rtol=1e-4, atol=1e-4)
+
+
+def test_networks_of_shapes_alone_do_not_load_the_compiler():
+    """It would take every process that predicts more than a second, and 100 MB."""
+    script = (
+        "import sys; from vimvol.models.registry import MODELS, count_parameters; "
+        "[count_parameters(name) for name in MODELS]; print({'torch._dynamo', 'sympy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

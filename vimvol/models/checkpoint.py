@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from vimvol.errors import CheckpointError, InputError, StorageError
 from vimvol.models.layouts import encoder_alone, infer_spec, state_dict_in
+from vimvol.models.meta import without_values
 from vimvol.models.registry import MODELS, build_model
 from vimvol.models.spec import ModelSpec
 
@@ -226,7 +227,7 @@ def _line(error: Exception) -> str:
 
 def _skeleton(spec: ModelSpec) -> nn.Module:
     """Build the network without memory for its weights."""
-    with torch.device("meta"):
+    with without_values():
         return build_model(
             spec.architecture, in_channels=spec.in_channels, out_channels=spec.out_channels, **spec.options
         )

@@ -26,11 +26,19 @@ def causal(x: Tensor, conv: nn.Conv1d, reverse: bool = False) -> Tensor:
 
 
 @torch.no_grad()
+def initial_decay(inner: int, state: int) -> nn.Parameter:
+    """Return log(1 ... N) for every inner channel, (D, N) (Gu et al., NeurIPS 2022: S4D-Real)."""
+    # Copied from the CPU, since any arithmetic on the meta device loads PyTorch's compiler, for more than a second.
+    decay = torch.arange(1, state + 1, dtype=torch.float32, device="cpu").log()
+    return nn.Parameter(torch.empty(inner, state).copy_(decay))
+
+
+@torch.no_grad()
 def init_step(projection: nn.Linear) -> None:
     """Let softplus of the bias be log-uniform in [.001, .1] (Gu & Dao, 2023, section 3.6)."""
     nn.init.uniform_(projection.weight, -(projection.in_features**-0.5), projection.in_features**-0.5)
     low, high = math.log(1e-3), math.log(0.1)
-    step = torch.exp(torch.rand(projection.out_features) * (high - low) + low).clamp_min(1e-4)
+    step = torch.exp(torch.rand(projection.out_features, device="cpu") * (high - low) + low).clamp_min(1e-4)
     projection.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
 
@@ -48,7 +56,7 @@ class Mamba(nn.Module):
         self.conv1d = nn.Conv1d(inner, inner, 4, groups=inner, padding=3)
         self.x_proj = nn.Linear(inner, rank + 2 * state, bias=False)
         self.dt_proj = nn.Linear(rank, inner)
-        self.A_log = nn.Parameter(torch.arange(1, state + 1, dtype=torch.float32).log().repeat(inner, 1))
+        self.A_log = initial_decay(inner, state)
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, embedding, bias=False)
         init_step(self.dt_proj)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
 from vimvol.errors import InputError
+from vimvol.models.meta import without_values
 from vimvol.models.nnunet import NNUNet
 from vimvol.models.umamba import UMamba
 from vimvol.models.unet import UNet
@@ -120,7 +120,7 @@ def build_model(name: str, *, in_channels: int = 1, out_channels: int = 1, **opt
 
 def count_parameters(name: str, *, in_channels: int = 1, out_channels: int = 1, **options: Any) -> int:  # noqa: ANN401
     """Return how many trainable values a network has; takes no memory for them. Arguments as `build_model`."""
-    with torch.device("meta"):
+    with without_values():
         model = build_model(name, in_channels=in_channels, out_channels=out_channels, **options)
     return sum(p.numel() for p in model.parameters())
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vimvol.errors import InputError
 from vimvol.models.blocks import check_choice
-from vimvol.models.mamba import causal, init_step
+from vimvol.models.mamba import causal, init_step, initial_decay
 from vimvol.models.patches import PatchEmbedding, PatchOptions
 from vimvol.models.scan import Direction, scan_directions
 
@@ -97,8 +97,7 @@ class Mixer(nn.Module):
         inner, rank = 2 * embedding, math.ceil(embedding / 16)
         self.rank, self.state, self.divide = rank, state, divide
         self.in_proj = nn.Linear(embedding, 2 * inner, bias=False)
-        decay = torch.arange(1, state + 1, dtype=torch.float32).log().repeat(inner, 1)
-        self.A_log, self.A_b_log = nn.Parameter(decay), nn.Parameter(decay.clone())
+        self.A_log, self.A_b_log = initial_decay(inner, state), initial_decay(inner, state)
         self.D, self.D_b = nn.Parameter(torch.ones(inner)), nn.Parameter(torch.ones(inner))
         self.conv1d, self.conv1d_b = (nn.Conv1d(inner, inner, 4, groups=inner, padding=3) for _ in range(2))
         self.x_proj, self.x_proj_b = (nn.Linear(inner, rank + 2 * state, bias=False) for _ in range(2))
