@@ -18,9 +18,12 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Train a network. The same command again goes on from the last checkpoint."""
+    from vimvol.infer.device import resolve_device, slow_text
     from vimvol.train.fit import fit, is_first
 
     settings = load_config(TrainConfig, config, overrides or ())
+    if text := slow_text(settings.precision, resolve_device("auto")):
+        typer.echo(text, err=True)
     weights = fit(settings)
     if not is_first():
         return

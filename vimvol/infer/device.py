@@ -43,6 +43,19 @@ def named_device(name: str) -> torch.device:
     return device
 
 
+def slow_text(precision: str, device: torch.device) -> str:
+    """Return that a precision is slow on the device, for want of instructions; empty where it is not.
+
+    Older releases of PyTorch do not know what a processor has; with them it is empty, too.
+    """
+    if precision != "bfloat16" or device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return ""
+    able = torch.cpu.get_capabilities()
+    if any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf16")):
+        return ""
+    return "slow: this processor imitates bfloat16, up to ten times slower than float32; take float32 instead"
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Tell whether an error means that memory of the device or of the host ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -17,7 +17,7 @@ from vimvol.engine.plan import default_shard
 from vimvol.engine.run import Execution, Progress, run_stage
 from vimvol.errors import InputError
 from vimvol.geometry import Grid
-from vimvol.infer.device import named_device, resolve_device
+from vimvol.infer.device import named_device
 from vimvol.io import open_volume, pyramid, storage_shapes
 from vimvol.io.mask import open_mask
 from vimvol.io.storage import absolute
@@ -25,7 +25,7 @@ from vimvol.io.volume import forget_open
 from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut import check_solver
-from vimvol.stages.announce import Tell, Warnings, input_text, mask_text, nobody, workers_text
+from vimvol.stages.announce import Tell, Warnings, input_text, mask_text, nobody, tell_device, workers_text
 from vimvol.stages.boundaries import find_boundaries
 from vimvol.stages.disk import check_writable
 from vimvol.stages.forecast import inference_resource
@@ -229,8 +229,7 @@ def segment_volume(
             heard.repeat(odd_text(job.source, config, brief=True))
             if replaced:
                 job = with_replaced(job, replaced, overwrite=overwrite)
-            if cluster.kind == "local":
-                resolve_device(config.predict.device)
+            tell_device(cluster, config.predict, heard)
             manifest = _finished(job, cluster, overwrite or bool(replaced), telling, spent)
     finally:
         # An HDF5 file that stays open could not be written by its owner.
