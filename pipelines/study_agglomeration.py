@@ -92,8 +92,9 @@ def main(
                     continue
                 wanted["costs"] = str(here / f"{axes}-{learned[0]}-{learned[1]}.safetensors")
                 train_edges([(out(axes, all_slices), address)], wanted["costs"], slab=learned)
+            prior = "beta_learned" if "costs" in wanted else "beta"
             for beta in betas:
-                changes = [f"agglomerate.{key}={value}" for key, value in {**wanted, "beta": beta}.items()]
+                changes = [f"agglomerate.{key}={value}" for key, value in {**wanted, prior: beta}.items()]
                 done = agglomerate(out(axes, segmented), changes, name="study", workers=0)
                 scores = _scores(done.labels, truth.read(box), box)
                 results.append({"segmented": segmented, "judged": judged, "choice": name, "beta": beta, **scores})

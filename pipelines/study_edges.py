@@ -50,8 +50,9 @@ def main(folder: Path, model: Annotated[str, typer.Argument()] = "vimunet-nano")
             train_edges([(outs[learn], address)], file)
             box = Block((judge[0], 0, 0), (judge[1], *truth.shape[1:]))
             for costs in ("boundary", file):
+                prior = "beta" if costs == "boundary" else "beta_learned"
                 for beta in BETAS:
-                    wanted = [f"agglomerate.costs={costs}", f"agglomerate.beta={beta}"]
+                    wanted = [f"agglomerate.costs={costs}", f"agglomerate.{prior}={beta}"]
                     done = agglomerate(outs[judge], wanted, name="study", workers=0)
                     found = open_volume(done.labels, prefer="labels").read(box)
                     scores = (

@@ -14,7 +14,7 @@ from vimvol.stages.agglomerate import agglomerate
 from vimvol.stages.edges import train_edges
 from vimvol.stages.manifest import read_manifest
 from vimvol.stages.qa import check_seams
-from vimvol.stages.segment import segment_volume
+from vimvol.stages.segment import prepare, segment_volume
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +32,13 @@ def out(reference: Path, tmp_path: Path) -> Path:
 
 
 def test_neither_blocks_nor_workers_change_a_byte(sample: Path, costs: Path, out: Path, tmp_path: Path) -> None:
-    learned = {"agglomerate__costs": str(costs), "agglomerate__beta": 0.5}
+    learned = {"agglomerate__costs": str(costs)}
     segment_volume(f"{sample}:raw", str(tmp_path / "one.zarr"), small_config(**learned))
     blocks = small_config(**learned, run__block=[4, 64, 96], run__workers=2)
     segment_volume(f"{sample}:raw", str(tmp_path / "two.zarr"), blocks)
     assert digest(tmp_path / "two.zarr") == digest(tmp_path / "one.zarr")
     # ... nor whether the edges were measured before
-    agglomerate(str(out), [f"agglomerate.costs={costs}", "agglomerate.beta=0.5"], workers=0)
+    agglomerate(str(out), [f"agglomerate.costs={costs}"], workers=0)
     assert digest(out) == digest(tmp_path / "one.zarr")
     assert (read_manifest(str(out)) or {})["config"]["agglomerate"]["costs"] == str(costs)
     check_seams(str(out))
@@ -54,7 +54,7 @@ def test_fragments_of_volumes_have_costs_for_any_blocks(sample: Path, tmp_path: 
         train_edges([(out, f"{sample}:labels")], file)
     assert Path(files[0]).read_bytes() == Path(files[1]).read_bytes()
     for out in (whole, blocks):
-        agglomerate(out, [f"agglomerate.costs={files[0]}", "agglomerate.beta=0.5"], workers=0)
+        agglomerate(out, [f"agglomerate.costs={files[0]}"], workers=0)
     assert digest(whole) == digest(blocks)
 
 
@@ -71,6 +71,18 @@ def test_the_content_of_the_file_decides_what_is_computed(costs: Path, out: Path
     changed = (read_manifest(str(out)) or {})["keys"]
     assert changed["graph"] == keys[0]["graph"]
     assert all(changed[stage] != keys[0][stage] for stage in ("costs", "solve", "write", "label-pyramid"))
+
+
+def test_learned_costs_have_a_prior_of_their_own(sample: Path, costs: Path, tmp_path: Path) -> None:
+    changes = {}, {"agglomerate__beta": 0.6}, {"agglomerate__beta_across": 0.6}, {"agglomerate__beta_learned": 0.8}
+    keys, told = [], []
+    for change in changes:
+        config = small_config(agglomerate__costs=str(costs), **change)
+        job = prepare(f"{sample}:raw", str(tmp_path / "out.zarr"), config, tell=told.append)
+        keys.append(job.keys["costs"])
+    assert keys[0] == keys[1] == keys[2] != keys[3]
+    unused = [line for line in told if "learned costs have a prior of their own" in line]
+    assert ["beta = 0.6" in unused[0], "beta_across = 0.6" in unused[1], len(unused)] == [True, True, 2]
 
 
 def test_only_the_slab_is_learned_from(sample: Path, reference: Path, tmp_path: Path) -> None:

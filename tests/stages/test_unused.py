@@ -20,6 +20,7 @@ from vimvol.stages.segment import prepare
             {"agglomerate__beta": 0.3, "segment__mode": "2d", "fragments__seeds": "components"},
             "agglomerate.beta = 0.3, as fragments are whole instances",
         ),
+        ({"agglomerate__beta_learned": 0.4}, "agglomerate.beta_learned = 0.4, as no learned costs are given"),
         ({"predict__rescale": "auto"}, None),
         ({"predict__rescale": "auto", "predict__boundaries": "{sample}:raw"}, "predict.rescale = auto, as boundaries"),
         ({"cells__seed": 0.4}, "cells.seed = 0.4, as the network predicts no foreground"),

@@ -43,7 +43,7 @@ def train_edges(
     ] = None,
     note: Annotated[str, typer.Option(help="Data and their licence, for the card in the file.")] = "",
 ) -> None:
-    """Learn from ground truth what edges cost, for `--set agglomerate.costs=FILE --set agglomerate.beta=0.5`."""
+    """Learn from ground truth what edges cost, for `--set agglomerate.costs=FILE`."""
     from vimvol.report.table import print_rows
     from vimvol.stages.edges import train_edges as learn
 
@@ -59,10 +59,7 @@ def train_edges(
     typer.echo(f"{done.edges:,} edges, {done.cut:,} of them between objects")
     typer.echo(f"costs         {done.path}")
     typer.echo(f"picture       {done.picture}")
-    typer.echo(
-        f"use them      vimvol agglomerate OUT.zarr --set agglomerate.costs={done.path} --set agglomerate.beta=0.5"
-    )
-    typer.echo("beta          0.5 takes learned probabilities of a cut as they are; the default suits mean boundaries")
+    typer.echo(f"use them      vimvol agglomerate OUT.zarr --set agglomerate.costs={done.path}")
 
 
 @app.command()

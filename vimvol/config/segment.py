@@ -129,6 +129,9 @@ class AgglomerateConfig(Section):
         lt=1,
         description="the same across sections, of boundary means where fragments are of single slices",
     )
+    beta_learned: float = Field(
+        0.5, gt=0, lt=1, description="the same of learned costs; 0.5 takes their probabilities as they are"
+    )
     size_weighting: bool = Field(
         True, description="scale an edge's cost by its number of voxel pairs, or across sections by the root of it"
     )

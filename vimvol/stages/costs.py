@@ -72,7 +72,7 @@ def costs_of_edges(
     # fragments of single slices touch either within a slice or across
     across = table.counts[ACROSS] > 0
     if job.learned is not None and nodes is not None:
-        cut = forest_of(job.learned).probability(edge_features(table, nodes))
+        cut, prior = forest_of(job.learned).probability(edge_features(table, nodes)), config.beta_learned
     elif job.sectioned and smaller is not None:
         cut = np.where(across, cut_across(table.mean(), table.count, smaller), table.mean())
         prior = np.where(across, config.beta_across, config.beta)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from vimvol.config import FragmentsConfig, SegmentConfig
-from vimvol.engine.ledger import Ledger, content_key
+from vimvol.engine.ledger import Ledger
 from vimvol.engine.plan import StagePlan, plan_stage
 from vimvol.geometry import Block, Grid, Index, round_up
 from vimvol.infer.planes import Plane
@@ -17,18 +17,8 @@ from vimvol.infer.standardization import Standardization
 from vimvol.io import Level, Volume
 from vimvol.io.mask import Mask
 from vimvol.io.objects import open_objects
-from vimvol.segment.costs import ACROSS_WEIGHT
-from vimvol.segment.edges import GRAPH_FORMAT
+from vimvol.stages.keys import stage_keys
 from vimvol.stages.learned import Learned
-
-FORMAT = 4
-"""Version of what the stages write; part of every key, raised when a stage computes something else."""
-
-SOLVE_FORMAT = 4
-"""Version of what is solved for; part of the keys of its stage and of those that follow."""
-
-FRAGMENTS_FORMAT = 2
-"""Version of the fragments; part of the keys of their stage and of those that follow."""
 
 SEGMENTATION = "segmentation"
 """Name of the segmentation that a run makes; others may be added to its output."""
@@ -241,59 +231,4 @@ class Job:
 
     def keys_of(self, identity: str) -> dict[str, str]:
         """Return what `keys` would be for an input of this identity, see `Volume.identity`."""
-        config = self.config
-        storage = (FORMAT, self.shape, self.chunk, self.shard)
-        source = (identity, self.source.axes, self.source.voxel_size)
-        wanted = (None if self.roi is None else str(self.roi), None if self.mask is None else self.mask.identity())
-        settings = config.predict.model_dump(include={"precision", "batch", "device"})
-        if config.predict.augment != "none":
-            settings["augment"] = config.predict.augment
-        if self.planes[0].tiling.shown is not None:
-            settings["shown"] = [plane.tiling.shown for plane in self.planes]
-        predict = content_key(
-            "predict",
-            storage,
-            source,
-            wanted,
-            config.input.missing,
-            self.network.digest,
-            repr(self.planes[0].tiling),
-            repr(self.standardization),
-            settings,
-            *map(repr, self.planes[1:]),
-            *self.replaced,
-        )
-        if (cells := self.network.cells) is not None:
-            grid = (self.fragment_tiles.cell, self.fragments_config.halo)
-            fragments = content_key("cells", predict, repr(cells), grid, config.cells.model_dump())
-        else:
-            settings = self.fragments_config.model_dump()
-            fragments = content_key("fragments", FRAGMENTS_FORMAT, predict, self.network.boundary, settings)
-        # learned costs know of overlaps, and have one prior
-        priors = {"beta", "beta_across"} if self.sectioned and self.learned is None else {"beta"}
-        weighing = config.agglomerate.model_dump(include={*priors, "size_weighting"})
-        if self.sectioned:
-            weighing["across"] = ACROSS_WEIGHT
-        limits_and_costs = {"beta", "beta_across", "size_weighting", "costs", "join_below", "fill_below"}
-        solving = config.agglomerate.model_dump(exclude=limits_and_costs)
-        limits = config.agglomerate.model_dump(include={"join_below", "fill_below"})
-        if self.learned is not None:
-            weighing["costs"] = self.learned.digest
-        graph = content_key("graph", GRAPH_FORMAT, fragments, config.segment.mode)
-        costs = content_key("costs", graph, {} if self.stitched else weighing)
-        solve = content_key("solve", SOLVE_FORMAT, costs, {} if self.stitched else solving)
-        sizes = content_key("sizes", solve, config.segment.min_size, limits)
-        write = content_key("write", sizes)
-        levels = [level.shape for level in self.levels]
-        return {
-            "predict": predict,
-            "fragments": fragments,
-            "graph": graph,
-            "costs": costs,
-            "solve": solve,
-            **({"contacts": content_key("contacts", solve, self.small_below)} if self.small_below else {}),
-            "sizes": sizes,
-            "write": write,
-            "pyramid": content_key("pyramid", predict, levels),
-            "label-pyramid": content_key("label-pyramid", write, levels),
-        }
+        return stage_keys(self, identity)

@@ -23,16 +23,19 @@ class Parameter:
     step: float
 
 
-BOUNDARIES = (
+FRAGMENTS = (
     Parameter("fragments.threshold", 0.1, 0.9, 0.05),
     Parameter("fragments.sigma_seeds", 0.0, 4.0, 0.5),
     Parameter("fragments.sigma_weights", 0.0, 3.0, 0.5),
     Parameter("fragments.alpha", 0.5, 1.0, 0.05),
     Parameter("fragments.min_size", 0, 100, 25),
-    Parameter("agglomerate.beta", 0.05, 0.95, 0.05),
     Parameter("segment.min_size", 0, 200, 25),
 )
-"""Fragments from boundaries, joined by multicut."""
+"""Fragments from boundaries, to be joined by multicut."""
+BOUNDARIES = (*FRAGMENTS, Parameter("agglomerate.beta", 0.05, 0.95, 0.05))
+"""... by mean boundaries."""
+LEARNED = (*FRAGMENTS, Parameter("agglomerate.beta_learned", 0.05, 0.95, 0.05))
+"""... by learned costs."""
 SECTIONS = (*BOUNDARIES, Parameter("agglomerate.beta_across", 0.05, 0.95, 0.05))
 """Fragments of single slices, joined to neurons across sections."""
 CONNECTED = (
@@ -54,6 +57,7 @@ DISTANCES = (
 )
 SPACES: dict[str, tuple[Parameter, ...]] = {
     "distance": BOUNDARIES,
+    "learned": LEARNED,
     "sections": SECTIONS,
     "components": CONNECTED,
     "cells: components": CELLS,

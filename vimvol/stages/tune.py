@@ -206,7 +206,11 @@ def space_of(job: Job) -> tuple[Parameter, ...]:
     if job.network.cells is not None:
         return SPACES[f"cells: {job.network.cells.method}"]
     seeds = job.config.fragments.seeds
-    return SPACES["sections" if seeds == "distance" and job.sectioned and job.learned is None else seeds]
+    if seeds != "distance":
+        return SPACES[seeds]
+    if job.learned is not None:
+        return SPACES["learned"]
+    return SPACES["sections" if job.sectioned else seeds]
 
 
 def _tried(

@@ -40,12 +40,13 @@ def unused_texts(job: Job, given: Collection[str], *, sizes_known: bool) -> list
 
 def _reasons(job: Job, *, sizes_known: bool) -> dict[str, str]:
     """Return why settings are not used, by ``section.key``, or by section for all of it; empty where one is."""
+    learned = "" if job.learned is None else "learned costs have a prior of their own, agglomerate.beta_learned"
     if job.flat:
         across = "in 2d mode nothing is joined across sections"
     elif not job.sectioned:
         across = "fragments reach through sections here, and agglomerate.beta counts for all edges"
     else:
-        across = "learned costs have one prior, agglomerate.beta" if job.learned is not None else ""
+        across = learned
     if job.config.predict.rescale == "none":
         rescale = ""  # followed, whatever is known
     elif job.network.given is not None:
@@ -56,7 +57,8 @@ def _reasons(job: Job, *, sizes_known: bool) -> dict[str, str]:
         rescale = "" if sizes_known else "the network does not tell on voxels of which size it was trained"
     whole = "fragments are whole instances here, and nothing is agglomerated" if job.stitched else ""
     return {
-        "agglomerate.beta": whole,
+        "agglomerate.beta": whole or learned,
+        "agglomerate.beta_learned": whole or ("" if learned else "no learned costs are given"),
         "agglomerate.size_weighting": whole,
         "agglomerate.beta_across": across,
         "predict.rescale": rescale,
