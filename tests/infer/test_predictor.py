@@ -1,10 +1,13 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from vimvol.geometry import Block
-from vimvol.infer.predictor import Fallbacks, Predictor
+from vimvol.infer.predictor import Fallbacks, Predictor, _Call, _exact
 from vimvol.infer.standardization import Standardization
 from vimvol.infer.tiles import make_tiling
 
@@ -68,10 +71,12 @@ OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     MemoryError(),
     RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
 ]
 
 
-@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "python", "host"])
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "python", "host", "handle", "workspace"])
 @pytest.mark.parametrize(("batch", "most", "halved"), [(8, 8, 0), (8, 4, 1), (8, 3, 2), (5, 1, 2), (2, 1, 1)])
 def test_a_batch_that_does_not_fit_is_halved_and_every_tile_predicted(error, batch, most, halved) -> None:
     expected, _ = predict(Mean(), 1)
@@ -92,6 +97,40 @@ def test_a_tile_that_never_fits_is_an_error_that_says_what_to_do() -> None:
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         predict(Hungry(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied")), 4)
+
+
+def test_an_error_that_may_be_another_is_not_hidden_by_halving() -> None:
+    with pytest.raises(RuntimeError, match="CUDNN_STATUS_NOT_SUPPORTED"):
+        predict(Hungry(0, RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED")), 4)
+
+
+def test_on_a_gpu_float32_is_no_tf32_and_nothing_is_left_to_chance() -> None:
+    with _exact(torch.device("cuda")):
+        cudnn = torch.backends.cudnn
+        assert (cudnn.enabled, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark) == (True, False, True, False)
+    assert torch.backends.cudnn.allow_tf32  # PyTorch's own choice, which is nobody's business but the user's
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_on_a_gpu_one_forward_pass_is_computed_at_a_time(device: str) -> None:
+    """The meta device stands in for one."""
+    inside, most = [], []
+
+    class Slow(Mean):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.05)
+            inside.pop()
+            return super().forward(torch.zeros(x.shape))
+
+    predictor = Predictor(Slow(), torch.device(device))
+    predictor._device = torch.device("cpu")
+    tiles = np.zeros((1, 1, 24, 24), np.float32)
+    with ThreadPoolExecutor(3) as threads:
+        for _ in threads.map(lambda _: predictor._forward(tiles, 1, _Call(Fallbacks(), 1, None)), range(3)):
+            pass
+    assert (max(most) == 1) == (device == "meta")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -8,11 +8,10 @@ import zarr
 
 from tests.support import small_config
 from vimvol.config.cluster import AddressCluster, LocalCluster, read_cluster
-from vimvol.config.segment import PredictConfig
 from vimvol.io import open_volume
 from vimvol.io.mask import open_mask
 from vimvol.io.omezarr import create_image
-from vimvol.stages.announce import input_text, mask_text, tell_device, workers_text
+from vimvol.stages.announce import input_text, mask_text, workers_text
 from vimvol.stages.segment import prepare
 
 
@@ -42,23 +41,6 @@ def test_other_arrays_are_named_where_none_was_chosen_and_need_not_be_intact(ref
 )
 def test_what_is_waited_for_is_told(cluster, workers, text) -> None:
     assert workers_text(cluster, workers) == text
-
-
-@pytest.mark.parametrize(
-    ("changes", "cluster", "able", "heard"),
-    [
-        ({"precision": "bfloat16"}, LocalCluster(), {"avx2": True, "avx512_bf16": False}, 1),
-        ({"precision": "bfloat16"}, LocalCluster(), {"avx512_bf16": True}, 0),
-        ({"precision": "bfloat16"}, AddressCluster(address="tcp://node:8786"), {}, 0),
-        ({"precision": "bfloat16", "boundaries": "b.zarr"}, LocalCluster(), {}, 0),
-        ({"precision": "float32"}, LocalCluster(), {}, 0),
-    ],
-)
-def test_a_precision_that_the_processor_imitates_is_told(monkeypatch, changes, cluster, able, heard) -> None:
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: able, raising=False)
-    lines: list[str] = []
-    tell_device(cluster, PredictConfig(device="cpu", **changes), lines.append)
-    assert [line.partition(":")[0] for line in lines] == ["slow"] * heard
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,15 @@ def seconds_waited() -> float:
     return 0.0 if call is None else call.waited
 
 
+def offers(resource: str) -> bool:
+    """Tell whether this is a worker that declares a resource."""
+    try:
+        worker = distributed.get_worker()
+    except ValueError:  # it is none
+        return False
+    return bool(worker.state.total_resources.get(resource))
+
+
 def run_call(
     topic: str,
     resource: str | None,

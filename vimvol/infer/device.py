@@ -18,7 +18,9 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = named_device(name)
-    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
+    # of a driver that is too old, devices are counted, and none can be used
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    missing = (device.type == "cuda" and (device.index or 0) >= count) or (
         device.type == "mps" and not torch.backends.mps.is_available()
     )
     if missing:
@@ -44,11 +46,13 @@ def named_device(name: str) -> torch.device:
 
 
 def slow_text(precision: str, device: torch.device) -> str:
-    """Return that a precision is slow on the device, for want of instructions; empty where it is not.
-
-    Older releases of PyTorch do not know what a processor has; with them it is empty, too.
-    """
-    if precision != "bfloat16" or device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+    """Return that a precision is slow on the device, for want of instructions; empty where it is not, or unknown."""
+    if precision != "bfloat16":
+        return ""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "slow: this GPU imitates bfloat16; take float32 instead"
+    # older releases of PyTorch do not know what a processor has
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return ""
     able = torch.cpu.get_capabilities()
     if any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf16")):
@@ -61,3 +65,9 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(text in str(error) for text in ("DefaultCPUAllocator: can't allocate memory", "out of memory"))
+
+
+def may_be_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error is one that libraries on a GPU also raise where a handle or workspace got no memory."""
+    texts = ("STATUS_ALLOC_FAILED", "CUDNN_STATUS_NOT_SUPPORTED", "unable to find an engine")
+    return any(text in str(error) for text in texts)

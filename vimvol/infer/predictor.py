@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from vimvol.geometry import Block, Index
-from vimvol.infer.device import is_out_of_memory
+from vimvol.infer.device import is_out_of_memory, may_be_out_of_memory
 from vimvol.infer.memory import kept_memory
 from vimvol.infer.orientations import ORIENTATIONS, Orientation
 from vimvol.infer.standardization import Standardization
@@ -81,6 +82,8 @@ class Predictor:
         self._bfloat16 = precision == "bfloat16"
         self._batch = batch
         self._orientations = ORIENTATIONS[augment]
+        # Two calls of a process cut and paste tiles at the same time, but a GPU holds what one forward pass needs.
+        self._alone = contextlib.nullcontext() if device.type == "cpu" else Lock()
 
     def predict_block(
         self,
@@ -153,9 +156,10 @@ class Predictor:
         while (begin := sum(len(part) for part in parts)) < used:
             part = torch.from_numpy(inputs[begin : begin + call.batch])
             try:
-                parts.append(self._probabilities(part, min(used - begin, len(part)), call.shown, call.fallbacks))
+                with self._alone:
+                    parts.append(self._probabilities(part, min(used - begin, len(part)), call.shown, call.fallbacks))
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) and not (call.batch > 1 and may_be_out_of_memory(error)):
                     raise
                 call.batch //= 2
                 call.fallbacks.halved += 1
@@ -198,7 +202,7 @@ class Predictor:
         return orientation.undo((torch.sigmoid(logits) * 255).round())
 
     def _logits(self, batch: torch.Tensor, *, bfloat16: bool) -> torch.Tensor:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
+        with _exact(self._device), torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
             logits: torch.Tensor = self._model(batch).float()
         return logits
 
@@ -210,6 +214,13 @@ class _Call:
     fallbacks: Fallbacks
     batch: int
     shown: Index | None
+
+
+def _exact(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Let float32 be float32, and the same input give the same bytes: cuDNN convolves in TF32 unless told otherwise."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def _resampled(images: torch.Tensor, shape: Sequence[int] | None) -> torch.Tensor:

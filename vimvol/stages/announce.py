@@ -6,11 +6,9 @@ import contextlib
 from collections.abc import Callable
 
 from vimvol.config.cluster import AddressCluster, ClusterConfig
-from vimvol.config.segment import PredictConfig
 from vimvol.engine.cluster.local import available_cores
 from vimvol.errors import VimvolError
 from vimvol.geometry import Block
-from vimvol.infer.device import resolve_device, slow_text
 from vimvol.io import Volume
 from vimvol.io.formats.base import ArrayInfo, names
 from vimvol.io.mask import Mask
@@ -100,21 +98,6 @@ def workers_text(cluster: ClusterConfig, workers: int | None) -> str:
         return f"workers: starting a cluster by {cluster.kind}"
     count = available_cores() if workers is None else workers
     return f"workers: starting {count} {'process' if count == 1 else 'processes'}" if count else ""
-
-
-def tell_device(cluster: ClusterConfig, predict: PredictConfig, tell: Tell) -> None:
-    """Tell where the processor that predicts is slow in the precision which is asked for; of other machines, nothing.
-
-    Raises
-    ------
-    InputError
-        If this machine is to predict on a device that it does not have.
-    """
-    if cluster.kind != "local":
-        return
-    device = resolve_device(predict.device)
-    if predict.boundaries is None and (text := slow_text(predict.precision, device)):
-        tell(text)
 
 
 def mask_text(mask: Mask, volume: Volume) -> str:

@@ -10,7 +10,8 @@ from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.cluster import open_cluster
 from vimvol.io.volume import forget_open
-from vimvol.stages.announce import Tell, nobody, tell_device, workers_text
+from vimvol.stages.announce import Tell, nobody, workers_text
+from vimvol.stages.device import settle_device
 from vimvol.stages.output import check_output, new_manifest
 from vimvol.stages.preflight import Preflight, nothing_to_sample, preflight
 from vimvol.stages.scratch import Scratch
@@ -38,8 +39,8 @@ def plan_volume(
     start = time.perf_counter()
     try:
         config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
+        config = settle_device(config, cluster, tell)
         job = prepare(source, out, config, writing=True, tell=tell)
-        tell_device(cluster, config.predict, tell)
         manifest = check_output(job, new_manifest(job, ""), overwrite)
         fresh = not manifest["created"]
         if (counted := nothing_to_sample(job, fresh=fresh)) is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vimvol.config import PredictConfig
-from vimvol.engine.turns import turn
+from vimvol.engine.turns import offers, turn
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.infer.device import resolve_device
@@ -33,6 +33,11 @@ def _predictor(checkpoint: str, digest: str, settings: PredictConfig) -> Predict
     if loaded.sha256 != digest:
         raise InputError(f"weights {checkpoint} changed during the run, so blocks would not fit; start the run again")
     device = resolve_device(settings.device)
+    if settings.device == "auto" and device.type == "cpu" and offers("GPU"):
+        raise InputError(
+            "a worker offers a GPU and PyTorch finds none there, so it would predict on one core; give it a GPU and "
+            "the PyTorch that fits it, or predict.device=cpu"
+        )
     return Predictor(loaded.model, device, settings.precision, settings.batch, settings.augment)
 
 

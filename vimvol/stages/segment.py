@@ -25,8 +25,9 @@ from vimvol.io.volume import forget_open
 from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut import check_solver
-from vimvol.stages.announce import Tell, Warnings, input_text, mask_text, nobody, tell_device, workers_text
+from vimvol.stages.announce import Tell, Warnings, input_text, mask_text, nobody, workers_text
 from vimvol.stages.boundaries import find_boundaries
+from vimvol.stages.device import settle_device
 from vimvol.stages.disk import check_writable
 from vimvol.stages.forecast import inference_resource
 from vimvol.stages.fragments import resolve_cells, resolve_fragments, run_fragments
@@ -225,11 +226,11 @@ def segment_volume(
             config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
             telling = Telling(progress or silent(), events, command, performance_report)
             heard = Warnings(telling.progress.note)
+            config = settle_device(config, cluster, heard)
             job = prepare(source, out, config, writing=True, tell=heard)
             heard.repeat(odd_text(job.source, config, brief=True))
             if replaced:
                 job = with_replaced(job, replaced, overwrite=overwrite)
-            tell_device(cluster, config.predict, heard)
             manifest = _finished(job, cluster, overwrite or bool(replaced), telling, spent)
     finally:
         # An HDF5 file that stays open could not be written by its owner.

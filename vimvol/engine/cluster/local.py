@@ -38,15 +38,18 @@ def local(config: LocalCluster, workers: int | None) -> Iterator[Pool]:
         with threadpoolctl.threadpool_limits(1):
             yield SerialPool()
         return
+    count = available_cores() if workers is None else workers
     with (
         dask.config.set({**SETTINGS, "distributed.nanny.pre-spawn-environ": ENVIRONMENT}),
         distributed.LocalCluster(
-            n_workers=workers or available_cores(),
+            n_workers=count,
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address=config.dashboard,
             security=security(config.tls),
             preload=[DEAF],
+            # Several would each load the network onto the same GPU.
+            env={"CUDA_VISIBLE_DEVICES": ""} if count > 1 else None,
             # What fails comes back to the run, which tells it in one line.
             silence_logs=logging.CRITICAL,
         ) as cluster,
