@@ -220,12 +220,39 @@ def test_a_corrected_voxel_size_reaches_the_metadata(sample: Path, tmp_path: Pat
     assert digest(tmp_path / "a.zarr") == digest(tmp_path / "b.zarr")
 
 
-def test_a_complete_output_with_a_lost_array_is_made_again(sample: Path, reference: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.zarr"
-    shutil.copytree(reference, out)
-    shutil.rmtree(out / "labels" / "segmentation" / "0")
+@pytest.mark.parametrize(
+    ("lost", "made"),
+    [
+        ("labels/segmentation/0", {"write"}),
+        ("labels/segmentation/1", {"label-pyramid 1"}),
+        ("1", {"pyramid 1"}),
+        ("vimvol/fragments", {"fragments"}),
+        ("labels/segmentation/zarr.json", set()),
+        ("zarr.json", set()),
+    ],
+)
+def test_of_a_complete_output_only_what_was_lost_is_made_again(
+    sample: Path, reference: Path, tmp_path: Path, lost: str, made: set[str]
+) -> None:
+    out = Path(shutil.copytree(reference, tmp_path / "out.zarr"))
+    remove = shutil.rmtree if (out / lost).is_dir() else Path.unlink
+    remove(out / lost)
     segment_volume(f"{sample}:raw", str(out), small_config())
     assert digest(out) == digest(reference)
+    runs = (read_manifest(str(out)) or {})["runs"]
+    assert len(runs) == 2
+    assert {stage["name"] for stage in runs[1]["stages"] if stage["blocks"]} == made
+
+
+def test_fewer_levels_and_more_leave_the_rest_as_it_is(sample: Path, reference: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(reference, tmp_path / "out.zarr"))
+    for levels in (2, None):
+        config = small_config() if levels is None else small_config(output__levels=levels)
+        segment_volume(f"{sample}:raw", str(out), config, overwrite=True)
+        segment_volume(f"{sample}:raw", str(tmp_path / f"{levels}.zarr"), config)
+        assert digest(out) == digest(tmp_path / f"{levels}.zarr")
+        stages = (read_manifest(str(out)) or {})["runs"][-1]["stages"]
+        assert {s["name"].rstrip("012") for s in stages if s["blocks"]} == {"pyramid ", "label-pyramid "}
 
 
 def test_labels_of_others_are_never_removed(sample: Path, reference: Path, tmp_path: Path) -> None:

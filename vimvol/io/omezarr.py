@@ -18,6 +18,7 @@ from vimvol.geometry import Index
 from vimvol.io.errors import storage_errors
 from vimvol.io.formats import ngff
 from vimvol.io.levels import Level, pyramid, storage_shapes
+from vimvol.io.objects import open_objects
 from vimvol.io.storage import join, make_node_durable, open_store
 
 if TYPE_CHECKING:  # the models take a quarter of a second to load, and workers only fill arrays
@@ -43,6 +44,7 @@ def create_image(
     channels: int | None = None,
     compression: int = 1,
     label_source: str | None = None,
+    mend: bool = False,
 ) -> None:
     """Create an OME-Zarr image whose levels are empty; an image with the same metadata and storage keeps its data.
 
@@ -72,6 +74,9 @@ def create_image(
         Level of Zstandard, 1 to 22.
     label_source
         Path from this group to the image that it labels, e.g. ``"../../"``; none: it is no label image.
+    mend
+        Take an image that is there for an earlier form of this one: levels of the same storage keep their data, the
+        others are made anew, empty, and those that are too many are removed.
 
     Raises
     ------
@@ -88,10 +93,15 @@ def create_image(
     layouts = [_layout(level.shape, chunk, shard, channels) for level in plan]
     axes = ("c", "z", "y", "x") if channels else ("z", "y", "x")
     with storage_errors(f"creating {url}"):
-        if _is_there(url, attributes, layouts, dtype):
+        kept: set[int] = set()
+        if mend:
+            kept = _mendable(url, layouts, dtype)
+        elif _is_there(url, attributes, layouts, dtype):
             return
         store = open_store(url, read_only=False)
         for number, (array_shape, array_chunk, array_shard) in enumerate(layouts):
+            if number in kept:
+                continue
             zarr.create_array(
                 store,
                 name=str(number),
@@ -118,6 +128,7 @@ def create_labels(
     chunk: Sequence[int] = (16, 128, 128),
     shard: Sequence[int] = (32, 512, 512),
     compression: int = 1,
+    mend: bool = False,
 ) -> None:
     """Create an empty label image ``root/labels/name`` that matches an existing image, level by level.
 
@@ -145,6 +156,7 @@ def create_labels(
         name=name,
         compression=compression,
         label_source="../../",
+        mend=mend,
     )
     with storage_errors(f"creating {url}"):
         group = _group(join(root, "labels"))
@@ -209,7 +221,9 @@ def _is_there(url: str, attributes: Mapping[str, Any], layouts: Sequence[tuple[I
     group = _group(url)
     names = [str(number) for number in range(len(layouts))]
     if group is not None and ngff.INCOMPLETE not in group.attrs:
-        if group.attrs.get("ome") == attributes["ome"] and _same_arrays(group, layouts, dtype):
+        if group.attrs.get("ome") == attributes["ome"] and all(
+            _same_array(group, number, layout, dtype) for number, layout in enumerate(layouts)
+        ):
             return True
         if "ome" in group.attrs or group.metadata.zarr_format != 3 or any(name in group for name in names):
             raise OutputExistsError(f"{url} holds another image, which would be lost; remove it or choose another path")
@@ -220,14 +234,24 @@ def _is_there(url: str, attributes: Mapping[str, Any], layouts: Sequence[tuple[I
     return False
 
 
-def _same_arrays(group: zarr.Group, layouts: Sequence[tuple[Index, ...]], dtype: str) -> bool:
-    for number, layout in enumerate(layouts):
-        array = group.get(str(number))
-        if not isinstance(array, zarr.Array) or (array.shape, array.chunks, array.shards) != layout:
-            return False
-        if array.dtype != np.dtype(dtype):
-            return False
-    return True
+def _mendable(url: str, layouts: Sequence[tuple[Index, ...]], dtype: str) -> set[int]:
+    """Return the levels of an earlier form of an image that can stay; remove those that it is to have no more."""
+    group = _group(url)
+    if group is None:  # its metadata are lost; the arrays may be there
+        group = zarr.create_group(open_store(url, read_only=False), zarr_format=3, attributes={ngff.INCOMPLETE: True})
+    objects = open_objects(url)
+    for name in objects.names(""):
+        if name.isdigit() and int(name) >= len(layouts):
+            objects.remove(name)
+    return {number for number, layout in enumerate(layouts) if _same_array(group, number, layout, dtype)}
+
+
+def _same_array(group: zarr.Group, number: int, layout: tuple[Index, ...], dtype: str) -> bool:
+    """Tell whether a level is there with shape, chunk, shard and dtype."""
+    array = group.get(str(number))
+    if not isinstance(array, zarr.Array) or array.dtype != np.dtype(dtype):
+        return False
+    return (array.shape, array.chunks, array.shards) == layout
 
 
 def _group(url: str, *, read_only: bool = True) -> zarr.Group | None:

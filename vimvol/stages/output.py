@@ -16,7 +16,7 @@ from vimvol.io.arrays import create_array, create_group, has_layout
 from vimvol.io.errors import storage_errors
 from vimvol.io.objects import open_objects
 from vimvol.io.omezarr import create_image, create_labels
-from vimvol.io.storage import is_url, remove_drafts
+from vimvol.io.storage import holds_node, is_url, remove_drafts
 from vimvol.stages.job import Job
 from vimvol.stages.manifest import MANIFEST, differences, provenance, read_manifest, write_manifest
 
@@ -56,7 +56,8 @@ def keep_apart(out: str, volume: Volume) -> None:
 def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, Any]:
     """Return the manifest to go on with: that of the same run begun before, or ``fresh``. Nothing is written.
 
-    Its ``created`` tells whether the arrays that are there can be used; its ``runs`` are those that filled these.
+    Its ``created`` tells whether the arrays that are there can be used, of which single ones may be missing; its
+    ``runs`` are those that filled these.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, 
         if any(change.startswith("input.identity") for change in changes):
             changes = ["the input has changed", *(c for c in changes if not c.startswith("input.identity"))]
         raise OutputExistsError(_held(job, existing, [change.removeprefix("config.") for change in changes]))
-    usable = bool(existing.get("created")) and existing.get("layout") == fresh["layout"] and _is_intact(job)
+    usable = bool(existing.get("created")) and _same_voxels(existing.get("layout"), fresh["layout"])
     foreign = _foreign_nodes(job)
     if existing.get("created") and not usable and foreign:
         raise OutputExistsError(
@@ -79,7 +80,10 @@ def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, 
             "move that elsewhere or choose another path"
         )
     if existing["keys"] == job.keys:
-        return existing if usable else {**existing, "created": False, "state": "running", "runs": []}
+        if usable and existing["layout"] == fresh["layout"] and _is_intact(job):
+            return existing
+        anew = {"layout": fresh["layout"], "state": "running"}
+        return {**existing, **anew} if usable else {**existing, **anew, "created": False, "runs": []}
     return {**fresh, "created": usable, "runs": existing.get("runs", []) if usable else []}
 
 
@@ -105,16 +109,23 @@ def _held(job: Job, existing: dict[str, Any], changes: Sequence[str]) -> str:
 def claim_output(job: Job, manifest: dict[str, Any]) -> None:
     """Make the output ready to be written.
 
-    Data of other settings stay as far as the arrays fit: the ledger knows which of them are still good. Otherwise
+    Data of other settings stay as far as the arrays fit: the ledger knows which of them are still good. A single array
+    that is missing, or does not fit, is made anew, and so are its blocks. Where all arrays have to be others,
     everything that vimvol made goes, the manifest last, so that an interrupted change is finished the next time.
     """
     write_manifest(job.out, manifest)
-    if not manifest["created"]:
-        with storage_errors(f"removing the old arrays of {job.out}"):
-            _remove_own_nodes(job)
-        create_arrays(job)
-        manifest["created"] = True
-        write_manifest(job.out, manifest)
+    if manifest["created"]:
+        ledgers = open_objects(f"{job.work}/ledger")
+        for stage, array in _arrays(job):
+            if not has_layout(*array):
+                ledgers.remove(stage)  # before there is an empty array of which it would say that it is full
+        create_arrays(job, mend=True)
+        return
+    with storage_errors(f"removing the old arrays of {job.out}"):
+        _remove_own_nodes(job)
+    create_arrays(job)
+    manifest["created"] = True
+    write_manifest(job.out, manifest)
 
 
 def tidy_output(job: Job) -> None:
@@ -145,21 +156,28 @@ def _layout(job: Job) -> dict[str, Any]:
     }
 
 
-def _arrays(job: Job) -> list[tuple[str, Index, str, Index, Index]]:
-    """Return path, shape, dtype, chunk and shard of every array that the blocks write."""
+def _same_voxels(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:
+    """Tell whether two layouts store the same voxels in the same way, though with other metadata or coarser levels."""
+    lighter = {"voxel_size", "offset", "levels"}
+    return one is not None and all(one.get(key) == other[key] for key in other.keys() - lighter)
+
+
+def _arrays(job: Job) -> list[tuple[str, tuple[str, Index, str, Index, Index]]]:
+    """Return the stage that writes an array, and its path, shape, dtype, chunk and shard, of every array."""
     channels = job.network.channels
-    found = [(job.fragments, job.shape, "uint32", job.chunk, job.shard)]
+    found = [("fragments", (job.fragments, job.shape, "uint32", job.chunk, job.shard))]
     for number, level in enumerate(job.levels):
         chunk, shard = storage_shapes(level.shape, job.chunk, job.shard)
-        found.append((f"{job.labels}/{number}", level.shape, "uint64", chunk, shard))
-        image = (channels, *level.shape), "uint8", (1, *chunk), (channels, *shard)
-        found.append((f"{job.out}/{number}", *image))
+        labels, image = ("write", "predict") if number == 0 else (f"label-pyramid {number}", f"pyramid {number}")
+        found.append((labels, (f"{job.labels}/{number}", level.shape, "uint64", chunk, shard)))
+        shape = (channels, *level.shape)
+        found.append((image, (f"{job.out}/{number}", shape, "uint8", (1, *chunk), (channels, *shard))))
     return found
 
 
 def _is_intact(job: Job) -> bool:
-    """Tell whether every array is there with the shards that the plan writes."""
-    return all(has_layout(*array) for array in _arrays(job))
+    """Tell whether every array is there with the shards that the plan writes, and what they are listed in."""
+    return all(map(holds_node, (job.out, job.labels))) and all(has_layout(*array) for _, array in _arrays(job))
 
 
 def _own_names(job: Job) -> set[str]:
@@ -182,9 +200,9 @@ def _remove_own_nodes(job: Job) -> None:
             store.remove(name)
 
 
-def create_arrays(job: Job) -> None:
-    """Create the arrays and metadata of an output, all empty."""
-    layout: dict[str, Any] = {"chunk": job.chunk, "shard": job.shard}
+def create_arrays(job: Job, *, mend: bool = False) -> None:
+    """Create the arrays and metadata of an output, all empty; or, to ``mend`` one, those that are missing."""
+    layout: dict[str, Any] = {"chunk": job.chunk, "shard": job.shard, "mend": mend}
     create_image(
         job.out,
         shape=job.shape,
