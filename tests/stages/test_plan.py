@@ -18,7 +18,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import SMALL, digest, disk_of, read_only, small_config
+from tests.support import SMALL, digest, disk_of, read_only, settings, small_config
 from vimvol.config.cluster import AddressCluster
 from vimvol.engine.pool import Room, SerialPool
 from vimvol.errors import InputError, OutputLostError
@@ -441,3 +441,12 @@ def test_no_cluster_is_opened_where_nothing_is_to_be_sampled(sample: Path, refer
     nobody = AddressCluster(address="tcp://127.0.0.1:1")
     found = plan_volume(f"{sample}:raw", str(reference), small_config(), cluster=nobody)
     assert {stage.left for stage in found.forecast.stages} == {0}
+
+
+def test_a_sample_is_not_most_of_the_run(run, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "WORTH", 1)
+    for block, sampled in (([2, 64, 48], True), ([4, 128, 144], False)):
+        out = tmp_path / f"{block[1]}.zarr"
+        code, _, err = run("segment", f"{sample}:raw", out, *settings(**{"run.block": block}))
+        assert code == 0, err
+        assert ("plan: a sample of 1 of" in err) == sampled

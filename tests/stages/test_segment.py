@@ -17,6 +17,7 @@ from tests.support import digest, small_config
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.evaluate.protocol import score_volume
+from vimvol.io import open_volume
 from vimvol.io.arrays import read_box
 from vimvol.stages.manifest import read_manifest
 from vimvol.stages.segment import segment_volume
@@ -360,3 +361,14 @@ def test_a_volume_without_data_has_no_segments(tmp_path: Path) -> None:
     result = segment_volume(str(tmp_path / "raw"), str(tmp_path / "out.zarr"), small_config())
     assert (result.segments, result.fragments) == (0, 0)
     assert not labels_of(tmp_path / "out.zarr").any()
+
+
+def test_an_unknown_voxel_size_is_not_made_up(sample: Path, tmp_path: Path) -> None:
+    slices = zarr.open_array(str(sample), path="raw", mode="r")[:2]
+    zarr.create_array(str(tmp_path / "raw.zarr" / "raw"), data=slices, dimension_names=("z", "y", "x"))
+    out = tmp_path / "out.zarr"
+    segment_volume(f"{tmp_path}/raw.zarr/raw", str(out), small_config(segment__mode="2d"))
+    for image in (out, out / "labels" / "segmentation"):
+        axes = zarr.open_group(str(image), mode="r").attrs["ome"]["multiscales"][0]["axes"]
+        assert not any("unit" in axis for axis in axes)
+        assert not open_volume(str(image), prefer="labels" if image != out else "image").voxel_size_known

@@ -44,6 +44,7 @@ def create_image(
     channels: int | None = None,
     compression: int = 1,
     label_source: str | None = None,
+    known: bool = True,
     mend: bool = False,
 ) -> None:
     """Create an OME-Zarr image whose levels are empty; an image with the same metadata and storage keeps its data.
@@ -62,6 +63,8 @@ def create_image(
         Name of a numpy dtype; integers for labels.
     voxel_size, offset
         nm, (z, y, x): size of a voxel, and position of the centre of the first.
+    known
+        Whether ``voxel_size`` is the real one; otherwise the axes have no unit.
     chunk, shard
         Voxels (z, y, x) compressed together, and stored as one object; clipped to each level.
     levels
@@ -89,7 +92,7 @@ def create_image(
     """
     plan = pyramid(shape, voxel_size, levels) if isinstance(levels, int | None) else tuple(levels)
     method = "mean" if label_source is None else "mode"
-    attributes = _attributes(plan, offset, name, method, channels, label_source)
+    attributes = _attributes(plan, offset, name, method, channels, label_source, "nanometer" if known else None)
     layouts = [_layout(level.shape, chunk, shard, channels) for level in plan]
     axes = ("c", "z", "y", "x") if channels else ("z", "y", "x")
     with storage_errors(f"creating {url}"):
@@ -142,7 +145,7 @@ def create_labels(
     """
     if np.dtype(dtype).kind not in "ui":
         raise InputError(f"labels {name!r} of {root} cannot be {dtype}: labels are integers, use uint64")
-    plan, offset = _levels_of(root)
+    plan, offset, known = _levels_of(root)
     url = join(root, "labels", name)
     create_image(
         url,
@@ -156,6 +159,7 @@ def create_labels(
         name=name,
         compression=compression,
         label_source="../../",
+        known=known,
         mend=mend,
     )
     with storage_errors(f"creating {url}"):
@@ -174,6 +178,7 @@ def _attributes(
     method: str,
     channels: int | None,
     label_source: str | None,
+    unit: str | None,
 ) -> dict[str, Any]:
     """Return the OME metadata of an image or label image."""
     from ome_zarr_models.common.image_label_types import Source
@@ -192,7 +197,7 @@ def _attributes(
         )
         for number, level in enumerate(plan)
     )
-    axes = [Axis(name=a, type="space", unit="nanometer") for a in "zyx"]
+    axes = [Axis(name=a, type="space", unit=unit) for a in "zyx"]
     if channels:
         axes.insert(0, Axis(name="c", type="channel"))
     multiscales = [Multiscale(axes=axes, datasets=datasets, name=name, type=method)]
@@ -275,8 +280,8 @@ def _finish(url: str, attributes: Mapping[str, Any]) -> None:
     make_node_durable(url)
 
 
-def _levels_of(root: str) -> tuple[tuple[Level, ...], tuple[float, ...]]:
-    """Return the pyramid of an image and its offset in nm, (z, y, x)."""
+def _levels_of(root: str) -> tuple[tuple[Level, ...], tuple[float, ...], bool]:
+    """Return the pyramid of an image, its offset in nm, (z, y, x), and whether it tells the unit."""
     with storage_errors(f"opening {root}"):
         group = _group(root)
         found = [] if group is None else ngff.levels(group.attrs)
@@ -290,4 +295,4 @@ def _levels_of(root: str) -> tuple[tuple[Level, ...], tuple[float, ...]]:
         factor = tuple(round(a / b) for a, b in zip(level.scale[-3:], found[0].scale[-3:], strict=True))
         shift = tuple(t - o for t, o in zip(level.translation[-3:], offset, strict=True))
         plan.append(Level(shape, factor, level.scale[-3:], shift))
-    return tuple(plan), offset
+    return tuple(plan), offset, found[0].known

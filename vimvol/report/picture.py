@@ -49,7 +49,7 @@ class Cut:
     segmentation
         (Y, X), 0 is background and not coloured. An id has the same colour in every picture.
     voxel_size
-        nm, (y, x).
+        nm, (y, x); none where it is not known: voxels are drawn as squares, without a scale bar.
     ground_truth
         (Y, X) labels for a fourth panel; none: three panels.
     plane
@@ -64,7 +64,7 @@ class Cut:
     raw: Grey
     boundaries: Grey
     segmentation: Labels
-    voxel_size: tuple[float, float]
+    voxel_size: tuple[float, float] | None
     ground_truth: Labels | None = None
     plane: str = ""
 
@@ -113,7 +113,8 @@ def draw_cuts(
             # Pixel upon pixel: the panel is not resampled again.
             figure.figimage(panel, left, height - top - CAPTION - size[0], origin="upper")
             left += size[1] + GAP
-        page.scale_bar(MARGIN, top + CAPTION, size, cut.voxel_size[1] * cut.raw.shape[1] / size[1])
+        if cut.voxel_size is not None:
+            page.scale_bar(MARGIN, top + CAPTION, size, cut.voxel_size[1] * cut.raw.shape[1] / size[1])
         top += CAPTION + size[0] + GAP
     with _quiet():
         write_png(figure, path, DPI)
@@ -121,7 +122,7 @@ def draw_cuts(
 
 def _panel_sizes(cuts: Sequence[Cut]) -> list[tuple[int, int]]:
     """Return height and width, pixels, of the panels of every row: of one width, in true proportion."""
-    ratios = [c.raw.shape[0] * c.voxel_size[0] / (c.raw.shape[1] * c.voxel_size[1]) for c in cuts]
+    ratios = [c.raw.shape[0] * y / (c.raw.shape[1] * x) for c in cuts for y, x in [c.voxel_size or (1.0, 1.0)]]
     width = max(160, round(min(PANEL, 1.5 * PANEL / max(ratios))))
     return [(min(max(24, round(width * ratio)), 3 * PANEL), width) for ratio in ratios]
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from vimvol.config import SegmentConfig
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.io import Volume
 from vimvol.io.fence import may_write
@@ -91,6 +92,15 @@ def write_manifest(out: str, manifest: Mapping[str, Any]) -> None:
     """
     may_write()
     open_objects(out).put(MANIFEST, json.dumps(manifest, indent=2, default=str).encode())
+
+
+def recorded_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run; those that its version did not have yet are what they are by default."""
+    recorded: dict[str, Any] = manifest["config"]
+    try:
+        return SegmentConfig.model_validate(recorded).model_dump(mode="json", exclude={"run"})
+    except ValueError:  # a setting that this version does not have any more
+        return recorded
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -18,7 +18,7 @@ from vimvol.io.objects import open_objects
 from vimvol.io.omezarr import create_image, create_labels
 from vimvol.io.storage import holds_node, is_url, remove_drafts
 from vimvol.stages.job import Job
-from vimvol.stages.manifest import MANIFEST, differences, provenance, read_manifest, write_manifest
+from vimvol.stages.manifest import MANIFEST, differences, provenance, read_manifest, recorded_settings, write_manifest
 
 COMPARED = ("config", "input", "model", "layout")
 
@@ -68,7 +68,8 @@ def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, 
     if existing is None:
         return fresh
     if existing["keys"] != job.keys and not overwrite:
-        changes = differences({k: existing.get(k) for k in COMPARED}, {k: fresh[k] for k in COMPARED})
+        held = {**existing, "config": recorded_settings(existing)}
+        changes = differences({k: held.get(k) for k in COMPARED}, {k: fresh[k] for k in COMPARED})
         if any(change.startswith("input.identity") for change in changes):
             changes = ["the input has changed", *(c for c in changes if not c.startswith("input.identity"))]
         raise OutputExistsError(_held(job, existing, [change.removeprefix("config.") for change in changes]))
@@ -208,6 +209,7 @@ def create_arrays(job: Job, *, mend: bool = False) -> None:
         shape=job.shape,
         dtype="uint8",
         voxel_size=job.source.voxel_size,
+        known=job.source.voxel_size_known,
         offset=job.source.offset,
         levels=job.levels,
         name="boundaries",

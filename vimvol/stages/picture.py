@@ -80,7 +80,7 @@ class _Shown:
             grey.astype(np.uint8).squeeze(axis),
             self.boundaries.read_channels(box)[self.boundary].squeeze(axis),
             self.labels.read(box).squeeze(axis),
-            (size[0], size[1]),
+            (size[0], size[1]) if self.raw.voxel_size_known else None,
             None if self.truth is None else self.truth.read(box).squeeze(axis),
             plane,
         )

@@ -29,7 +29,7 @@ from vimvol.infer.standardization import Standardization
 from vimvol.io import storage_shapes
 from vimvol.stages.fragments import halo_of, reach_of
 from vimvol.stages.job import Job, Sections
-from vimvol.stages.manifest import differences, read_manifest
+from vimvol.stages.manifest import differences, read_manifest, recorded_settings
 from vimvol.stages.predict import read_by_prediction
 from vimvol.stages.region import context_of_missing
 
@@ -82,7 +82,9 @@ def with_replaced(job: Job, sections: Sequence[Sections], *, overwrite: bool) ->
         overwrite and _surveys_the_same(job, manifest)
     ):
         settings = job.config.model_dump(mode="json", exclude={"run"})
-        what = "; ".join(differences(manifest["config"], settings)[:3]) or "another network or version of vimvol"
+        what = (
+            "; ".join(differences(recorded_settings(manifest), settings)[:3]) or "another network or version of vimvol"
+        )
         raise InputError(
             f"{job.out} was made with other settings ({what}), so replaced sections are not all that has changed; give "
             "the same settings, or run without --replaced and with --overwrite"

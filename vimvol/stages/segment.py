@@ -111,7 +111,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
     if volume.channels > 1:
         raise InputError(
             f"{volume.address} has {volume.channels} channels, and EM has 1, so it is unclear what to segment; "
-            "store the wanted channel by itself"
+            "store the wanted channel by itself, or, where these are sections, give --set input.axes=zyx"
         )
     check_voxel_size(volume, config)
     if text := odd_text(volume, config):

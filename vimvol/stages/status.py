@@ -18,9 +18,9 @@ from vimvol.io.objects import open_objects
 from vimvol.io.storage import absolute
 from vimvol.report.amounts import clock_text
 from vimvol.stages.job import BESIDE, NOTE
-from vimvol.stages.manifest import differences, made_manifest
+from vimvol.stages.manifest import differences, made_manifest, recorded_settings
 
-State = Literal["done", "running", "failed", "stale", "missing"]
+State = Literal["done", "begun", "failed", "stale", "missing"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class StageStatus:
     name
         Name of the stage.
     state
-        ``done``; ``running``: begun and not done, whether a run is at it or was stopped; ``failed``: begun, and some
+        ``done``; ``begun``: not all is done, and a run is at it or was stopped; ``failed``: begun, and some
         blocks failed for good; ``stale``: made with other settings or from another input; ``missing``: not begun.
     blocks
         Blocks in all; 0 where the stage was not begun.
@@ -193,7 +193,7 @@ def _stage(ledger: Ledger, *, stale: bool) -> StageStatus:
     elif found.complete:
         state = "done"
     else:
-        state = "failed" if failures else "running"
+        state = "failed" if failures else "begun"
     age = max(0.0, time.time() - found.written) if found.written else None
     share = found.done / found.voxels if found.voxels else 1.0
     return StageStatus(ledger.stage, state, found.blocks, share, failures, age)
@@ -205,7 +205,7 @@ def _keys_of(out: str, manifest: dict[str, Any], config: SegmentConfig) -> tuple
 
     source, dataset = manifest["input"]["path"], manifest["input"]["dataset"]
     job = prepare(f"{source}:{dataset}" if dataset else source, out, config)
-    return job.keys, differences(manifest["config"], config.model_dump(mode="json", exclude={"run"}))
+    return job.keys, differences(recorded_settings(manifest), config.model_dump(mode="json", exclude={"run"}))
 
 
 def _changed_input(manifest: dict[str, Any]) -> str:
