@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
+import warnings
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any
 
 import torch
@@ -11,26 +14,46 @@ from torch import Tensor
 
 from vimvol.models.scan.direction import Direction
 
+LOG = logging.getLogger(__name__)
+
 MOST_STATES = 256
 """States a channel that the kernels can hold."""
+
+_loading = Lock()
 
 
 def takes(directions: Sequence[Direction], _soft: bool, want_last: bool) -> bool:
     """Tell whether the kernels can compute this; they have no gradient of the last state, and no float64."""
     for way in directions:
-        if way.u.device.type != "cuda" or torch.float64 in (way.u.dtype, way.delta.dtype, way.A.dtype):
+        kinds = {t.dtype for t in (way.u, way.delta, way.A, way.B, way.C)}
+        if way.u.device.type != "cuda" or torch.float64 in kinds:
             return False
         if way.u.numel() == 0 or not 0 < way.A.shape[1] <= MOST_STATES:
             return False
     return not (want_last and torch.is_grad_enabled()) and kernel() is not None
 
 
-@functools.cache
 def kernel() -> Callable[..., Any] | None:
-    """Return ``selective_scan_fn`` of ``mamba-ssm``; none where it is missing, or was built without its kernels."""
+    """Return ``selective_scan_fn`` of ``mamba-ssm``; none where it cannot be loaded, of which the first call tells."""
+    with _loading:  # filters of warnings are those of the process: two threads would restore each other's
+        return _loaded()
+
+
+@functools.cache
+def _loaded() -> Callable[..., Any] | None:
     try:
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-    except ImportError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # First, since without it the interface may load all the same, and fail in every scan.
+            import selective_scan_cuda  # noqa: F401
+            from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    except Exception as error:  # it loads Triton and more, which raise whatever they like
+        LOG.warning(
+            "the selective scan runs in plain PyTorch on the GPU, which is slower: the kernels of mamba-ssm cannot be "
+            "loaded (%s: %s); vimvol[cuda] installs them",
+            type(error).__name__,
+            " ".join(str(error).split()),
+        )
         return None
     found: Callable[..., Any] = selective_scan_fn
     return found
