@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
 
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import IncompleteRunError, InputError, MissingExtraError, OutputExistsError
@@ -18,6 +20,7 @@ from vimvol.models.checkpoint import load_checkpoint
 from vimvol.models.registry import build_model
 from vimvol.train import fit as fit_module
 from vimvol.train.dataset import CropDataset
+from vimvol.train.export import new_network
 from vimvol.train.fit import fit
 from vimvol.train.module import BoundaryModule
 from vimvol.train.targets import TARGETS
@@ -200,7 +203,6 @@ def test_mixed_precision_keeps_weights_in_float32(config):
     assert {v.dtype for v in weights_of(path).values() if v.is_floating_point()} == {torch.float32}
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_what_the_machine_cannot_do_is_refused(config):
     with pytest.raises(InputError, match="float16 needs a GPU"):
         fit(config.model_copy(update={"precision": "float16"}))
@@ -210,8 +212,34 @@ def test_what_the_machine_cannot_do_is_refused(config):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_gpu_trains_in_every_precision(config, precision):
-    weights = weights_of(fit(config.model_copy(update={"precision": precision})))
+    config = config.model_copy(update={"precision": precision})
+    weights = weights_of(fit(config))
     assert all(torch.isfinite(v).all() for v in weights.values())
+    assert moved(config)
+
+
+def moved(config: TrainConfig) -> bool:
+    """Whether a training has changed any weight that it began with."""
+    torch.manual_seed(config.seed)
+    start = new_network(config).named_parameters()
+    state = torch.load(Path(config.out) / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    return not all(torch.equal(state[f"model.{name}"], value) for name, value in start)
+
+
+def test_steps_that_float16_skips_are_no_mistake_of_the_schedule(config, monkeypatch):
+    """On a CPU, with the scaling of a GPU: its first scale is too large for the gradients of these networks."""
+    scalers = []
+
+    def scaled(connector):
+        scalers.append(MixedPrecision("16-mixed", "cpu"))
+        return scalers[-1]
+
+    monkeypatch.setattr(fit_module, "_check_machine", lambda _: None)
+    monkeypatch.setattr(_AcceleratorConnector, "_check_and_init_precision", scaled)
+    config = config.model_copy(update={"precision": "float16"})
+    fit(config)
+    assert scalers[0].scaler.get_scale() < scalers[0].scaler._init_scale
+    assert moved(config)
 
 
 @pytest.mark.parametrize("target", ["foreground-boundary", "distances"])

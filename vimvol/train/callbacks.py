@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 from matplotlib import image as images
 from numpy.typing import NDArray
 
@@ -87,8 +88,8 @@ class SaveBetween(lightning.Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *rest: Any) -> None:  # noqa: ANN401, ARG002
         """Save if it is time; leave if a stop is requested."""
-        stop = self._agreed(trainer, self.request.signal is not None)
-        due = self._agreed(trainer, time.monotonic() - self._saved > self.seconds)
+        overdue = time.monotonic() - self._saved > self.seconds
+        stop, due = self._agreed(trainer, self.request.signal is not None, overdue)
         # Behind the last step of an epoch comes a validation, which saves by itself and must not be skipped.
         if (stop or due) and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             trainer.save_checkpoint(self.path)
@@ -99,7 +100,7 @@ class SaveBetween(lightning.Callback):
     def on_train_batch_start(self, trainer: lightning.Trainer, *rest: Any) -> None:  # noqa: ANN401, ARG002
         """Leave if a stop was requested during the validation that has just been saved."""
         first = trainer.fit_loop.epoch_loop.batch_progress.current.ready == 1
-        if first and self._agreed(trainer, self.request.signal is not None):
+        if first and any(self._agreed(trainer, self.request.signal is not None)):
             raise Stopping
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ANN401, ARG002
@@ -107,9 +108,15 @@ class SaveBetween(lightning.Callback):
         self._saved = time.monotonic()
 
     @staticmethod
-    def _agreed(trainer: lightning.Trainer, mine: bool) -> bool:
-        """Let all devices do what one wants to; otherwise one would leave while the others wait for it."""
-        return bool(trainer.strategy.reduce_boolean_decision(mine, all=False)) if trainer.world_size > 1 else mine
+    def _agreed(trainer: lightning.Trainer, *mine: bool) -> list[bool]:
+        """Let all devices do what one wants to; otherwise one would leave while the others wait for it.
+
+        Every device waits here for the slowest, so all answers go in one reduction.
+        """
+        if trainer.world_size == 1:
+            return list(mine)
+        flags = torch.tensor(mine, dtype=torch.int32, device=trainer.strategy.root_device)
+        return [count > 0 for count in trainer.strategy.reduce(flags, reduce_op="sum").tolist()]
 
 
 class Pictures(lightning.Callback):
