@@ -1,6 +1,7 @@
 """What several tests share."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +25,14 @@ MEMORY, ROOM = Path("/dev/shm"), 4 << 30
 """A file system in memory, where there is one, and the bytes that have to be free there."""
 
 
-def pytest_configure() -> None:
-    """Put folders of tests into memory: runs flush every block, and tests would wait for the disk half of the time."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs, and put folders of tests into memory.
+
+    Tests compare runs to the bit, and a GPU does not repeat itself; only those with the mark ``gpu`` are meant for one.
+    Runs flush every block, and tests would wait for the disk half of the time.
+    """
+    if not re.search(r"(?<!not )\bgpu\b", config.option.markexpr):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 

@@ -216,6 +216,7 @@ def test_gpus_and_processes_without_work_in_one_cluster(monkeypatch: pytest.Monk
     module = types.ModuleType("dask_cuda")
     module.LocalCUDACluster = RecordedCUDACluster
     monkeypatch.setitem(sys.modules, "dask_cuda", module)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # hidden from all other tests
     with open_cluster(CudaCluster(devices=(0,), cpu_workers=1, tls=True)) as pool:
         assert told(pool, where, resource="GPU") == {("0", "-")}
         assert told(pool, where, resource="CPU") == {("cpu-0", "")}
