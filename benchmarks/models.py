@@ -42,7 +42,10 @@ CLOCK = [time.perf_counter]
 """The last one measures."""
 
 SCAN_OPERATIONS = 20
-"""Floating-point operations an element and state: an exponential of 14, the recurrence and the output."""
+"""Floating-point operations an element and state on a CPU: an exponential of 14, the recurrence and the output."""
+
+CALLS = 100
+"""Convolutions that a device is given between two measurements: to wait for one takes as long as to compute it."""
 
 
 def main() -> None:
@@ -51,6 +54,7 @@ def main() -> None:
     if arguments.shared:
         CLOCK.append(time.process_time)
     torch.set_num_threads(arguments.threads)
+    torch.backends.cudnn.allow_tf32 = False  # nor does a prediction in float32 round on a GPU
     device = torch.device(arguments.device)
     if arguments.child:
         print(json.dumps(measure_model(arguments.child, arguments.size, arguments.repeat, device)))
@@ -68,7 +72,7 @@ def main() -> None:
         write(result, arguments.out)
     result["scan"] = measure_scan(arguments.repeat, device)
     if arguments.data:
-        result["bfloat16_difference"] = bfloat16_difference(arguments.data)
+        result["bfloat16_difference"] = bfloat16_difference(arguments.data, device)
     print(write(result, arguments.out))
 
 
@@ -114,6 +118,7 @@ def machine(device: torch.device) -> dict[str, str]:
         wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
         name = f"{fields.get('model name', name)} ({', '.join(wide)})"
     return {
+        "kind": device.type,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else name,
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
@@ -123,17 +128,17 @@ def machine(device: torch.device) -> dict[str, str]:
     }
 
 
-def timed(function: Callable[[], object], repeat: int, device: torch.device) -> float:
-    """Return the median of the seconds that calls take, after one that is not counted."""
-    function()
+def timed(function: Callable[[], object], repeat: int, device: torch.device, calls: int = 1) -> float:
+    """Return the median of the seconds of a call, several of them between two waits; the first round is not counted."""
     seconds = []
-    for _ in range(repeat):
+    for _ in range(1 + repeat):
         wait(device)
         begin = CLOCK[-1]()
-        function()
+        for _ in range(calls):
+            function()
         wait(device)
-        seconds.append(CLOCK[-1]() - begin)
-    return statistics.median(seconds)
+        seconds.append((CLOCK[-1]() - begin) / calls)
+    return statistics.median(seconds[1:])
 
 
 def wait(device: torch.device) -> None:
@@ -145,13 +150,14 @@ def wait(device: torch.device) -> None:
 def convolution_peak(dtype: torch.dtype, repeat: int, device: torch.device) -> float:
     """Return the GFLOP/s of the fastest of two 3 x 3 convolutions that these networks are made of."""
     best = 0.0
+    calls = CALLS if device.type == "cuda" else 1
     for channels, size in ((64, 512), (256, 128)):
         x = torch.randn(1, channels, size, size, device=device, dtype=dtype).contiguous(
             memory_format=torch.channels_last
         )
         weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
         with torch.inference_mode():
-            seconds = timed(lambda x=x, w=weight: F.conv2d(x, w, padding=1), max(3, repeat), device)
+            seconds = timed(lambda x=x, w=weight: F.conv2d(x, w, padding=1), max(3, repeat), device, calls)
         best = max(best, 2 * 9 * channels**2 * size**2 / seconds / 1e9)
     return best
 
@@ -190,15 +196,23 @@ def measure_model(name: str, size: int, repeat: int, device: torch.device) -> di
                 model(x)
 
         with kept_memory():  # as the predictor does for a block
-            result[precision] = {"seconds": timed(run, repeat, device), "peak_mib": peak_memory(device)}
+            result[precision] = cost(run, repeat, device)
     return result
 
 
-def peak_memory(device: torch.device) -> float:
-    """Return the most MiB that this process held so far: on the device, or with Python and libraries on a CPU."""
+def cost(function: Callable[[], object], repeat: int, device: torch.device) -> dict[str, float]:
+    """Return the seconds of a call, and the most MiB that it held on the device.
+
+    On a CPU it is what the process has held so far, Python and libraries with it.
+    """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = timed(function, repeat, device)
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {"seconds": seconds, "peak_mib": peak}
 
 
 def measure_scan(repeat: int, device: torch.device) -> dict[str, Any]:
@@ -239,7 +253,7 @@ def measure_scan(repeat: int, device: torch.device) -> dict[str, Any]:
     return found
 
 
-def bfloat16_difference(data: str, slices: int = 3) -> dict[str, float]:
+def bfloat16_difference(data: str, device: torch.device, slices: int = 3) -> dict[str, float]:
     """Return the mean absolute difference of boundary probabilities of shipped weights, bfloat16 against float32."""
     import h5py
 
@@ -257,9 +271,7 @@ def bfloat16_difference(data: str, slices: int = 3) -> dict[str, float]:
         tiling = make_tiling(raw.shape, (256, 256), (32, 32), network.divisor)
         box = Block((0, 0, 0), raw.shape)
         maps = [
-            Predictor(network, torch.device("cpu"), precision)
-            .predict_block(raw, box, box, tiling, standard, 1)
-            .astype(np.float64)
+            Predictor(network, device, precision).predict_block(raw, box, box, tiling, standard, 1).astype(np.float64)
             for precision in DTYPES
         ]
         found[name] = float(np.abs(maps[0] - maps[1]).mean() / 255)
@@ -290,14 +302,15 @@ def table(result: dict[str, Any]) -> str:
         cells += [f"{floor:.0%}", f"{full['peak_mib']:.0f}", f"{half['seconds']:.3f}", ratios[1]]
         cells += [f"{full['seconds'] / half['seconds']:.2f}", f"{half['peak_mib']:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
-    least = SCAN_OPERATIONS / peaks["float32"]
+    # On a GPU an exponential is an instruction, and convolutions may have units that a scan cannot use.
+    least = SCAN_OPERATIONS / peaks["float32"] if about["kind"] == "cpu" else None
     lines += ["", "| selective scan | forward ns | backward ns | forward, of floor |", "|---|---|---|---|"]
     for name, value in result.get("scan", {}).items():
         cells = [
             name,
             f"{value['forward_ns']:.3f}",
             f"{value['backward_ns']:.3f}",
-            f"{least / value['forward_ns']:.0%}",
+            "" if least is None else f"{least / value['forward_ns']:.0%}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     for name, difference in result.get("bfloat16_difference", {}).items():
