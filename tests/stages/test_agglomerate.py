@@ -41,6 +41,18 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return computed
 
 
+@pytest.mark.parametrize("name", ["segmentation", "finer"])
+def test_edges_are_not_measured_again_in_other_blocks(
+    sample: Path, stages: dict[str, int], tmp_path: Path, name: str
+) -> None:
+    out = str(tmp_path / "out.zarr")
+    segment_volume(f"{sample}:raw", out, small_config(run__block=[4, 128, 144]))
+    stages.clear()
+    agglomerate(out, [BETA], name=name, workers=0)
+    assert "graph" not in stages
+    assert stages["costs"] == 1
+
+
 def test_only_what_depends_on_the_change_is_computed(
     sample: Path, out: Path, stages: dict[str, int], tmp_path: Path
 ) -> None:

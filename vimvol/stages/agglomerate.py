@@ -27,7 +27,7 @@ from vimvol.segment.multicut.division import bytes_per_edge, merge_costs, solve_
 from vimvol.stages.announce import nobody
 from vimvol.stages.graph import GraphBlock
 from vimvol.stages.job import NOTE, SEGMENTATION, Job
-from vimvol.stages.manifest import differences, made_manifest, provenance, read_manifest
+from vimvol.stages.manifest import config_of, differences, made_manifest, provenance, read_manifest
 from vimvol.stages.output import AGGLOMERATING, tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.pyramid import run_pyramid
@@ -176,14 +176,12 @@ def finished_run(out: str) -> dict[str, Any]:
 
 
 def settings_of(manifest: dict[str, Any]) -> SegmentConfig:
-    """Return the settings that an output was made with, but for how its work was scheduled."""
-    return parse_config(SegmentConfig, _config_of(manifest), source="the manifest")
+    """Return the settings that an output was made with, of how its work was scheduled only the blocks.
 
-
-def _config_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the configuration of a manifest; slices were shown as they are stored before there was a setting."""
-    config: dict[str, dict[str, Any]] = manifest["config"]
-    return {**config, "predict": {"rescale": "none", **config["predict"]}}
+    In others, edges would be measured again.
+    """
+    config = {**config_of(manifest), "run": {"block": manifest.get("block")}}
+    return parse_config(SegmentConfig, config, source="the manifest")
 
 
 def _changed(manifest: dict[str, Any], overrides: Sequence[str], workers: int | None) -> SegmentConfig:

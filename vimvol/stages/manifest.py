@@ -94,9 +94,15 @@ def write_manifest(out: str, manifest: Mapping[str, Any]) -> None:
     open_objects(out).put(MANIFEST, json.dumps(manifest, indent=2, default=str).encode())
 
 
+def config_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a manifest; slices were shown as they are stored before there was a setting."""
+    config: dict[str, Any] = manifest["config"]
+    return {**config, "predict": {"rescale": "none", **config["predict"]}}
+
+
 def recorded_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run; those that its version did not have yet are what they are by default."""
-    recorded: dict[str, Any] = manifest["config"]
+    recorded = config_of(manifest)
     try:
         return SegmentConfig.model_validate(recorded).model_dump(mode="json", exclude={"run"})
     except ValueError:  # a setting that this version does not have any more

@@ -276,7 +276,7 @@ def _finished(
                 execution = Execution(pool, telling.progress, run.window, run.retries, deadline=run.deadline)
                 manifest |= _run(job, replace(execution, check=lock.check, guard=guard_of(lock), journal=journal))
                 tidy_output(job)
-                manifest |= {"state": "complete", "finished": now()}
+                manifest |= {"state": "complete", "finished": now(), "block": job.config.run.block}
             spent |= {"sample": ahead.seconds, "stages": sum(stage["seconds"] for stage in entry["stages"])}
             if text := compared(entry):
                 telling.progress.note(text)
