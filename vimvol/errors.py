@@ -51,5 +51,21 @@ class IncompleteRunError(VimvolError):
     """Blocks failed for good, or the run was interrupted; finished blocks are kept and a second run goes on."""
 
 
+class DeviceLostError(IncompleteRunError):
+    """The device failed in a way that leaves nothing to be computed on it by this process; a new one may be able to.
+
+    Parameters
+    ----------
+    cause
+        What the device's library says, on one line.
+    """
+
+    def __str__(self) -> str:
+        return (
+            f"the device failed ({self.args[0]}), and this process can compute nothing on it any more; finished blocks "
+            "are kept, run the same command again to go on"
+        )
+
+
 class OutputLostError(IncompleteRunError):
     """The run does not hold its output any more: another took it over, or the run has ended."""

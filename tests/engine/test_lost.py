@@ -1,5 +1,7 @@
 """What becomes of blocks whose worker is lost or hangs, and of a run whose scheduler is lost."""
 
+import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -18,8 +20,9 @@ from vimvol.engine.cluster import open_cluster
 from vimvol.engine.dask_pool import DaskPool
 from vimvol.engine.ledger import Ledger, block_name
 from vimvol.engine.plan import plan_stage
+from vimvol.engine.pool import SerialPool
 from vimvol.engine.run import Execution, run_stage
-from vimvol.errors import IncompleteRunError
+from vimvol.errors import DeviceLostError, IncompleteRunError
 from vimvol.geometry import Block
 from vimvol.io.objects import open_objects
 from vimvol.report.progress import silent
@@ -53,6 +56,24 @@ class Slow:
         before = calls.read_text() if calls.exists() else ""
         calls.write_text(before + "x")
         time.sleep(60 if block == self.hanging and not before else self.seconds)
+        return {}
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A task that fails on the device of the first process that computes it, and of every one for some blocks."""
+
+    folder: str
+    deadly: frozenset[Block] = frozenset()
+
+    def __call__(self, block: Block) -> dict:
+        first = Path(self.folder) / "first"
+        with contextlib.suppress(FileExistsError), first.open("x") as file:
+            file.write(str(os.getpid()))
+        if block in self.deadly or first.read_text() == str(os.getpid()):
+            (Path(self.folder) / f"{block_name(block)} {time.monotonic()}").touch()
+            raise DeviceLostError("CUDA error: an illegal memory access was encountered")
+        time.sleep(0.1)
         return {}
 
 
@@ -102,6 +123,46 @@ def test_a_deadline_counts_from_when_a_call_runs_and_not_while_it_waits(tmp_path
         run_stage(PLAN, task, ledger_in(tmp_path), execution)
     calls = {path.name: len(path.read_text()) for path in (tmp_path / "calls").iterdir()}
     assert calls == {block_name(block): 1 + (block == BLOCKS[3]) for block in BLOCKS}
+
+
+def test_a_process_whose_device_failed_ends_and_its_blocks_run_elsewhere(tmp_path: Path, caplog) -> None:
+    plan = plan_stage("lost", (60, 1, 1), (1, 1, 1))
+    with open_cluster("local", 2) as pool, caplog.at_level(logging.WARNING):
+        run_stage(plan, Broken(str(tmp_path)), ledger_in(tmp_path), Execution(pool, silent()))
+    assert ledger_in(tmp_path).done() == {block_name(block) for block in plan}
+    # a call of a process that was ended is not begun in it again
+    assert len(list(tmp_path.glob("0*"))) <= 1
+    told = [record.getMessage() for record in caplog.records if "device" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].endswith("ends, its device failed (CUDA error: an illegal memory access was encountered)")
+
+
+def test_a_block_that_breaks_every_device_is_set_aside_and_memory_is_not_blamed(tmp_path: Path) -> None:
+    (tmp_path / "first").write_text("nobody")
+    settings, cluster = queueing(1, failures=0)
+    with settings, cluster, distributed.Client(cluster, set_as_default=False) as client:
+        execution = Execution(DaskPool(client), silent(), resource="CPU")
+        failed = (
+            "1 of 8 blocks failed for good.*WorkersBrokenError: 1 worker.*its device failed .CUDA error: an illegal"
+        )
+        with pytest.raises(IncompleteRunError, match=failed):
+            run_stage(PLAN, Broken(str(tmp_path), frozenset(BLOCKS[1:2])), ledger_in(tmp_path), execution)
+    assert ledger_in(tmp_path).done() == {block_name(block) for block in BLOCKS} - {block_name(BLOCKS[1])}
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_device_of_this_very_process_that_failed_ends_the_run_in_one_line(tmp_path: Path, threads: bool) -> None:
+    """Also where the workers are threads of this process, which must not be ended."""
+    with contextlib.ExitStack() as stack:
+        pool = SerialPool()
+        if threads:
+            client = distributed.Client(processes=False, n_workers=1, dashboard_address=None, set_as_default=False)
+            pool = DaskPool(stack.enter_context(client))
+        with pytest.raises(DeviceLostError, match=r"CUDA error: an illegal.*run the same command again") as raised:
+            run_stage(PLAN, Broken(str(tmp_path)), ledger_in(tmp_path), Execution(pool, silent()))
+    assert (raised.value.exit_code, str(raised.value).count("\n")) == (1, 0)
+    # no other block is tried where none can succeed; threads have begun some
+    assert threads or len(list(tmp_path.glob("0*"))) == 1
 
 
 @pytest.fixture

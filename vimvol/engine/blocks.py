@@ -11,14 +11,14 @@ from typing import Any
 
 from vimvol.engine.turns import seconds_waited
 from vimvol.engine.usage import METER, Usage
-from vimvol.errors import DiskFullError, InputError, OutputLostError
+from vimvol.errors import DeviceLostError, DiskFullError, InputError, OutputLostError
 from vimvol.geometry import Block
 
 BlockTask = Callable[[Block], dict[str, Any]]
 """Computes and writes one block; picklable; returns a small JSON-serialisable result for the ledger."""
 
-FATAL = (InputError, DiskFullError, OutputLostError)
-"""Errors that no other block would escape."""
+FATAL = (InputError, DiskFullError, OutputLostError, DeviceLostError)
+"""Errors that no other block would escape; the last one only in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,11 @@ def compute_blocks(task: BlockTask, blocks: Sequence[Block], stage: str = "") ->
 
     What a block raises is part of its outcome, and the next one goes on, except after errors that no other block
     would escape. The time in which it waits for its turn to compute is no part of what it took.
+
+    Raises
+    ------
+    DeviceLostError
+        If a block raises it: the process is of no use any more, see `vimvol.engine.turns.run_call`.
     """
     outcomes = []
     METER.begin(stage)
@@ -45,6 +50,8 @@ def compute_blocks(task: BlockTask, blocks: Sequence[Block], stage: str = "") ->
             start, waited = time.perf_counter(), seconds_waited()
             try:
                 result, error, trace = task(block), None, ""
+            except DeviceLostError:
+                raise
             except Exception as raised:
                 result, error, trace = None, _portable(raised), traceback.format_exc(limit=-6)
             seconds = time.perf_counter() - start - (seconds_waited() - waited)

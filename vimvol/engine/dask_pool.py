@@ -16,8 +16,8 @@ from typing import Any
 import distributed
 
 from vimvol.engine.overdue import Clock
-from vimvol.engine.pool import SHARE, SHARE_AHEAD, OverdueError, Resource, Room, WorkerLostError
-from vimvol.engine.turns import run_call
+from vimvol.engine.pool import SHARE, SHARE_AHEAD, OverdueError, Resource, Room, WorkerLostError, WorkersBrokenError
+from vimvol.engine.turns import TOPICS_HERE, run_call
 from vimvol.errors import IncompleteRunError
 
 LOG = logging.getLogger(__name__)
@@ -58,7 +58,9 @@ class DaskPool:
         self._count = 0
         self._last_look = -math.inf
         self._clock = Clock()
+        self._broken: dict[str, str] = {}
         self._topic = f"vimvol-{uuid.uuid4().hex}"
+        TOPICS_HERE.add(self._topic)
         client.subscribe_topic(self._topic, self._told)
         self._count_workers()
 
@@ -141,10 +143,14 @@ class DaskPool:
         self._loop.add_callback(self._fetch, self._count, future)
         return self._count
 
-    def _told(self, event: tuple[float, tuple[str, str, bool]]) -> None:
+    def _told(self, event: tuple[float, tuple[str, str, bool | str]]) -> None:
         """Take notice of what a worker tells of a call."""
-        worker, key, goes_on = event[1]
-        self._clock.tell(worker, key, goes_on=goes_on)
+        worker, key, what = event[1]
+        if isinstance(what, bool):
+            self._clock.tell(worker, key, goes_on=what)
+        else:
+            self._broken[worker] = what
+            LOG.warning("worker %s ends, its device failed (%s)", worker, what)
 
     @contextlib.contextmanager
     def _scheduler(self) -> Iterator[None]:
@@ -196,7 +202,7 @@ class DaskPool:
         if ticket in self._ended:
             return ticket, self._ended.pop(ticket)
         if isinstance(outcome, distributed.KilledWorker):
-            return ticket, WorkerLostError(_explain(outcome))
+            return ticket, self._explained(outcome)
         if isinstance(outcome, CancelledError | asyncio.CancelledError | OSError):
             raise IncompleteRunError(SCHEDULER_GONE)
         return ticket, outcome
@@ -263,9 +269,18 @@ class DaskPool:
             if futures:
                 self.client.cancel(futures, force=True)
 
+    def _explained(self, error: distributed.KilledWorker) -> WorkerLostError:
+        """Return the likely reason why workers died."""
+        if cause := self._broken.get(getattr(error.last_worker, "address", "")):
+            text = (
+                f"{error.allowed_failures + 1} worker processes ended with it, the last as its device failed ({cause})"
+            )
+            return WorkersBrokenError(text)
+        return WorkerLostError(_out_of_memory(error))
 
-def _explain(error: distributed.KilledWorker) -> str:
-    """Return the likely reason why workers died."""
+
+def _out_of_memory(error: distributed.KilledWorker) -> str:
+    """Return how much memory the workers had that died."""
     limit = getattr(error.last_worker, "memory_limit", 0)
     memory = f"its limit is {limit / 2**30:.1f} GiB" if limit else "no limit is set, so the system may have ended it"
     return (

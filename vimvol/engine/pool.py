@@ -95,6 +95,10 @@ class WorkerLostError(Exception):
     """Every worker process that began a call died of it."""
 
 
+class WorkersBrokenError(WorkerLostError):
+    """The same, and it was their devices that failed, so that more memory would not help."""
+
+
 class SerialPool:
     """Computes in this process, one call after the other."""
 

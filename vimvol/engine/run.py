@@ -115,6 +115,8 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
     ------
     InputError, DiskFullError, OutputLostError
         At once, if a block raises it: no other block would fare better.
+    DeviceLostError
+        The same, if this very process computes; a worker process is ended by it, and its blocks count as lost.
     IncompleteRunError
         At the end, if blocks failed for good; the message names the first, and the ledger has all.
     """
@@ -263,7 +265,7 @@ class _Stage:
             for block in call.blocks:
                 self._tell_retry("lost", block, reason_of(error))
                 self._suspects.append(_Call((block,), call.failures, alone=True))
-        elif len(call.blocks) > 1:
+        elif len(call.blocks) > 1 and not isinstance(error, FATAL):
             for block in call.blocks:
                 self._try_again(_Call((block,), call.failures), reason_of(error))
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -17,6 +18,14 @@ from threading import Semaphore
 from typing import Any
 
 import distributed
+
+from vimvol.errors import DeviceLostError
+
+TOPICS_HERE: set[str] = set()
+"""Topics of the pools of this process, which must not be ended with a worker that is one of its threads."""
+
+SECONDS_TO_TELL = 0.5
+"""Between what a worker tells last and the end of its process: what is sent leaves within milliseconds."""
 
 
 class _Turns:
@@ -131,13 +140,14 @@ def run_call(
     ----------
     topic
         Of Dask's events, by which the client is told that the call begins, waits, and goes on: ``(worker, key,
-        whether it goes on)``.
+        whether it goes on)``; or why the worker's device is lost: ``(worker, key, text)``.
     resource, share
         What of the worker a call takes that computes: as many compute at once. None: a thread.
     ahead
         Whether the worker may begin the next call while this one computes.
     function, args
-        What to compute. It computes in turns where it says so, see `turn`.
+        What to compute. It computes in turns where it says so, see `turn`. If it loses its device, the process ends:
+        it would fail every later call at once, and as it were always idle most calls would be sent to it.
     """
     worker = distributed.get_worker()
     key = worker.get_current_task()
@@ -151,6 +161,12 @@ def run_call(
     tell(True)
     try:
         return function(*args)
+    except DeviceLostError as error:
+        if topic in TOPICS_HERE:
+            raise
+        worker.log_event(topic, (worker.address, key, error.args[0]))
+        time.sleep(SECONDS_TO_TELL)
+        os._exit(1)  # a nanny starts it anew; what else it computes is lost, too, as if the system had killed it
     finally:
         _CALL.reset(token)
         call.end()

@@ -71,3 +71,23 @@ def may_be_out_of_memory(error: Exception) -> bool:
     """Tell whether an error is one that libraries on a GPU also raise where a handle or workspace got no memory."""
     texts = ("STATUS_ALLOC_FAILED", "CUDNN_STATUS_NOT_SUPPORTED", "unable to find an engine")
     return any(text in str(error) for text in texts)
+
+
+HARMLESS = (
+    "no kernel image is available",
+    "invalid argument",
+    "invalid configuration argument",
+    "invalid device function",
+    "invalid device ordinal",
+)
+"""CUDA's errors that reject what was asked for, and after which a process goes on."""
+
+
+def is_device_lost(error: Exception) -> bool:
+    """Tell whether an error leaves the device of no use to this process: CUDA then fails every later call, too."""
+    # releases of PyTorch before 2.8 raise RuntimeError
+    of_cuda = isinstance(error, getattr(torch, "AcceleratorError", ())) or (
+        isinstance(error, RuntimeError) and str(error).startswith("CUDA error")
+    )
+    memory = is_out_of_memory(error) or may_be_out_of_memory(error)
+    return of_cuda and not memory and not any(text in str(error) for text in HARMLESS)

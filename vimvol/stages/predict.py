@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -11,9 +13,9 @@ import numpy as np
 
 from vimvol.config import PredictConfig
 from vimvol.engine.turns import offers, turn
-from vimvol.errors import InputError
+from vimvol.errors import DeviceLostError, InputError
 from vimvol.geometry import Block
-from vimvol.infer.device import resolve_device
+from vimvol.infer.device import is_device_lost, resolve_device
 from vimvol.infer.planes import predict_planes
 from vimvol.infer.predictor import Fallbacks, Predictor
 from vimvol.io.arrays import write_box
@@ -41,6 +43,23 @@ def _predictor(checkpoint: str, digest: str, settings: PredictConfig) -> Predict
     return Predictor(loaded.model, device, settings.precision, settings.batch, settings.augment)
 
 
+@contextlib.contextmanager
+def _device_may_fail() -> Iterator[None]:
+    """Tell the engine, which knows no device, where what is raised within means that this process has lost its own.
+
+    Raises
+    ------
+    DeviceLostError
+        Then.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_device_lost(error):
+            raise
+        raise DeviceLostError(str(error).partition("\n")[0]) from error
+
+
 @dataclass(frozen=True)
 class PredictBlock:
     """Predicts and writes one block of the boundaries."""
@@ -61,7 +80,7 @@ class PredictBlock:
         raw = job.source.read(origin)
         tissue = read_tissue(job, block, raw, origin)
         fallbacks = Fallbacks()
-        with turn():
+        with turn(), _device_may_fail():
             with _LOADING:
                 predictor = _predictor(network.checkpoint, network.digest, job.config.predict)
             boundaries = predict_planes(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from vimvol.engine.missing import Missing
 from vimvol.engine.plan import StagePlan
-from vimvol.engine.pool import Pool, Resource, SerialPool, WorkerLostError
+from vimvol.engine.pool import Pool, Resource, SerialPool, WorkerLostError, WorkersBrokenError
 from vimvol.engine.usage import memory_of_process
 from vimvol.errors import DiskFullError, IncompleteRunError, InputError
 from vimvol.geometry import Block
@@ -142,6 +142,8 @@ def _sampled(
     """Take the sample; return it, or why there is none."""
     try:
         return take_probes(job, blocks, scratch, pool, inference_resource(job), predicted=predicted), ""
+    except WorkersBrokenError as error:
+        return [], str(error)
     except WorkerLostError as error:
         raise InputError(f"a block of {blocks[0].shape} voxels (z, y, x) does not fit: {error}") from None
     except DiskFullError as error:
