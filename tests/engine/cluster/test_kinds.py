@@ -1,6 +1,8 @@
 """Every kind of cluster: what is asked of its library, and what comes back where it can run here."""
 
+import asyncio
 import inspect
+import signal
 import subprocess
 import sys
 import types
@@ -28,6 +30,7 @@ from vimvol.engine.pool import Pool
 from vimvol.errors import ConfigError, InputError, MissingExtraError
 
 dask_jobqueue = optional("dask_jobqueue", "slurm", "the test")
+cuda = sys.modules["vimvol.engine.cluster.cuda"]  # the package has a function of this name
 FILES = sorted((Path(__file__).parents[3] / "configs" / "cluster").glob("*.yaml"))
 
 
@@ -41,6 +44,10 @@ def where() -> tuple[str, str]:
     import os
 
     return str(distributed.get_worker().name), os.environ.get("CUDA_VISIBLE_DEVICES", "-")
+
+
+def deaf() -> bool:
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def told(pool: Pool, function, count: int = 8, resource=None) -> set:
@@ -202,25 +209,84 @@ class RecordedCUDACluster(distributed.LocalCluster):
         memory_limit="auto",
         **kwargs,
     ) -> None:
-        allowed = set(inspect.signature(distributed.LocalCluster.__init__).parameters) | {"resources"}
+        allowed = set(inspect.signature(distributed.LocalCluster.__init__).parameters) | {"resources", "preload"}
         assert set(kwargs) <= allowed
         super().__init__(
-            n_workers=n_workers or len(CUDA_VISIBLE_DEVICES),
+            n_workers=n_workers or len(CUDA_VISIBLE_DEVICES or [0]),
             threads_per_worker=threads_per_worker,
             memory_limit=memory_limit,
             **kwargs,
         )
 
 
-def test_gpus_and_processes_without_work_in_one_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One GPU and a dask-cuda that finds it."""
     module = types.ModuleType("dask_cuda")
     module.LocalCUDACluster = RecordedCUDACluster
+    module.utils = types.SimpleNamespace(get_n_gpus=lambda: 1)
     monkeypatch.setitem(sys.modules, "dask_cuda", module)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # hidden from all other tests
+
+
+@pytest.mark.usefixtures("gpus")
+def test_gpus_and_processes_without_work_in_one_cluster() -> None:
     with open_cluster(CudaCluster(devices=(0,), cpu_workers=1, tls=True)) as pool:
         assert told(pool, where, resource="GPU") == {("0", "-")}
         assert told(pool, where, resource="CPU") == {("cpu-0", "")}
         assert (pool.slots_for("GPU"), pool.slots_for("CPU")) == (2, 1)
+        # a terminal sends Ctrl-C to all of them
+        assert told(pool, deaf, resource="GPU") == told(pool, deaf, resource="CPU") == {True}
+
+
+@pytest.mark.usefixtures("gpus")
+def test_processes_with_and_without_a_gpu_share_the_memory_of_the_machine() -> None:
+    with open_cluster(CudaCluster(cpu_workers=2)) as pool:
+        gpu, cpu = pool.room_for("GPU").memory, pool.room_for("CPU").memory
+    machine = distributed.system.MEMORY_LIMIT
+    assert gpu == 4 * cpu
+    assert machine * 0.99 < gpu + 2 * cpu <= machine
+
+
+@pytest.mark.usefixtures("gpus")
+def test_processes_without_a_gpu_start_and_stop_together_and_none_stays_where_one_fails(monkeypatch) -> None:
+    class Watched(distributed.Nanny):
+        made: list[distributed.Nanny] = []  # noqa: RUF012
+        busy = 0
+        most: list[int] = []  # noqa: RUF012
+        failing = ""
+
+        def __init__(self, *args, **kwargs) -> None:
+            super().__init__(*args, **kwargs)
+            self.made.append(self)
+
+        async def during(self, what):
+            Watched.busy += 1
+            self.most.append(Watched.busy)
+            try:
+                await asyncio.sleep(0.2)
+                return await what
+            finally:
+                Watched.busy -= 1
+
+        async def instantiate(self):
+            if self.name == Watched.failing:
+                raise OSError("no process")
+            return await self.during(super().instantiate())
+
+        async def close(self, *args, **kwargs):
+            return await self.during(super().close(*args, **kwargs))
+
+    monkeypatch.setattr(cuda.distributed, "Nanny", Watched)
+    with open_cluster(CudaCluster(cpu_workers=2)):
+        assert max(Watched.most) == 2
+        Watched.most.clear()
+    assert max(Watched.most) == 2
+    Watched.made.clear()
+    Watched.failing = "cpu-1"
+    with pytest.raises(RuntimeError, match="failed to start"), open_cluster(CudaCluster(cpu_workers=2)):
+        pass
+    assert [nanny.status for nanny in Watched.made] == [distributed.Status.closed] * 2
 
 
 @pytest.mark.parametrize(

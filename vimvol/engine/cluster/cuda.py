@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import distributed
 
 from vimvol.config.cluster import CudaCluster
 from vimvol.engine.cluster.connect import connected, optional, security
-from vimvol.engine.cluster.local import available_cores
+from vimvol.engine.cluster.local import DEAF, available_cores
 from vimvol.engine.cluster.threads import ENVIRONMENT, SETTINGS
 from vimvol.engine.pool import Pool
 from vimvol.errors import InputError
@@ -19,40 +20,57 @@ from vimvol.errors import InputError
 THREADS_OF_GPU = 2
 """Calls at a time on a GPU: one computes while the other reads or writes."""
 
+SHARES_OF_GPU = 4
+"""Main memory of a process with a GPU, where one without has 1: it has two calls, and the libraries of a GPU."""
+
 
 @contextlib.contextmanager
 def cuda(config: CudaCluster, workers: int | None) -> Iterator[Pool]:
-    """Start a worker process for every GPU, and ``workers`` processes (or as configured, or one a core) without."""
+    """Start a worker process for every GPU, and ``workers`` processes (or as configured, or one a core) without.
+
+    The main memory of the machine is divided among all of them.
+    """
     library = optional("dask_cuda", "gpus", "cluster cuda")
     count = config.cpu_workers if config.cpu_workers is not None else workers
     count = available_cores() if count is None else count
     secured = security(config.tls)
     with dask.config.set({**SETTINGS, "distributed.nanny.pre-spawn-environ": ENVIRONMENT}):
         try:
+            gpus = library.utils.get_n_gpus() if config.devices is None else len(config.devices)
+            share = int(distributed.system.MEMORY_LIMIT) // (SHARES_OF_GPU * max(1, gpus) + count)
             started = library.LocalCUDACluster(
                 CUDA_VISIBLE_DEVICES=None if config.devices is None else list(config.devices),
                 threads_per_worker=THREADS_OF_GPU,
                 resources={"GPU": 1},
+                memory_limit=SHARES_OF_GPU * share,
                 host="127.0.0.1",
                 dashboard_address=config.dashboard,
                 security=secured,
+                preload=[DEAF],
                 silence_logs=logging.CRITICAL,
             )
         except Exception as error:  # of NVML, which may be missing as a whole
             raise InputError(
                 f"no GPU of this machine can be used ({type(error).__name__}: {error}); choose cluster local"
             ) from error
-        with started as cluster, _beside(cluster, count, secured), connected(cluster, "the GPUs' processes") as pool:
+        with (
+            started as cluster,
+            _beside(cluster, count, share, secured),
+            connected(cluster, "the GPUs' processes") as pool,
+        ):
             yield pool
 
 
 @contextlib.contextmanager
-def _beside(cluster: distributed.LocalCluster, count: int, secured: distributed.Security | None) -> Iterator[None]:
-    """Add processes without a GPU to a cluster."""
+def _beside(
+    cluster: distributed.LocalCluster, count: int, memory: int, secured: distributed.Security | None
+) -> Iterator[None]:
+    """Add processes without a GPU to a cluster, each with so many bytes of memory."""
+    nannies: list[distributed.Nanny] = []
 
-    async def start() -> list[distributed.Nanny]:
-        return [
-            await distributed.Nanny(
+    async def start() -> None:
+        nannies.extend(
+            distributed.Nanny(
                 cluster.scheduler_address,
                 nthreads=1,
                 name=f"cpu-{number}",
@@ -60,18 +78,23 @@ def _beside(cluster: distributed.LocalCluster, count: int, secured: distributed.
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 security=secured,
-                memory_limit=None,
+                memory_limit=memory,
                 env={**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
+                preload=[DEAF],
+                silence_logs=logging.CRITICAL,
             )
             for number in range(count)
-        ]
+        )
+        # All of them, also where one fails: what is still starting could not be closed.
+        for outcome in await asyncio.gather(*nannies, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
-    async def stop(nannies: list[distributed.Nanny]) -> None:
-        for nanny in nannies:
-            await nanny.close()
+    async def stop() -> None:
+        await asyncio.gather(*(nanny.close() for nanny in nannies), return_exceptions=True)
 
-    nannies = cluster.sync(start)
     try:
+        cluster.sync(start)
         yield
     finally:
-        cluster.sync(stop, nannies)
+        cluster.sync(stop)
