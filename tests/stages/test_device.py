@@ -1,5 +1,6 @@
 """Which device predicts, on machines that are imitated: none of these tests needs a GPU."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import distributed
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from tests.support import small_config
-from vimvol.config.cluster import AddressCluster, LocalCluster, read_cluster
+from vimvol.config.cluster import AddressCluster, JobsCluster, LocalCluster, read_cluster
 from vimvol.engine.turns import run_call
 from vimvol.errors import InputError
 from vimvol.infer.device import slow_text
@@ -53,6 +54,22 @@ def test_auto_is_settled_before_the_run(wanted, cluster, workers, device, told) 
 def test_several_workers_do_not_share_a_gpu() -> None:
     with pytest.raises(InputError, match="with 3 workers would load 3 networks onto one GPU; give --cluster cuda"):
         settle_device(small_config(predict__device="cuda", run__workers=3), LOCAL, print)
+
+
+def test_the_number_of_a_gpu_is_refused_where_every_worker_counts_from_its_own(
+    sample: Path, tmp_path: Path, run: Callable
+) -> None:
+    wanted = "--set", "predict.device=cuda:1"
+    for command in ("segment", "plan"):
+        code, _, err = run(command, f"{sample}:raw", tmp_path / "out.zarr", "--cluster", "cuda", *wanted)
+        line = err.strip().splitlines()[-1]
+        assert (code, line.count("predict.device = 'cuda:1' would be another GPU, or none, in each worker")) == (2, 1)
+        assert line.endswith("; give cuda, and devices: [1] in a file of kind cuda for that GPU alone")
+    jobs = JobsCluster.model_validate({"kind": "slurm", "gpu": {"jobs": 2}})
+    with pytest.raises(InputError, match=r"in each worker of cluster slurm; give cuda$"):
+        settle_device(small_config(predict__device="cuda:0"), jobs, print)
+    for device, cluster in (("cuda", jobs), ("cuda:1", THERE)):
+        assert settle_device(small_config(predict__device=device), cluster, print).predict.device == device
 
 
 @pytest.mark.parametrize("gpus", [0], indirect=True)

@@ -6,7 +6,7 @@ from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig
 from vimvol.engine.cluster.local import available_cores
 from vimvol.errors import InputError
-from vimvol.infer.device import resolve_device, slow_text
+from vimvol.infer.device import named_device, resolve_device, slow_text
 from vimvol.stages.announce import Tell
 
 
@@ -28,12 +28,14 @@ def settle_device(config: SegmentConfig, cluster: ClusterConfig, tell: Tell) -> 
     Raises
     ------
     InputError
-        If this machine is to predict on a device that it does not have, or several of its workers are to share a GPU.
+        If this machine is to predict on a device that it does not have, or several of its workers are to share a GPU;
+        or if the device is one that would be another in every worker.
     """
     predict = config.predict
     if predict.boundaries is not None:
         return config
     device = predict.device
+    _refuse_number(device, cluster.kind)
     if cluster.kind == "cuda" and device == "auto":
         device = "cuda"
     elif cluster.kind == "local":
@@ -44,6 +46,23 @@ def settle_device(config: SegmentConfig, cluster: ClusterConfig, tell: Tell) -> 
     if device == predict.device:
         return config
     return config.model_copy(update={"predict": predict.model_copy(update={"device": device})})
+
+
+def _refuse_number(wanted: str, kind: str) -> None:
+    """Refuse the number of a GPU on clusters whose workers each count from their own, or have one only.
+
+    Raises
+    ------
+    InputError
+        Then.
+    """
+    if kind in ("local", "address") or wanted == "auto" or named_device(wanted).index is None:
+        return
+    number = named_device(wanted).index
+    which = f", and devices: [{number}] in a file of kind cuda for that GPU alone" if kind == "cuda" else ""
+    raise InputError(
+        f"predict.device = {wanted!r} would be another GPU, or none, in each worker of cluster {kind}; give cuda{which}"
+    )
 
 
 def _of_this_machine(wanted: str, workers: int, tell: Tell) -> str:
