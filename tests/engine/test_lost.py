@@ -17,6 +17,7 @@ import pytest
 
 from vimvol.engine import dask_pool as module
 from vimvol.engine.cluster import open_cluster
+from vimvol.engine.cluster.threads import SETTINGS_HERE
 from vimvol.engine.dask_pool import DaskPool
 from vimvol.engine.ledger import Ledger, block_name
 from vimvol.engine.plan import plan_stage
@@ -83,7 +84,7 @@ def ledger_in(folder: Path) -> Ledger:
 
 def queueing(workers: int, failures: int) -> tuple[object, distributed.LocalCluster]:
     """Return a cluster whose workers hold more calls than they can run, since these want a resource."""
-    settings = dask.config.set({"distributed.scheduler.allowed-failures": failures})
+    settings = dask.config.set({**SETTINGS_HERE, "distributed.scheduler.allowed-failures": failures})
     cluster = distributed.LocalCluster(
         n_workers=workers,
         threads_per_worker=4,
@@ -135,6 +136,21 @@ def test_a_process_whose_device_failed_ends_and_its_blocks_run_elsewhere(tmp_pat
     told = [record.getMessage() for record in caplog.records if "device" in record.getMessage()]
     assert len(told) == 1
     assert told[0].endswith("ends, its device failed (CUDA error: an illegal memory access was encountered)")
+
+
+def dies_once(path: str) -> str:
+    with contextlib.suppress(FileExistsError), Path(path).open("x"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "computed"
+
+
+def test_a_process_that_takes_long_to_start_again_is_waited_for(tmp_path: Path) -> None:
+    """On a busy machine it takes longer than a cluster waits by default, which is made short here."""
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "100ms"}), open_cluster("local", 1) as pool:
+        pool.submit(dies_once, str(tmp_path / "died"))
+        arrived = pool.next_within(90)
+    assert arrived is not None
+    assert arrived[1] == "computed"
 
 
 def test_a_block_that_breaks_every_device_is_set_aside_and_memory_is_not_blamed(tmp_path: Path) -> None:

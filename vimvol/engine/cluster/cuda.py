@@ -13,7 +13,7 @@ import distributed
 from vimvol.config.cluster import CudaCluster
 from vimvol.engine.cluster.connect import connected, optional, security
 from vimvol.engine.cluster.local import DEAF, available_cores
-from vimvol.engine.cluster.threads import ENVIRONMENT, SETTINGS
+from vimvol.engine.cluster.threads import ENVIRONMENT, SETTINGS_HERE
 from vimvol.engine.pool import Pool
 from vimvol.errors import InputError
 
@@ -34,7 +34,7 @@ def cuda(config: CudaCluster, workers: int | None) -> Iterator[Pool]:
     count = config.cpu_workers if config.cpu_workers is not None else workers
     count = available_cores() if count is None else count
     secured = security(config.tls)
-    with dask.config.set({**SETTINGS, "distributed.nanny.pre-spawn-environ": ENVIRONMENT}):
+    with dask.config.set(SETTINGS_HERE):
         try:
             gpus = library.utils.get_n_gpus() if config.devices is None else len(config.devices)
             share = int(distributed.system.MEMORY_LIMIT) // (SHARES_OF_GPU * max(1, gpus) + count)

@@ -13,7 +13,7 @@ import threadpoolctl
 
 from vimvol.config.cluster import LocalCluster
 from vimvol.engine.cluster.connect import connected, security
-from vimvol.engine.cluster.threads import ENVIRONMENT, SETTINGS
+from vimvol.engine.cluster.threads import SETTINGS_HERE
 from vimvol.engine.pool import Pool, SerialPool
 
 DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
@@ -40,7 +40,7 @@ def local(config: LocalCluster, workers: int | None) -> Iterator[Pool]:
         return
     count = available_cores() if workers is None else workers
     with (
-        dask.config.set({**SETTINGS, "distributed.nanny.pre-spawn-environ": ENVIRONMENT}),
+        dask.config.set(SETTINGS_HERE),
         distributed.LocalCluster(
             n_workers=count,
             threads_per_worker=1,

@@ -36,6 +36,16 @@ SETTINGS = {
 """Dask's configuration of every worker that is started, and of a scheduler in this process."""
 
 
+SETTINGS_HERE = {
+    **SETTINGS,
+    "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
+    # A process that takes longer than Dask's 15 s to be there again, on a busy machine, would be given up for good, and
+    # without any other the run would wait for ever.
+    "distributed.deploy.lost-worker-timeout": "1h",
+}
+"""The same where the processes of this machine are started."""
+
+
 def remote_environment() -> dict[str, str]:
     """Return environment variables that give a worker elsewhere `ENVIRONMENT` and `SETTINGS`."""
     settings = {f"DASK_{key.upper().replace('.', '__')}": str(value) for key, value in SETTINGS.items()}
