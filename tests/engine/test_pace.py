@@ -1,10 +1,15 @@
+import itertools
 import math
 
-from vimvol.engine.pace import MOST_BLOCKS_OF_CALL, SHORTEST_DEADLINE, Pace
+import pytest
+
+from vimvol.engine.pace import MOST_BLOCKS_OF_CALL, REMEMBERED, SHORTEST_DEADLINE, SLOWER_THAN_OTHERS, Pace
+
+PADDING, TISSUE = 0.01, 200.0
 
 
-def learned(*seconds: float, deadline: float | None = None) -> Pace:
-    pace = Pace(deadline)
+def learned(*seconds: float, deadline: float | None = None, sampled: float = 0.0) -> Pace:
+    pace = Pace(deadline, sampled)
     for value in seconds:
         pace.learn(value)
     return pace
@@ -22,22 +27,59 @@ def test_nothing_is_shared_before_anything_is_known_or_where_workers_would_idle(
     assert learned(*[1e-6] * 20).blocks_of_call(64, 8) == 4
 
 
-def test_the_deadline_follows_the_slower_ones_of_the_others() -> None:
-    assert learned(1.0, 1.0).allowed(1) == math.inf
-    assert learned(*[0.01] * 50).allowed(1) == SHORTEST_DEADLINE
-    pace = learned(*[20.0] * 95, *[1000.0] * 3)
-    assert 200 <= pace.allowed(1) < 1000
-    assert pace.allowed(3) == 3 * pace.allowed(1)
+def test_nothing_has_hung_before_anything_is_known() -> None:
+    assert learned(*[1.0] * 4).allowed(1) == math.inf
+    assert learned(*[1.0] * 5).allowed(1) == SHORTEST_DEADLINE[0]
 
 
-def test_a_configured_deadline_holds_from_the_first_block() -> None:
+@pytest.mark.parametrize("before", [5, 99, 100, 101, 995])
+def test_the_slowest_decides_and_not_most(before: int) -> None:
+    pace = learned(*[PADDING] * before, TISSUE, *[PADDING] * 4)
+    assert pace.allowed(1) == SLOWER_THAN_OTHERS[0] * TISSUE
+    assert pace.allowed(1, 1.0) == pytest.approx(SLOWER_THAN_OTHERS[1] * TISSUE)
+
+
+def test_a_sample_counts_among_the_slowest_for_good() -> None:
+    assert learned(*[PADDING] * 3, sampled=TISSUE).allowed(1) == math.inf
+    for blocks in (5, 100, 2 * REMEMBERED):
+        assert learned(*[PADDING] * blocks, sampled=TISSUE).allowed(1) == SLOWER_THAN_OTHERS[0] * TISSUE
+
+
+def test_a_block_that_was_ended_gets_far_more_time_and_most_in_its_last_try() -> None:
+    padding, tissue = learned(*[PADDING] * 50), learned(*[TISSUE] * 50)
+    assert [padding.allowed(1, patience) for patience in (0, 1)] == pytest.approx(SHORTEST_DEADLINE)
+    assert padding.allowed(1, 0.5) == pytest.approx(math.sqrt(math.prod(SHORTEST_DEADLINE)))
+    for pace in (padding, tissue):
+        times = [pace.allowed(1, tried / 4) for tried in range(5)]
+        assert all(later > 1.4 * earlier for earlier, later in itertools.pairwise(times))
+
+
+def test_one_block_of_a_call_may_be_slow() -> None:
+    """The others are taken for ordinary, or a call of many that hangs would be waited for without end."""
+    pace = learned(*[TISSUE] * 3, *[PADDING] * 900)
+    assert pace.allowed(256) == pytest.approx(pace.allowed(1), rel=0.2)
+    pace = learned(*[TISSUE] * 50)
+    assert pace.allowed(3) == pytest.approx(3 * pace.allowed(1))
+
+
+def test_what_was_slow_long_ago_is_forgotten() -> None:
+    pace = learned(TISSUE, *[1.0] * (REMEMBERED - 1))
+    assert pace.allowed(1) == SLOWER_THAN_OTHERS[0] * TISSUE
+    for _ in range(100):
+        pace.learn(1.0)
+    assert pace.allowed(1) == SHORTEST_DEADLINE[0]
+
+
+def test_a_configured_deadline_holds_from_the_first_block_and_in_every_try() -> None:
     assert learned(deadline=7).allowed(1) == 7
     assert learned(deadline=7).allowed(4) == 28
+    assert learned(*[TISSUE] * 200, deadline=7).allowed(1, 1.0) == 7
 
 
 def test_the_pace_follows_a_change() -> None:
     pace = learned(*[0.001] * 1000)
+    assert pace.blocks_of_call(100_000, 8) == MOST_BLOCKS_OF_CALL
     for _ in range(500):
-        pace.learn(2.0)
+        pace.learn(20.0)
     assert pace.blocks_of_call(100_000, 8) == 1
-    assert pace.allowed(1) > SHORTEST_DEADLINE - 1
+    assert pace.allowed(1) == SLOWER_THAN_OTHERS[0] * 20.0

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 
 from tests.support import SMALL, digest, disk_of, read_only, settings, small_config
 from vimvol.config.cluster import AddressCluster
+from vimvol.engine import run
+from vimvol.engine.pace import Pace
 from vimvol.engine.pool import Room, SerialPool
 from vimvol.errors import InputError, OutputLostError
 from vimvol.geometry import Block
@@ -104,11 +106,14 @@ def test_the_plan_counts_the_blocks_that_a_run_then_computes(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_blocks_of_the_sample_are_results(
-    sample: Path, reference: Path, tmp_path: Path, sampled: None, workers: int
+def test_blocks_of_the_sample_are_results_and_tell_the_pace(
+    sample: Path, reference: Path, tmp_path: Path, sampled: None, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, told = tmp_path / "out.zarr", Notes()
+    out, told, seconds = tmp_path / "out.zarr", Notes(), []
+    monkeypatch.setattr(run, "Pace", lambda *args: seconds.append(args[1]) or Pace(*args))
     segment_volume(f"{sample}:raw", str(out), small_config(run__workers=workers), progress=told)
+    assert seconds[0] > 0  # of the prediction alone
+    assert not any(seconds[1:])
     assert digest(out) == digest(reference)
     blocks = {stage["name"]: stage["blocks"] for stage in last_run(out)["stages"]}
     taken = max(1, workers)

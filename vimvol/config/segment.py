@@ -185,7 +185,7 @@ class RunConfig(Section):
     window: Positive | None = Field(None, description="tasks in flight; none: 4 a worker")
     retries: NonNegative = Field(2, description="times that a block is tried again")
     deadline: float | None = Field(
-        None, gt=0, description="seconds after which a block has hung; none: 10 times what 95 % take, 60 at least"
+        None, gt=0, description="seconds after which a block has hung; none: 5 times the slowest so far, 60 at least"
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 SECONDS_OF_CALL = 0.5
 """Calls are filled with blocks up to this time; a call costs a scheduler some 2 ms."""
 MOST_BLOCKS_OF_CALL = 256
-SHORTEST_DEADLINE = 60.0
-SLOWER_THAN_OTHERS = 10.0
+SHORTEST_DEADLINE = (60.0, 3600.0)
+"""Seconds that any block may take, in its first try and in its last."""
+SLOWER_THAN_OTHERS = (5.0, 20.0)
+"""Times that it may take as long as the slowest of the others, likewise."""
 REMEMBERED = 1000
 NEEDED = 5
 """Finished blocks before anything is concluded about a deadline."""
@@ -21,13 +24,15 @@ class Pace:
     ----------
     deadline
         Seconds after which a block has hung; none: learned.
+    sampled
+        Seconds that a block took in a sample; 0: none was taken.
     """
 
-    def __init__(self, deadline: float | None = None) -> None:
+    def __init__(self, deadline: float | None = None, sampled: float = 0.0) -> None:
         self._deadline = deadline
+        self._sampled = self._slowest = sampled
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._mean = 0.0
-        self._longest_usual = 0.0
         self._learned = 0
 
     def learn(self, seconds: float) -> None:
@@ -37,9 +42,9 @@ class Pace:
         # Younger blocks count more: a stage may turn from background to tissue.
         weight = max(0.02, 1 / self._learned)
         self._mean += weight * (seconds - self._mean)
-        if self._learned < 100 or self._learned % 100 == 0:
-            ordered = sorted(self._seconds)
-            self._longest_usual = ordered[int(0.95 * (len(ordered) - 1))]
+        self._slowest = max(self._slowest, seconds)
+        if self._learned % 100 == 0:
+            self._slowest = max(self._sampled, *self._seconds)
 
     def blocks_of_call(self, left: int, window: int) -> int:
         """Return how many blocks the next call takes, given those left and the calls in flight.
@@ -51,14 +56,29 @@ class Pace:
         fitting = int(SECONDS_OF_CALL / max(self._mean, 1e-6))
         return max(1, min(fitting, MOST_BLOCKS_OF_CALL, left // (2 * window)))
 
-    def allowed(self, blocks: int) -> float:
+    def allowed(self, blocks: int, patience: float = 0.0) -> float:
         """Return the seconds after which a call of so many blocks has hung; infinity while too little is known.
 
-        A block may take `SLOWER_THAN_OTHERS` times as long as 95 % of the others did, and `SHORTEST_DEADLINE` in any
-        case.
+        The slowest block decides and not most of them: in storage order, padding comes first and takes next to nothing,
+        and all tissue would seem to hang. Since what comes may still be slower than all before, a block that was ended
+        gets far more time when it is tried again; only one that really hangs does not end within its last try either.
+
+        Parameters
+        ----------
+        blocks
+            Blocks of the call. One of them may be as slow as the slowest, the others are taken for ordinary.
+        patience
+            From 0, for the first try, to 1, for the last. A deadline that was set holds for any.
         """
         if self._deadline is not None:
             return self._deadline * blocks
         if self._learned < NEEDED:
             return float("inf")
-        return max(SHORTEST_DEADLINE, SLOWER_THAN_OTHERS * self._longest_usual * blocks)
+        shortest, times = _between(SHORTEST_DEADLINE, patience), _between(SLOWER_THAN_OTHERS, patience)
+        return max(shortest, times * (self._slowest + (blocks - 1) * self._mean))
+
+
+def _between(ends: tuple[float, float], patience: float) -> float:
+    """Return the first number for 0, the second for 1, and so many times as much for every step between."""
+    first, last = ends
+    return first * math.exp(patience * math.log(last / first))

@@ -78,6 +78,8 @@ class Execution:
         they do.
     deadline
         Seconds after which a block counts as hung; none: learned from the others, see `Pace.allowed`.
+    sampled
+        Seconds that a block took in a sample; 0: none was taken.
     check
         Asked now and then whether the run may go on; raises if not.
     guard
@@ -93,6 +95,7 @@ class Execution:
     resource: Resource | None = None
     ahead: bool = False
     deadline: float | None = None
+    sampled: float = 0.0
     check: Callable[[], None] = lambda: None
     guard: Callable[[BlockTask], BlockTask] = lambda task: task
     journal: Journal = field(default_factory=NoJournal)
@@ -107,9 +110,9 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
 
     A constant number of calls is in flight; where blocks are many and short, a call computes several. A block that
     fails is tried again, and set aside after ``execution.retries`` more failures while the others go on. A block
-    that takes far longer than the others is ended together with its worker process, and counts as failed. Blocks whose
-    workers died are tried again in the end, one at a time with nothing else in flight: each of them may only have been
-    on the same worker as the one that is to blame, which is set aside.
+    that takes far longer than the others is ended together with its worker process, counts as failed, and has more
+    time in its next try. Blocks whose workers died are tried again in the end, one at a time with nothing else in
+    flight: each of them may only have been on the same worker as the one that is to blame, which is set aside.
 
     Raises
     ------
@@ -158,7 +161,7 @@ class _Stage:
     ) -> None:
         self._name, self._task, self._recorder, self._execution = name, task, recorder, execution
         self._pool, self._todo, self._left = execution.pool, todo, left
-        self._pace = Pace(execution.deadline)
+        self._pace = Pace(execution.deadline, execution.sampled)
         self._in_flight: dict[int, _Call] = {}
         self._again: list[tuple[float, int, _Call]] = []
         self._order = itertools.count()
@@ -182,7 +185,7 @@ class _Stage:
                 ticket, outcome = arrived
                 self._take(self._in_flight.pop(ticket), outcome)
             self._recorder.write()
-            self._pool.end_overdue(lambda ticket: self._pace.allowed(len(self._in_flight[ticket].blocks)))
+            self._pool.end_overdue(self._allowed)
 
     def report(self) -> StageReport:
         """Return what was done so far."""
@@ -235,6 +238,13 @@ class _Stage:
         if not self._again:
             return SECONDS_BETWEEN_CHECKS
         return min(SECONDS_BETWEEN_CHECKS, max(0.0, self._again[0][0] - time.monotonic()))
+
+    def _allowed(self, ticket: int) -> float:
+        """Return the seconds that a call may take: the more, the fewer tries its block has left."""
+        call, retries = self._in_flight[ticket], self._execution.retries
+        if len(call.blocks) > 1:  # if it is ended, its blocks go one by one, and none is blamed
+            return self._pace.allowed(len(call.blocks))
+        return self._pace.allowed(1, min(1.0, call.failures / retries) if retries else 1.0)
 
     def _take(self, call: _Call, outcome: list[Outcome] | Exception) -> None:
         """Record what became of the blocks of a call, and plan further tries."""

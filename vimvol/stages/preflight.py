@@ -70,6 +70,11 @@ class Preflight:
     failure: str = ""
     starting: float = 0.0
 
+    @property
+    def slowest(self) -> float:
+        """Seconds of the slowest prediction of a block; 0 where none was predicted."""
+        return max((probe.stages["predict"].seconds for probe in self.probes if "predict" in probe.stages), default=0.0)
+
     def adopt(self, pool: Pool) -> Forecast:
         """Take over what the sample has made, and return what the rest of the run will take."""
         if not self.probes:

@@ -274,7 +274,8 @@ def _finished(
                 until_adopted.close()
                 run = job.config.run
                 execution = Execution(pool, telling.progress, run.window, run.retries, deadline=run.deadline)
-                manifest |= _run(job, replace(execution, check=lock.check, guard=guard_of(lock), journal=journal))
+                execution = replace(execution, check=lock.check, guard=guard_of(lock), journal=journal)
+                manifest |= _run(job, execution, ahead.slowest)
                 tidy_output(job)
                 manifest |= {"state": "complete", "finished": now(), "block": job.config.run.block}
             spent |= {"sample": ahead.seconds, "stages": sum(stage["seconds"] for stage in entry["stages"])}
@@ -283,9 +284,9 @@ def _finished(
     return manifest
 
 
-def _run(job: Job, execution: Execution) -> dict[str, Any]:
-    """Run every stage that is not done; return the numbers of fragments and segments."""
-    inference = execution.on(inference_resource(job), ahead=True)
+def _run(job: Job, execution: Execution, sampled: float) -> dict[str, Any]:
+    """Run every stage that is not done; return the numbers of fragments and segments; ``sampled``: of `Execution`."""
+    inference = replace(execution.on(inference_resource(job), ahead=True), sampled=sampled)
     execution = execution.on("CPU")
     run_stage(job.plan("predict"), PredictBlock(job), job.ledger("predict"), inference)
     run_fragments(job, execution)
