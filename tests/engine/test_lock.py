@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 from vimvol.engine import lock as module
 from vimvol.engine.lock import NAME, Holder, Lock, is_alive, read_holder
-from vimvol.errors import DiskFullError, IncompleteRunError, OutputBusyError
+from vimvol.errors import DiskFullError, IncompleteRunError, OutputBusyError, OutputLostError, StorageError
 from vimvol.io.objects import FolderObjects, open_objects
 
 
@@ -177,3 +178,60 @@ def test_a_full_disk_leaves_no_lock(objects, monkeypatch) -> None:
     with pytest.raises(DiskFullError), Lock(objects, "out"):
         pass
     assert objects.names("") == []
+
+
+class HttpResponseError(Exception):
+    """As clients of object stores raise it: no ``OSError``."""
+
+
+class Failing(FolderObjects):
+    """A folder whose storage fails as told while there is something to raise."""
+
+    raised: Exception | None = None
+
+    def put(self, name: str, data: bytes) -> None:
+        if Failing.raised is not None:
+            raise Failing.raised
+        super().put(name, data)
+
+
+ERRORS = [HttpResponseError("503\nbusy"), StorageError("no answer"), TypeError("a mistake"), KeyError("x")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=[type(error).__name__ for error in ERRORS])
+def test_the_heart_goes_on_beating_whatever_a_beat_raises(objects, quick, monkeypatch, caplog, error) -> None:
+    with Lock(Failing(objects.folder), "out") as lock, caplog.at_level(logging.WARNING):
+        monkeypatch.setattr(Failing, "raised", error)
+        time.sleep(0.2)
+        lock.check()
+        before = read_holder(objects).beat
+        monkeypatch.setattr(Failing, "raised", None)
+        time.sleep(1.0)
+        assert read_holder(objects).beat > before
+        lock.check()
+    assert "the lock of out could not be renewed" in caplog.messages[0]
+    assert "\n" not in caplog.messages[0]
+
+
+def test_a_run_ends_before_one_that_watches_may_take_it_for_dead(objects, quick, monkeypatch) -> None:
+    with Lock(Failing(objects.folder), "out") as lock:
+        monkeypatch.setattr(Failing, "raised", HttpResponseError("503"))
+        time.sleep(0.3)
+        lock.check()
+        time.sleep(0.3)
+        with pytest.raises(OutputLostError, match=r"holds out \(HttpResponseError: 503\), .*run the same command"):
+            lock.check()
+        monkeypatch.setattr(Failing, "raised", None)
+        lock.check()  # and goes on where it can say so after all
+
+
+def test_a_run_that_stood_still_goes_on_where_nobody_took_it_over(objects, quick, monkeypatch) -> None:
+    monkeypatch.setattr(module, "BEAT", 1000.0)
+    with Lock(objects, "out") as lock:
+        time.sleep(0.6)
+        lock.check()
+        assert read_holder(objects).beat == 1
+        write(objects, replace(Holder.this_process(), machine="another"))
+        time.sleep(0.6)
+        with pytest.raises(OutputLostError, match="another run took over"):
+            lock.check()

@@ -17,6 +17,7 @@ from vimvol.errors import InputError, MissingExtraError, StorageError
 from vimvol.geometry import Block
 from vimvol.io import describe, open_volume
 from vimvol.io.errors import storage_errors
+from vimvol.io.objects import open_objects
 from vimvol.io.omezarr import create_image, create_labels
 from vimvol.io.storage import absolute, is_url, join, open_store
 from vimvol.io.tables import read_table, write_table
@@ -126,6 +127,24 @@ def test_other_errors_pass_unless_decoding():
         raise MemoryError
     with pytest.raises(StorageError, match=r"^x: two lines; .*damaged"), storage_errors("x", decoding=True):
         raise RuntimeError("two\nlines")
+
+
+@pytest.mark.parametrize("kind", [type("HttpResponseError", (Exception,), {"__module__": "azure.core"}), RuntimeError])
+def test_whatever_a_remote_file_system_raises_is_one_line(monkeypatch, kind):
+    """Errors of any package, and of types that elsewhere mean damage or a mistake."""
+    fsspec = pytest.importorskip("fsspec")
+    memory = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem
+
+    def fail(*args, **kwargs):
+        raise kind("503\nbusy")
+
+    flaky = type("Flaky", (memory,), {"protocol": "flaky", "cachable": False, "pipe_file": fail, "cat_file": fail})
+    fsspec.register_implementation("flaky", flaky, clobber=True)
+    objects = open_objects("flaky://somewhere")
+    for step in (lambda: objects.put("lock", b"1"), lambda: objects.get("lock"), lambda: read_table(objects.url, "x")):
+        with pytest.raises(StorageError, match=r": 503 busy; check address, network and credentials$") as caught:
+            step()
+        assert type(caught.value.__cause__) is kind
 
 
 def _write_beyond_limit(folder):

@@ -7,7 +7,6 @@ watches the number for a while instead of comparing times, so it does not matter
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import logging
@@ -17,11 +16,12 @@ import threading
 import time
 import uuid
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from types import TracebackType
 
+from vimvol.engine.blocks import reason_of
 from vimvol.engine.objects import Objects
-from vimvol.errors import OutputBusyError, OutputLostError, StorageError
+from vimvol.engine.processes import born, machine_id, user_name
+from vimvol.errors import OutputBusyError, OutputLostError
 
 LOG = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Holder:
         """Return what this process enters."""
         pid = os.getpid()
         since = time.strftime(SINCE)
-        return cls(uuid.uuid4().hex, _user(), platform.node(), pid, since, _machine(), _born(pid) or "")
+        return cls(uuid.uuid4().hex, user_name(), platform.node(), pid, since, machine_id(), born(pid) or "")
 
     def __str__(self) -> str:
         return f"{self.user}@{self.host}, process {self.pid}, since {self.since}"
@@ -81,9 +81,9 @@ def read_holder(objects: Objects) -> Holder | None:
 
 def is_alive(holder: Holder) -> bool | None:
     """Tell whether the process of a holder is there; none where that cannot be seen from this machine."""
-    if holder.machine != _machine() or os.name != "posix":
+    if holder.machine != machine_id() or os.name != "posix":
         return None
-    return _born(holder.pid) == holder.born
+    return born(holder.pid) == holder.born
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,7 @@ class Lock:
         self._objects, self._output = objects, output
         self._me = Holder.this_process()
         self._lost = False
+        self._good, self._trouble = time.monotonic(), ""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
 
@@ -174,18 +175,33 @@ class Lock:
             raise self._busy(holder)
 
     def check(self) -> None:
-        """Make sure that the lock is still held.
+        """Make sure that the lock is still held, and that who watches it elsewhere sees so.
 
         Raises
         ------
         OutputLostError
-            If another run took it over, because this one was stopped for so long that it seemed dead.
+            If another run took it over, because this one was stopped for so long that it seemed dead, or may soon,
+            because no beat could be written for half the time that a watcher waits.
         """
+        if self._silent:
+            # This process may have stood still, which did no harm yet if a beat succeeds now.
+            self._try_beat()
         if self._lost:
             raise OutputLostError(
                 f"another run took over {self._output} while this one stood still, so this one ends; what is finished "
                 "is kept, and the other run goes on from there"
             )
+        if self._silent:
+            raise OutputLostError(
+                f"for {time.monotonic() - self._good:.0f} s this run could not say that it holds {self._output} "
+                f"({self._trouble}), so another may take it over, and this one ends; what is finished is kept, run the "
+                "same command again to go on"
+            )
+
+    @property
+    def _silent(self) -> bool:
+        """Whether the last beat is so long ago that a watcher may soon take this run for dead."""
+        return time.monotonic() - self._good > WATCH / 2
 
     def __enter__(self) -> Lock:
         """Take the lock."""
@@ -193,6 +209,7 @@ class Lock:
         now = read_holder(self._objects)
         if now is None or now.token != self._me.token:
             raise self._busy(now)
+        self._good = time.monotonic()
         self._thread.start()
         return self
 
@@ -244,16 +261,23 @@ class Lock:
         return False
 
     def _beat(self) -> None:
-        while not self._end.wait(BEAT):
-            try:
-                holder = read_holder(self._objects)
-                if holder is None or holder.token != self._me.token:
-                    self._lost = True
-                    return
-                self._me = replace(self._me, beat=self._me.beat + 1)
-                self._objects.put(NAME, self._bytes())
-            except StorageError as error:  # a later beat may succeed
-                LOG.info("%s", error)
+        while not self._lost and not self._end.wait(BEAT):
+            self._try_beat()
+
+    def _try_beat(self) -> None:
+        """Let the number grow, or find that the lock is lost; what fails may succeed in a later beat, so it is told."""
+        try:
+            holder = read_holder(self._objects)
+            if holder is None or holder.token != self._me.token:
+                self._lost = True
+                return
+            self._me = replace(self._me, beat=self._me.beat + 1)
+            self._objects.put(NAME, self._bytes())
+        except Exception as error:  # without beats a run that is alive would be taken over
+            self._trouble = reason_of(error)
+            LOG.warning("the lock of %s could not be renewed: %s", self._output, self._trouble)
+        else:
+            self._good = time.monotonic()
 
     def _bytes(self) -> bytes:
         return json.dumps(asdict(self._me)).encode()
@@ -271,44 +295,3 @@ def _decode(data: bytes) -> Holder | None:
         return Holder(**json.loads(data))
     except (ValueError, TypeError):
         return None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a user without a name
-        return str(os.getuid())
-
-
-def _machine() -> str:
-    """Return what tells machines apart by which processes are seen: another container sees others."""
-    parts = [platform.node()]
-    for path in (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")):
-        try:
-            parts.append(str(path.readlink()) if path.is_symlink() else path.read_text().strip())
-        except OSError:
-            parts.append(f"{uuid.getnode():x}")
-    return "/".join(parts)
-
-
-def _born(pid: int) -> str | None:
-    """Return when a process began; none where there is none, or only what its parent has to take notice of."""
-    try:
-        # After the name, which may hold anything, in parentheses: the state first, the time of birth as number 20.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        return None if Path("/proc/self").exists() else _signalled(pid)
-    except OSError:
-        return _signalled(pid)
-    return None if fields[0] in "ZX" else fields[19]
-
-
-def _signalled(pid: int) -> str | None:
-    """Return an empty text for a process that there is, where the system tells no more."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import traceback
 from collections.abc import Iterator, Mapping
 
 from vimvol.errors import DiskFullError, StorageError, VimvolError
@@ -22,6 +23,10 @@ HINTS = {
 _REMOTE = {"aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "s3fs", "urllib3"}
 """Packages that reach object stores, and whose errors are no ``OSError``."""
 
+_WAYS = ("fsspec", "zarr.storage._fsspec")
+"""Modules on the way to whatever is behind a URL. What comes through them may be of any type, of packages, too, that
+are not known here (``azure`` ...): it is told by where it was raised."""
+
 
 @contextlib.contextmanager
 def storage_errors(what: str, *, decoding: bool = False, hints: Mapping[int, str] = HINTS) -> Iterator[None]:
@@ -39,7 +44,7 @@ def storage_errors(what: str, *, decoding: bool = False, hints: Mapping[int, str
     Raises
     ------
     StorageError
-        In place of an ``OSError`` (`DiskFullError` where space ran out) or an error of an object store; with
+        In place of an ``OSError`` (`DiskFullError` where space ran out) or whatever an object store raises; with
         ``decoding``, of any that is no `VimvolError`.
     """
     try:
@@ -54,13 +59,19 @@ def storage_errors(what: str, *, decoding: bool = False, hints: Mapping[int, str
     except MemoryError:
         raise
     except Exception as error:
-        if type(error).__module__.split(".")[0] in _REMOTE:
+        if type(error).__module__.split(".")[0] in _REMOTE or _from_afar(error):
             raise StorageError(f"{what}: {one_line(error)}; check address, network and credentials") from error
         if not decoding:
             raise
         raise StorageError(
             f"{what}: {one_line(error)}; the stored data are damaged or of an unknown encoding, restore this part"
         ) from error
+
+
+def _from_afar(error: BaseException) -> bool:
+    """Tell whether an error was raised on the way to a store behind a URL."""
+    names = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(name == way or name.startswith(f"{way}.") for name in names for way in _WAYS)
 
 
 def one_line(error: BaseException) -> str:
