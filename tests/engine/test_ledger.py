@@ -214,6 +214,16 @@ def test_segments_survive_joining_and_encoding() -> None:
     np.testing.assert_array_equal(back.boxes, [(b.begin, b.end) for b, _, _ in records])
 
 
+def test_numbers_of_numpy_are_recorded_as_numbers_and_nothing_as_its_text() -> None:
+    (block, *_) = blocks_of(BLOCKS)
+    (back,) = make_segment([(block, False, {"n": np.int64(5), "x": np.float32(0.5), "y": np.bool_(False)})]).results()
+    assert back == {"n": 5, "x": 0.5, "y": False}
+    assert {type(value) for value in back.values()} == {int, float, bool}
+    for value in (np.zeros(3), Path("x"), {5}):
+        with pytest.raises(TypeError, match="has no place in a record or key"):
+            make_segment([(block, False, {"value": value})])
+
+
 class Faulty(FolderObjects):
     """Fails the first writes."""
 

@@ -1,6 +1,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vimvol.engine.cluster import open_cluster
@@ -200,3 +201,12 @@ def test_unknown_cluster_and_silent_address_get_one_line() -> None:
 def test_keys_depend_on_content_alone() -> None:
     assert content_key({"a": 1, "b": (2, 3)}) == content_key({"b": [2, 3], "a": 1})
     assert content_key(1, 2) != content_key(2, 1)
+
+
+def test_keys_are_made_of_what_json_knows_alone() -> None:
+    assert content_key(np.int64(5), np.float32(0.5), np.bool_(True)) == content_key(5, 0.5, True)
+    assert content_key(5) != content_key("5")
+    long = np.zeros(10_001)
+    for part in (long, Path("x"), {"a": [long]}, object()):
+        with pytest.raises(TypeError, match="has no place in a record or key"):
+            content_key(part)

@@ -25,7 +25,7 @@ import numpy as np
 
 from vimvol.engine.missing import Missing, covered_units
 from vimvol.engine.objects import Objects
-from vimvol.engine.segments import Segment, decode, encode, join_segments, make_segment
+from vimvol.engine.segments import Segment, decode, encode, join_segments, make_segment, plain
 from vimvol.errors import StorageError
 from vimvol.geometry import Block, Grid, Index
 
@@ -38,8 +38,14 @@ PLAN = "plan.json"
 
 
 def content_key(*parts: object) -> str:
-    """Return a digest of JSON-serialisable parts, equal for equal content and in any process."""
-    text = json.dumps(parts, sort_keys=True, default=str, separators=(",", ":"))
+    """Return a digest of JSON-serialisable parts, equal for equal content and in any process.
+
+    Raises
+    ------
+    TypeError
+        If a part is none, see `vimvol.engine.segments.plain`.
+    """
+    text = json.dumps(parts, sort_keys=True, default=plain, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 

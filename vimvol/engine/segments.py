@@ -53,11 +53,31 @@ class Segment:
         return found
 
 
+def plain(value: object) -> object:
+    """Return what JSON has in place of a NumPy scalar: its number.
+
+    Raises
+    ------
+    TypeError
+        For anything else. A text in its place would come back as another type, and be the same for different arrays,
+        since long ones are abbreviated.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__qualname__} has no place in a record or key; convert it to what JSON knows")
+
+
 def make_segment(records: Sequence[tuple[Block, bool, dict[str, Any]]]) -> Segment:
-    """Return the segment of records: block, whether it failed, result."""
+    """Return the segment of records: block, whether it failed, result.
+
+    Raises
+    ------
+    TypeError
+        If a result holds what JSON does not know, see `plain`.
+    """
     boxes = np.array([(block.begin, block.end) for block, _, _ in records], np.int64)
     failed = np.array([state for _, state, _ in records], bool)
-    text = json.dumps([result for _, _, result in records], separators=(",", ":"), default=str)
+    text = json.dumps([result for _, _, result in records], separators=(",", ":"), default=plain)
     return Segment(boxes, failed, zlib.compress(text.encode(), 1), time.time())
 
 
