@@ -8,7 +8,6 @@ from scipy import ndimage
 from tests.segment.synthetic import boundaries_of, cells, same_partition
 from vimvol.config import FragmentsConfig
 from vimvol.geometry import Block, Grid
-from vimvol.segment.relabel import lookup_table
 from vimvol.segment.stitch import face_pairs, union
 from vimvol.segment.watershed import fragments_tile, seed_mask
 
@@ -60,7 +59,7 @@ def test_stitched_tiles_are_the_components_of_whole_slices(boundaries, data):
     blocks = Grid(boundaries.shape, (data.draw(st.integers(1, 2)), data.draw(side), data.draw(side)))
     labels, n = fragments(boundaries, tiles)
     pairs = np.concatenate(all_pairs(labels, boundaries, tiles, blocks))
-    segments = lookup_table(union(n + 1, pairs))[labels]
+    segments = union(n + 1, pairs)[labels]
     seeds = seed_mask(boundaries, 0.5)
     assert same_partition(segments[seeds], components(boundaries)[seeds])
     assert (segments > 0).all()
@@ -71,7 +70,7 @@ def test_stitched_tiles_are_the_components_of_a_real_looking_slice():
     tiles = Grid(boundaries.shape, (1, 64, 64))
     labels, n = fragments(boundaries, tiles)
     pairs = np.concatenate(all_pairs(labels, boundaries, tiles, Grid(boundaries.shape, (2, 96, 100))))
-    segments = lookup_table(union(n + 1, pairs))[labels]
+    segments = union(n + 1, pairs)[labels]
     seeds = seed_mask(boundaries, 0.5)
     assert same_partition(segments[seeds], components(boundaries)[seeds])
     assert segments.max() < n
@@ -82,7 +81,7 @@ def test_all_axes_can_be_joined():
     tiles = Grid(boundaries.shape, (8, 16, 20))
     labels, n = fragments(boundaries, tiles, "3d")
     pairs = np.concatenate(all_pairs(labels, boundaries, tiles, Grid(boundaries.shape, (9, 30, 30)), (0, 1, 2)))
-    segments = lookup_table(union(n + 1, pairs))[labels]
+    segments = union(n + 1, pairs)[labels]
     seeds = seed_mask(boundaries, 0.5)
     assert same_partition(segments[seeds], ndimage.label(seeds)[0][seeds])
 

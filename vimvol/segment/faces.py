@@ -56,6 +56,8 @@ def open_faces(labels: NDArray[np.uint32], inner: Block) -> NDArray[np.uint8]:
 def pack(labels: NDArray[np.uint32], faces: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """Return the fragments of a tile and their open faces in one array, to be stored.
 
+    `vimvol.segment.numbering.number_after` and `open_faces_of` take them apart.
+
     Raises
     ------
     ValueError
@@ -64,11 +66,6 @@ def pack(labels: NDArray[np.uint32], faces: NDArray[np.uint8]) -> NDArray[np.uin
     if int(labels.max(initial=0)) > int(_NUMBER):
         raise ValueError(f"{int(labels.max())} fragments in one tile exceed {int(_NUMBER)}; make tiles smaller")
     return labels | faces.astype(np.uint32) << np.uint32(BITS)
-
-
-def numbers_of(stored: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Return the fragments of what `pack` returned."""
-    return stored & _NUMBER
 
 
 def open_faces_of(stored: NDArray[np.uint32]) -> NDArray[np.uint8]:
