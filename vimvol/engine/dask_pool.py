@@ -25,6 +25,9 @@ LOG = logging.getLogger(__name__)
 SECONDS_BETWEEN_LOOKS = 2.0
 """Time between two looks at which worker computes what, from which a hung call is told."""
 
+SECONDS_TO_ANSWER = 5.0
+"""For workers that are called beside their work; one that is hung is not waited for."""
+
 SCHEDULER_GONE = (
     "the scheduler of the Dask cluster is gone, so nothing more can be computed; finished blocks are kept, run the "
     "same command again to go on"
@@ -268,6 +271,12 @@ class DaskPool:
         with contextlib.suppress(IncompleteRunError), self._scheduler():
             if futures:
                 self.client.cancel(futures, force=True)
+
+    def everywhere(self, function: Callable[[], object]) -> None:
+        """Call a function in every worker process, beside what it computes; none has to answer."""
+        with contextlib.suppress(Exception, CancelledError, asyncio.CancelledError):
+            if self.client.status == "running":
+                self.client.run(function, on_error="ignore", callback_timeout=SECONDS_TO_ANSWER)
 
     def _explained(self, error: distributed.KilledWorker) -> WorkerLostError:
         """Return the likely reason why workers died."""

@@ -86,6 +86,10 @@ class Pool(Protocol):
         """Forget all calls that have not ended."""
         ...
 
+    def everywhere(self, function: Callable[[], object]) -> None:
+        """Call a function in every worker process, beside what it computes; none has to answer."""
+        ...
+
 
 class OverdueError(Exception):
     """A call took far longer than the others, and was ended together with its worker process."""
@@ -149,3 +153,7 @@ class SerialPool:
     def cancel(self) -> None:
         """Forget what is queued."""
         self._queue.clear()
+
+    def everywhere(self, function: Callable[[], object]) -> None:
+        """Call the function."""
+        function()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -98,6 +99,7 @@ def open_volume(
         voxel_size_known=known,
         chunks=None if info.chunks is None else _pick(axes, info.chunks, 1),
         shards=None if info.shards is None else _pick(axes, info.shards, 1),
+        opening=uuid.uuid4().hex,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,8 @@ class Volume:
         Whether the size comes from metadata with a unit or from the caller; else its numbers are a guess.
     chunks, shards
         Voxels (z, y, x) that are compressed, and stored, together; none where the format has none.
+    opening
+        Other each time that a volume is opened, so that no process reads a file that it opened for an earlier run.
     """
 
     url: str
@@ -64,6 +66,7 @@ class Volume:
     voxel_size_known: bool = False
     chunks: Shape | None = None
     shards: Shape | None = None
+    opening: str = field(default="", compare=False, repr=False)
 
     @property
     def address(self) -> str:
@@ -126,7 +129,7 @@ class Volume:
         parts: dict[str, int | slice] = dict(zip("zyx", block.slices, strict=True))
         parts |= {"c": channels, "t": 0}
         with storage_errors(f"reading {block} of {self.address}", decoding=True):
-            stored = np.asarray(_backend(os.getpid(), self)[tuple(parts[a] for a in self.axes)])
+            stored = np.asarray(_backend(os.getpid(), self.opening, self)[tuple(parts[a] for a in self.axes)])
         kept = self.axes.replace("t", "")
         for missing in (a for a in "cz" if a not in kept):
             stored, kept = stored[np.newaxis], missing + kept
@@ -137,7 +140,8 @@ class Volume:
 
 
 @functools.lru_cache(maxsize=_MOST_OPEN)
-def _backend(process: int, volume: Volume) -> Backend:  # noqa: ARG001 - a fork must not share open files
+def _backend(process: int, opening: str, volume: Volume) -> Backend:  # noqa: ARG001 - the first two are but its key
+    # a fork must not share open files, and what was opened before may have been replaced since
     return OPENERS[volume.format].open(volume.url, volume.dataset)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from vimvol.config import SegmentConfig, load_config, parse_config
 from vimvol.config.cluster import ClusterConfig
-from vimvol.engine.cluster import open_cluster
 from vimvol.engine.objects import Objects
 from vimvol.engine.performance import check_report
 from vimvol.engine.run import Execution, Progress, run_stage
@@ -35,6 +34,7 @@ from vimvol.stages.record import Telling, new_run, recorded
 from vimvol.stages.segment import prepare, segment_volume
 from vimvol.stages.sizes import run_sizes
 from vimvol.stages.solve import all_costs, run_solve, solver_of
+from vimvol.stages.workers import workers_of
 from vimvol.stages.write import WriteBlock
 
 
@@ -230,7 +230,7 @@ def _beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> dict[st
         raise OutputExistsError(f"{job.labels} is there, and vimvol did not make it; choose another --name")
     run = job.config.run
     lock_of(job.out).refuse_if_held()
-    with open_cluster(cluster, run.workers) as pool, telling.reported(pool), owned(job.out) as lock:
+    with workers_of(cluster, run.workers) as pool, telling.reported(pool), owned(job.out) as lock:
         kind = cluster if isinstance(cluster, str) else cluster.kind
         entry = {**new_run(job, telling.command, kind), "workers": pool.slots}
         result: dict[str, Any] = {"state": "running", "name": job.name, "runs": [*_runs_of(results), entry]}

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
-from vimvol.engine.cluster import open_cluster
 from vimvol.io.volume import forget_open
 from vimvol.stages.announce import Tell, nobody, workers_text
 from vimvol.stages.device import settle_device
@@ -16,6 +15,7 @@ from vimvol.stages.output import check_output, new_manifest
 from vimvol.stages.preflight import Preflight, nothing_to_sample, preflight
 from vimvol.stages.scratch import Scratch
 from vimvol.stages.segment import prepare
+from vimvol.stages.workers import workers_of
 
 
 def plan_volume(
@@ -49,7 +49,7 @@ def plan_volume(
             tell(text)
         with (
             Scratch(job.out) as scratch,
-            open_cluster(cluster, config.run.workers) as pool,
+            workers_of(cluster, config.run.workers) as pool,
             contextlib.nullcontext(time.perf_counter() - start) as starting,
             preflight(job, pool, scratch, fresh=fresh, worth=0, tell=tell) as found,
         ):

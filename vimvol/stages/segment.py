@@ -11,7 +11,6 @@ from typing import Any
 
 from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
-from vimvol.engine.cluster import open_cluster
 from vimvol.engine.performance import check_report
 from vimvol.engine.plan import default_shard
 from vimvol.engine.run import Execution, Progress, run_stage
@@ -50,6 +49,7 @@ from vimvol.stages.sizes import check_sizes, run_sizes
 from vimvol.stages.solve import run_solve
 from vimvol.stages.survey import survey
 from vimvol.stages.unused import settings_given, unused_texts
+from vimvol.stages.workers import workers_of
 from vimvol.stages.write import WriteBlock
 
 
@@ -252,7 +252,7 @@ def _finished(
             telling.progress.note(text)
     with (
         Scratch(job.out) as scratch,
-        open_cluster(cluster, job.config.run.workers) as pool,
+        workers_of(cluster, job.config.run.workers) as pool,
         telling.reported(pool),
         ExitStack() as until_adopted,
     ):

@@ -21,7 +21,7 @@ from vimvol.config.cluster import (
     KubernetesCluster,
     read_cluster,
 )
-from vimvol.engine.cluster import CLUSTERS, open_cluster
+from vimvol.engine.cluster import CLUSTERS, connect, open_cluster
 from vimvol.engine.cluster.connect import optional
 from vimvol.engine.cluster.jobs import CLASSES, cluster_options
 from vimvol.engine.cluster.kubernetes import cluster_spec, worker_spec
@@ -314,3 +314,13 @@ def test_a_library_that_is_loaded_leaves_ctrl_c_alone() -> None:
         "optional('dask_jobqueue', 'slurm', 'the test'); assert signal.getsignal(signal.SIGINT) is before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_workers_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        monkeypatch.setattr(connect, "_own_version", lambda: "0.0.7")
+        config = AddressCluster(address=cluster.scheduler_address)
+        with pytest.raises(InputError, match=r"has vimvol .*, and this process 0\.0\.7"), open_cluster(config):
+            pass

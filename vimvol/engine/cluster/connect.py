@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.metadata
 import logging
 import signal
 import time
@@ -68,7 +69,7 @@ def register(client: distributed.Client) -> None:
     Raises
     ------
     InputError
-        If the workers cannot load vimvol.
+        If the workers cannot load vimvol, or have another version than this process.
     """
     try:
         client.register_plugin(BoundThreads())
@@ -77,6 +78,27 @@ def register(client: distributed.Client) -> None:
             f"the workers of the Dask cluster cannot load vimvol ({error}), so nothing would run there; install the "
             "same version where they run"
         ) from None
+    _check_versions(client)
+
+
+def _check_versions(client: distributed.Client) -> None:
+    """Refuse workers that are there and have another version than this process; what tells none is let be."""
+    own = _own_version()
+    if own is None:
+        return
+    # a function of the standard library, since an older vimvol has none of its own that tells this
+    for worker, version in client.run(importlib.metadata.version, "vimvol", on_error="ignore").items():
+        if version != own:
+            raise InputError(
+                f"worker {worker} has vimvol {version}, and this process {own}, so blocks would not fit; install the "
+                "same version where the workers run, and start them again"
+            )
+
+
+def _own_version() -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version("vimvol")
+    return None
 
 
 def security(wanted: bool) -> distributed.Security | None:
