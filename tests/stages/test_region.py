@@ -175,3 +175,25 @@ def test_only_the_region_is_scored(sample: Path, tmp_path: Path, mode: str) -> N
     inside = [all(b <= row[a] < e for a, b, e in zip("zyx", *ROI, strict=True)) for row in found["objects"]]
     assert inside
     assert all(inside)
+
+
+@pytest.mark.parametrize("missing", [0, None])
+def test_what_is_not_finite_is_missing_and_told(sample: Path, tmp_path: Path, missing: float | None) -> None:
+    raw = zarr.open_array(str(sample / "raw"), mode="r")[:].astype(np.float32)
+    lost = np.zeros(raw.shape, bool)
+    lost[1, 20:60, 30:70] = lost[3, 5, 7] = True
+    data = np.where(lost, np.nan, raw)
+    data[3, 5, 7] = np.inf
+    zarr.create_array(str(tmp_path / "raw"), data=data).attrs["resolution"] = [50.0, 4.6, 4.6]
+    outs = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
+    for out, block in zip(outs, (None, [2, 128, 48]), strict=True):
+        config = small_config(input__missing=missing, run__block=block)
+        (text,) = segment_volume(str(tmp_path / "raw"), str(out), config, log=str(tmp_path / "log")).warnings
+        assert text.startswith("1601 voxels of ")
+        assert "are not finite (NaN or infinity), the first in [0:2, 0:" in text
+    assert digest(outs[0]) == digest(outs[1])
+    labels, boundaries = level(outs[0], "labels/segmentation"), level(outs[0], "")[0]
+    assert not labels[lost].any()
+    assert not boundaries[lost].any()
+    assert (labels[~lost] > 0).mean() > 0.9
+    assert '"not_finite": 1601' in (tmp_path / "log").read_text()

@@ -34,8 +34,14 @@ def test_a_constant_volume_does_not_divide_by_zero(tmp_path: Path) -> None:
     assert (found.mean, found.std) == ((0.0,), (1.0,))
 
 
-def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    data = np.zeros((2, 40, 40), np.float32)
-    data[1, 3, 4] = np.nan
-    with pytest.raises(InputError, match="not finite"):
-        survey(volume(tmp_path, data), "volume")
+@pytest.mark.parametrize("scope", ["volume", "slice"])
+def test_values_that_are_not_finite_are_left_out_unless_there_is_nothing_else(tmp_path: Path, scope: str) -> None:
+    data = np.random.default_rng(0).random((3, 40, 40)).astype(np.float32)
+    data[0], data[1, 3, 4], data[1, 5, 6] = np.nan, -np.inf, np.inf
+    finite = [slice(1, 3)] if scope == "volume" else [1, 2]
+    expected = [float(np.mean(data[z], where=np.isfinite(data[z]))) for z in finite]
+    found = survey(volume(tmp_path, data), scope)
+    assert found.mean == pytest.approx([0.0] * (scope == "slice") + expected)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match="holds no finite value"):
+        survey(volume(tmp_path / "other", np.full_like(data, np.nan)), scope)

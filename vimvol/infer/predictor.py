@@ -36,14 +36,17 @@ class Fallbacks:
         memory: kernels chosen for another batch may round otherwise.
     float32
         Tiles that were computed in float32, since bfloat16 gave values that are not finite.
+    not_finite
+        Voxels whose intensity is not finite, which count as missing.
     """
 
     halved: int = 0
     float32: int = 0
+    not_finite: int = 0
 
     def nonzero(self) -> dict[str, int]:
         """Return the counts that are not 0, by name."""
-        counts = {"halved": self.halved, "float32_tiles": self.float32}
+        counts = {"halved": self.halved, "float32_tiles": self.float32, "not_finite": self.not_finite}
         return {name: count for name, count in counts.items() if count}
 
 

@@ -29,8 +29,10 @@ class Standardization:
     axis: int = field(default=0, repr=False)
 
     def apply(self, raw: npt.NDArray[Any], box: Block) -> npt.NDArray[np.float32]:
-        """Standardise the intensities of a box of the volume."""
+        """Standardise the intensities of a box of the volume; what is not finite is shown as the mean."""
         scaled: npt.NDArray[np.float32] = (raw.astype(np.float32) - self._of(self.mean, box)) / self._of(self.std, box)
+        if raw.dtype.kind == "f" and not (finite := np.isfinite(scaled)).all():
+            scaled[~finite] = 0
         return scaled
 
     def _of(self, values: tuple[float, ...], box: Block) -> np.float32 | npt.NDArray[np.float32]:

@@ -22,7 +22,7 @@ from vimvol.io.arrays import write_box
 from vimvol.models import load_checkpoint
 from vimvol.stages.boundaries import read_given
 from vimvol.stages.job import Job
-from vimvol.stages.region import context_of_missing, read_tissue, wanted_voxels
+from vimvol.stages.region import context_of_missing, not_finite, read_tissue, wanted_voxels
 
 _LOADING = Lock()
 """Or two blocks that begin at once would both load the weights."""
@@ -70,7 +70,8 @@ class PredictBlock:
         """Read the block with its context, predict, write; a block without tissue costs no inference."""
         job, network = self.job, self.job.network
         target = Block((0, *block.begin), (network.channels, *block.end))
-        if not wanted_voxels(job.roi, job.mask, block).any():
+        wanted = wanted_voxels(job.roi, job.mask, block)
+        if not wanted.any():
             write_box(job.boundaries, target, np.zeros(target.shape, np.uint8))
             return {}
         if network.given is not None:
@@ -79,7 +80,7 @@ class PredictBlock:
         origin = read_by_prediction(job, block)
         raw = job.source.read(origin)
         tissue = read_tissue(job, block, raw, origin)
-        fallbacks = Fallbacks()
+        fallbacks = Fallbacks(not_finite=int((wanted & not_finite(raw[block.within(origin).slices])).sum()))
         with turn(), _device_may_fail():
             with _LOADING:
                 predictor = _predictor(network.checkpoint, network.digest, job.config.predict)

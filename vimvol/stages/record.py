@@ -24,7 +24,7 @@ from vimvol.stages.expected import Forecast, as_json
 from vimvol.stages.job import Job
 from vimvol.stages.manifest import now, provenance
 
-HEALED = tuple(Fallbacks(1, 1).nonzero())
+HEALED = tuple(Fallbacks(1, 1, 1).nonzero())
 """Names under which a block returns what it healed from."""
 
 MEASURED = ("seconds", "cpu", "peak", "read", "written")

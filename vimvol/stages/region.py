@@ -6,13 +6,14 @@ asked for, so it is the same for any blocks.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vimvol.config import SegmentConfig
-from vimvol.errors import InputError
+from vimvol.errors import InputError, VimvolError
 from vimvol.geometry import Block
 from vimvol.io import Volume
 from vimvol.io.mask import Mask
@@ -57,7 +58,7 @@ def context_of_missing(job: Job, box: Block) -> Block:
 def read_tissue(
     job: Job, box: Block, raw: npt.NDArray[Any] | None = None, origin: Block | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Tell which voxels (z, y, x) of a box are wanted and hold data.
+    """Tell which voxels (z, y, x) of a box are wanted and hold data; an intensity that is not finite is none.
 
     Parameters
     ----------
@@ -71,8 +72,30 @@ def read_tissue(
     """
     wanted = wanted_voxels(job.roi, job.mask, box)
     value = job.config.input.missing
-    if value is None or not wanted.any():
+    if not wanted.any() or (value is None and np.dtype(job.source.dtype).kind != "f"):
         return wanted
     window = context_of_missing(job, box)
     known = job.source.read(window) if raw is None or origin is None else raw[window.within(origin).slices]
-    return wanted & ~missing_voxels(known, value)[box.within(window).slices]
+    missing = not_finite(known) if value is None else missing_voxels(known, value) | not_finite(known)
+    return wanted & ~missing[box.within(window).slices]
+
+
+def not_finite(raw: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Tell which voxels (z, y, x) are NaN or infinite; each counts as missing, wherever it lies."""
+    found: npt.NDArray[np.bool_] = ~np.isfinite(raw) if raw.dtype.kind == "f" else np.zeros(raw.shape, bool)
+    return found
+
+
+def not_finite_text(job: Job) -> str:
+    """Return how many intensities of those that were predicted are not finite; empty where all are."""
+    if np.dtype(job.source.dtype).kind != "f":
+        return ""
+    with contextlib.suppress(VimvolError):  # no reason to fail in the end
+        found = {block: result.get("not_finite", 0) for block, result in job.ledger("predict").entries()}
+        if total := sum(found.values()):
+            first = min(block for block, count in found.items() if count)
+            return (
+                f"{total} voxels of {job.source.address} are not finite (NaN or infinity), the first in {first}: they "
+                "count as missing, and nothing is segmented there"
+            )
+    return ""

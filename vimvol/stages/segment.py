@@ -41,7 +41,7 @@ from vimvol.stages.predict import PredictBlock
 from vimvol.stages.preflight import check_fits, preflight, short_text
 from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.record import Telling, compared, new_run, recorded
-from vimvol.stages.region import region_of
+from vimvol.stages.region import not_finite_text, region_of
 from vimvol.stages.replaced import as_recorded, carry_over, with_replaced
 from vimvol.stages.scale import check_voxel_size, check_voxel_size_known, odd_text
 from vimvol.stages.scratch import Scratch
@@ -232,6 +232,7 @@ def segment_volume(
             if replaced:
                 job = with_replaced(job, replaced, overwrite=overwrite)
             manifest = _finished(job, cluster, overwrite or bool(replaced), telling, spent)
+            heard.repeat(not_finite_text(job))
     finally:
         # An HDF5 file that stays open could not be written by its owner.
         forget_open()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -27,7 +27,8 @@ def survey(volume: Volume, scope: str, roi: Block | None = None, mask: Mask | No
     """Measure mean and standard deviation of a volume from a fixed sample of windows.
 
     The windows depend on the shape of the volume, region and mask only, so every run on the same data decides the
-    same. Voxels that are exactly 0 count as padding and are left out, unless there is nothing else.
+    same. Voxels that are exactly 0 count as padding and are left out, unless there is nothing else; values that are not
+    finite are left out in any case.
 
     Parameters
     ----------
@@ -41,7 +42,7 @@ def survey(volume: Volume, scope: str, roi: Block | None = None, mask: Mask | No
     Raises
     ------
     InputError
-        If the sample holds values that are not finite.
+        If no value of the sample is finite.
     """
     region = Block.whole(volume.shape) if roi is None else roi
     grid = Grid(region.shape, WINDOW)
@@ -54,13 +55,25 @@ def survey(volume: Volume, scope: str, roi: Block | None = None, mask: Mask | No
         return sorted(itertools.islice(seen, wanted))
 
     if scope == "volume":
-        moments = _moments(volume, windows(0, len(grid), WINDOWS_OF_VOLUME), mask)
-        return Standardization((moments[0],), (moments[1],))
+        found = [_moments(volume, windows(0, len(grid), WINDOWS_OF_VOLUME), mask)]
+        mean, std = _known(volume, found)[0]
+        return Standardization((mean,), (std,))
     per_slice = len(grid) // grid.counts[0]
+    slices = range(0, len(grid), per_slice)
+    found = [_moments(volume, windows(first, per_slice, WINDOWS_OF_SLICE), mask) for first in slices]
     pairs = [(0.0, 1.0)] * volume.shape[0]
-    for z in range(region.shape[0]):
-        pairs[region.begin[0] + z] = _moments(volume, windows(z * per_slice, per_slice, WINDOWS_OF_SLICE), mask)
+    pairs[region.begin[0] : region.end[0]] = _known(volume, found)
     return Standardization(tuple(m for m, _ in pairs), tuple(s for _, s in pairs))
+
+
+def _known(volume: Volume, found: Sequence[tuple[float, float] | None]) -> list[tuple[float, float]]:
+    """Return moments with (0, 1) in place of none, unless there is nothing else."""
+    if found.count(None) == len(found):
+        raise InputError(
+            f"{volume.address} holds no finite value where it was looked at, only NaN and infinity, so nothing can be "
+            "predicted; check how it was written"
+        )
+    return [(0.0, 1.0) if each is None else each for each in found]
 
 
 def spread(count: int, draws: int) -> Iterator[int]:
@@ -68,13 +81,17 @@ def spread(count: int, draws: int) -> Iterator[int]:
     return iter(dict.fromkeys(int(count * ((i * GOLDEN_RATIO) % 1.0)) for i in range(draws)))
 
 
-def _moments(volume: Volume, windows: list[Block], mask: Mask | None) -> tuple[float, float]:
-    """Return mean and standard deviation over windows; (0, 1) stands in for a constant, and where there is none."""
+def _moments(volume: Volume, windows: list[Block], mask: Mask | None) -> tuple[float, float] | None:
+    """Return mean and standard deviation over windows, 1 for that of a constant; none where there is no number."""
     count, total, squares = 0, 0.0, 0.0
-    fallback = 0.0
+    fallback: float | None = None
     for window in windows:
         values = volume.read(window)
         values = values.ravel() if mask is None else values[wanted_voxels(None, mask, window)]
+        if values.dtype.kind == "f":
+            values = values[np.isfinite(values)]
+        if not values.size:
+            continue
         fallback = float(values[0])
         values = values[values != 0].astype(np.float64)
         count, total, squares = (
@@ -82,11 +99,8 @@ def _moments(volume: Volume, windows: list[Block], mask: Mask | None) -> tuple[f
             total + float(values.sum()),
             squares + float(np.square(values).sum()),
         )
-    if not math.isfinite(total):
-        raise InputError(
-            f"{volume.address} holds values that are not finite (NaN or infinity), so nothing can be predicted; "
-            "replace them, e.g. by 0"
-        )
+    if fallback is None:
+        return None
     if not count:
         return fallback, 1.0
     mean = total / count
