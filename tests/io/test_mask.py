@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vimvol.errors import InputError
-from vimvol.geometry import Block
+from vimvol.geometry import Block, Grid
 from vimvol.io import open_volume
-from vimvol.io.mask import open_mask
+from vimvol.io.mask import Mask, open_mask
 from vimvol.io.omezarr import create_image
 
 
@@ -86,3 +86,20 @@ def test_a_mask_that_does_not_fit_is_refused(tmp_path: Path, raw) -> None:
         open_mask(stored(tmp_path / "a", np.ones((10, 30, 50), np.uint8)), raw)
     with pytest.raises(InputError, match="lies beside"):
         open_mask(stored(tmp_path / "b", np.ones((10, 30, 50), np.uint8), [40.0, 4, 4], [0.0, 0, 900]), raw)
+
+
+@pytest.mark.parametrize("factor", [(1.0, 1.0, 1.0), (1.0, 3.0, 2.5), (2.0, 0.5, 4.0), (0.3, 7.0, 1.0)])
+@pytest.mark.parametrize("begin", [(0.0, 0.0, 0.0), (1.5, -3.0, 4.25)])
+def test_cells_that_are_touched_are_those_with_a_wanted_voxel(tmp_path, factor, begin):
+    data = np.random.default_rng(0).random((9, 20, 30)) < 0.05
+    zarr.create_array(str(tmp_path / "m.zarr"), data=data, chunks=(4, 8, 8))
+    mask = Mask(open_volume(str(tmp_path / "m.zarr"), prefer="mask"), factor, begin)
+    region, cell = Block((2, 3, 1), (15, 50, 61)), (2, 7, 9)
+    grid = Grid(region.shape, cell)
+    wanted = [n for n in range(len(grid)) if mask.read(grid.block(grid.index(n)).moved(region.begin)).any()]
+    touched = mask.touched(region, cell).tolist()
+    assert wanted
+    assert set(wanted) <= set(touched)
+    assert touched == sorted(set(touched))
+    if min(factor) >= 1:
+        assert touched == wanted

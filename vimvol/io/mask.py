@@ -15,6 +15,9 @@ from vimvol.io.volume import Volume
 
 Ratio = tuple[float, float, float]
 
+_MOST_AT_ONCE = 1 << 27
+"""Voxels of a mask that are read together."""
+
 
 @dataclass(frozen=True)
 class Mask:
@@ -66,6 +69,57 @@ class Mask:
             tuple(min(extent, max(0, math.ceil(first - 0.5))) for first, extent in zip(self.begin, shape, strict=True)),
             tuple(min(extent, max(0, math.ceil(end - 0.5))) for end, extent in zip(ends, shape, strict=True)),
         )
+
+    def touched(self, region: Block, cell: Index) -> NDArray[np.int64]:
+        """Return which cells of a region of the volume may hold a voxel that is wanted.
+
+        The mask is read once, at its own resolution, however many cells there are.
+
+        Parameters
+        ----------
+        region
+            Box of the volume.
+        cell
+            Voxels (z, y, x) of a cell; the first one begins at the corner of the region.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n,) int64, numbers of cells in C order, ascending.
+        """
+        begins, ends = zip(*(self._reach(region, cell, axis) for axis in range(3)), strict=True)
+        counts = tuple(len(each) for each in begins)
+        found = [np.zeros(0, np.int64)]
+        # sections that are compressed together are read together, and rows as a row of cells needs them
+        widest = max(1, int((ends[1] - begins[1]).max())) * self.volume.shape[2]
+        deep = max(1, min(self.volume.chunks[0] if self.volume.chunks else 1, _MOST_AT_ONCE // widest))
+        for y, (y0, y1) in enumerate(zip(begins[1], ends[1], strict=True)):
+            slab, first, last = np.zeros(0, bool), 0, 0
+            there, of = np.zeros(0, np.int64), (-1, -1)
+            for z, (z0, z1) in enumerate(zip(begins[0], ends[0], strict=True)):
+                if y0 == y1 or z0 == z1:
+                    continue
+                if not first <= z0 < z1 <= last:
+                    first, last = int(z0), min(self.volume.shape[0], max(int(z1), -(-int(z0 + 1) // deep) * deep))
+                    box = Block((first, int(y0), 0), (last, int(y1), self.volume.shape[2]))
+                    slab = (self.volume.read(box) != 0).any(1)
+                if of != (z0, z1):  # which many sections of the volume have in common
+                    of = (z0, z1)
+                    columns = np.concatenate([[0], np.cumsum(slab[z0 - first : z1 - first].any(0))])
+                    there = np.flatnonzero(columns[ends[2]] > columns[begins[2]])
+                found.append((z * counts[1] + y) * counts[2] + there)
+        return np.sort(np.concatenate(found))
+
+    def _reach(self, region: Block, cell: Index, axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return first voxel of the mask, and voxel after the last, of every cell of a region along an axis."""
+        first = np.arange(region.begin[axis], region.end[axis], cell[axis])
+        last = np.minimum(first + cell[axis], region.end[axis]) - 1
+        begin, end = (
+            np.floor((each + 0.5 - self.begin[axis]) / self.factor[axis]).astype(np.int64) + more
+            for each, more in ((first, 0), (last, 1))
+        )
+        extent = self.volume.shape[axis]
+        return np.clip(begin, 0, extent), np.clip(end, 0, extent)
 
     def identity(self) -> str:
         """Return a text that changes when the mask or its place does; see `vimvol.io.volume.Volume.identity`."""

@@ -151,7 +151,8 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
         out=out,
         config=config,
         network=found.network,
-        standardization=found.standardization or survey(volume, config.predict.normalize, roi, mask),
+        standardization=found.standardization
+        or survey(volume, config.predict.normalize, roi, mask, config.input.missing),
         planes=planes_of(config, volume, found),
         fragments_config=fragments,
         fragment_tiles=Grid(volume.shape, fragments.tile or volume.shape),

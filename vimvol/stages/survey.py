@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from vimvol.errors import InputError
 from vimvol.geometry import Block, Grid
@@ -20,15 +22,19 @@ WINDOWS_OF_VOLUME = 128
 WINDOWS_OF_SLICE = 8
 LOOKS = 64
 """Windows whose mask is looked at for every one that is wanted."""
+WALKED = 1 << 30
+"""Voxels of a mask up to which all of it is read rather than looked at window by window; the outcome is the same."""
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
-def survey(volume: Volume, scope: str, roi: Block | None = None, mask: Mask | None = None) -> Standardization:
+def survey(
+    volume: Volume, scope: str, roi: Block | None = None, mask: Mask | None = None, missing: float | None = 0
+) -> Standardization:
     """Measure mean and standard deviation of a volume from a fixed sample of windows.
 
     The windows depend on the shape of the volume, region and mask only, so every run on the same data decides the
-    same. Voxels that are exactly 0 count as padding and are left out, unless there is nothing else; values that are not
-    finite are left out in any case.
+    same. Voxels of the missing value count as padding and are left out, unless there is nothing else; values that are
+    not finite are left out in any case.
 
     Parameters
     ----------
@@ -38,31 +44,55 @@ def survey(volume: Volume, scope: str, roi: Block | None = None, mask: Mask | No
         ``volume``: one pair of numbers; ``slice``: one a slice of the volume; (0, 1) for slices outside the region.
     roi, mask
         Voxels outside do not count and, as far as whole windows lie outside, are not read; none: all count.
+    missing
+        Intensity of voxels without data; none: there is no such intensity.
 
     Raises
     ------
     InputError
-        If no value of the sample is finite.
+        If no voxel is wanted, or no value of the sample is finite.
     """
     region = Block.whole(volume.shape) if roi is None else roi
     grid = Grid(region.shape, WINDOW)
+    walked = mask is not None and math.prod(mask.volume.shape) <= WALKED
 
-    def windows(first: int, count: int, wanted: int) -> list[Block]:
-        draws = wanted if mask is None else wanted * LOOKS
-        places = range(count) if count <= wanted else spread(count, draws)
-        found = (grid.block(grid.index(first + i)).moved(region.begin) for i in places)
+    @functools.cache
+    def touched() -> npt.NDArray[np.int64]:
+        return np.zeros(0, np.int64) if mask is None else mask.touched(region, WINDOW)
+
+    def chosen(numbers: Iterable[int], wanted: int) -> list[Block]:
+        found = (grid.block(grid.index(number)).moved(region.begin) for number in numbers)
         seen = (w for w in found if mask is None or wanted_voxels(None, mask, w).any())
         return sorted(itertools.islice(seen, wanted))
 
+    def windows(first: int, count: int, wanted: int) -> list[Block]:
+        draws = wanted if mask is None else wanted * LOOKS
+        numbers = np.array([first + i for i in (range(count) if count <= wanted else spread(count, draws))])
+        if walked:
+            numbers = numbers[np.isin(numbers, touched())]
+        found = chosen(numbers.tolist(), wanted)
+        if mask is None or count <= wanted or len(found) == wanted:
+            return found
+        # so little is wanted that most looks are in vain
+        begin, end = np.searchsorted(touched(), (first, first + count))
+        there = touched()[begin:end].tolist()
+        return chosen(there if len(there) <= wanted else (there[i] for i in spread(len(there), draws)), wanted)
+
     if scope == "volume":
-        found = [_moments(volume, windows(0, len(grid), WINDOWS_OF_VOLUME), mask)]
-        mean, std = _known(volume, found)[0]
-        return Standardization((mean,), (std,))
-    per_slice = len(grid) // grid.counts[0]
-    slices = range(0, len(grid), per_slice)
-    found = [_moments(volume, windows(first, per_slice, WINDOWS_OF_SLICE), mask) for first in slices]
+        sample = [windows(0, len(grid), WINDOWS_OF_VOLUME)]
+    else:
+        per_slice = len(grid) // grid.counts[0]
+        sample = [windows(first, per_slice, WINDOWS_OF_SLICE) for first in range(0, len(grid), per_slice)]
+    if mask is not None and not any(sample):
+        raise InputError(
+            f"mask {mask.volume.address} is 0 wherever {volume.address} could be segmented, so nothing would be; "
+            "correct it, or input.roi"
+        )
+    found = _known(volume, [_moments(volume, each, mask, missing) for each in sample])
+    if scope == "volume":
+        return Standardization((found[0][0],), (found[0][1],))
     pairs = [(0.0, 1.0)] * volume.shape[0]
-    pairs[region.begin[0] : region.end[0]] = _known(volume, found)
+    pairs[region.begin[0] : region.end[0]] = found
     return Standardization(tuple(m for m, _ in pairs), tuple(s for _, s in pairs))
 
 
@@ -81,7 +111,9 @@ def spread(count: int, draws: int) -> Iterator[int]:
     return iter(dict.fromkeys(int(count * ((i * GOLDEN_RATIO) % 1.0)) for i in range(draws)))
 
 
-def _moments(volume: Volume, windows: list[Block], mask: Mask | None) -> tuple[float, float] | None:
+def _moments(
+    volume: Volume, windows: list[Block], mask: Mask | None, missing: float | None
+) -> tuple[float, float] | None:
     """Return mean and standard deviation over windows, 1 for that of a constant; none where there is no number."""
     count, total, squares = 0, 0.0, 0.0
     fallback: float | None = None
@@ -93,7 +125,7 @@ def _moments(volume: Volume, windows: list[Block], mask: Mask | None) -> tuple[f
         if not values.size:
             continue
         fallback = float(values[0])
-        values = values[values != 0].astype(np.float64)
+        values = values[values != missing].astype(np.float64) if missing is not None else values.astype(np.float64)
         count, total, squares = (
             count + values.size,
             total + float(values.sum()),
