@@ -109,9 +109,10 @@ class Volume:
     def identity(self) -> str:
         """Return a text that changes when the data do, as far as that can be told cheaply, for the ledger of a run.
 
-        It covers address, shape and dtype, and: of a file, its size and time; of a folder of zarr, its metadata and
-        size and time of its first 2000 files; of a folder of images, size and time of each; behind a URL, only the
-        metadata. Data that change without any of this are taken for the same.
+        It covers address, shape and dtype, and: of HDF5, the place of the dataset in the file and its bytes, of a large
+        one a sample of these; of another file, its size and time; of a folder of zarr, its metadata and size and time
+        of its files, 2000 of more; of a folder of images, size and time of each; behind a URL, only the metadata. Data
+        that change without any of this are taken for the same.
 
         Raises
         ------

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from vimvol.errors import InputError
 from vimvol.io.errors import one_line
@@ -22,6 +26,8 @@ from vimvol.io.formats.base import (
 from vimvol.io.storage import is_url
 
 _SUFFIXES = {".h5", ".hdf5", ".hdf", ".he5"}
+_SAMPLES, _SAMPLE = 256, 1 << 17
+"""Parts of a large dataset that `state` looks at, and bytes of each; of one with fewer bytes it looks at all."""
 
 
 def matches(path: str) -> bool:
@@ -62,10 +68,56 @@ def open_array(path: str, dataset: str) -> Backend:
     return backend
 
 
-def state(path: str, dataset: str) -> str:  # noqa: ARG001 - one file holds all datasets
-    """Return size and time of the file."""
-    stat = Path(path).stat()
-    return f"{stat.st_size}:{stat.st_mtime_ns}"
+def state(path: str, dataset: str) -> str:
+    """Hash layout and place of a dataset in its file, and its stored bytes, of a large one a sample of these.
+
+    Other datasets may come and go. Where the stored bytes cannot be told, as those of a virtual dataset, it is size and
+    time of the file.
+    """
+    with _open(path) as file:
+        node = file.get(dataset)
+        stored = _stored(node) if isinstance(node, h5py.Dataset) and not file.userblock_size else None
+        if stored is None:
+            stat = Path(path).stat()
+            return f"{stat.st_size}:{stat.st_mtime_ns}"
+        layout = (node.shape, node.dtype.str, node.chunks, node.compression, node.compression_opts, node.shuffle)
+        digest = hashlib.sha256(f"{layout} {node.scaleoffset} {node.fillvalue!r}".encode())
+    digest.update(stored.tobytes())
+    with Path(path).open("rb") as plain:
+        for offset, size in _sample(stored[:, 0], stored[:, 1]):
+            plain.seek(offset)
+            digest.update(plain.read(size))
+    return digest.hexdigest()
+
+
+def _stored(node: Any) -> NDArray[np.int64] | None:  # noqa: ANN401 - h5py has no types
+    """Return offset and bytes of every piece of a dataset in its file (n, 2 and more); none where nothing tells."""
+    if node.is_virtual or node.external:
+        return None
+    layout = node.id.get_create_plist().get_layout()
+    pieces: list[tuple[int, ...]] = []
+    if layout == h5py.h5d.CHUNKED:
+        node.id.chunk_iter(lambda at: pieces.append((at.byte_offset, at.size, at.filter_mask, *at.chunk_offset)))
+    elif layout != h5py.h5d.CONTIGUOUS:
+        return None
+    elif (offset := node.id.get_offset()) is not None:
+        pieces.append((offset, node.id.get_storage_size()))
+    return np.array(sorted(pieces), np.int64).reshape(len(pieces), -1) if pieces else np.zeros((0, 2), np.int64)
+
+
+def _sample(offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield offset and bytes of the pieces, as far as they are few; else of parts spread evenly over all bytes."""
+    ends = np.cumsum(sizes)
+    total = int(sizes.sum())
+    if total <= _SAMPLES * _SAMPLE:
+        yield from zip(offsets.tolist(), sizes.tolist(), strict=True)
+        return
+    for number in range(_SAMPLES):
+        place = number * (total - 1) // (_SAMPLES - 1)
+        piece = int(np.searchsorted(ends, place, side="right"))
+        size = int(sizes[piece])
+        begin = max(0, min(place - int(ends[piece]) + size, size - _SAMPLE))
+        yield int(offsets[piece]) + begin, min(size, _SAMPLE)
 
 
 def _open(path: str) -> h5py.File:
