@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import tifffile
 
+from tests.support import small_config
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.io import open_volume
+from vimvol.stages.segment import prepare
 
 RAW = np.zeros((5, 16, 16), np.uint8)
 
@@ -111,3 +113,37 @@ def test_series_of_a_file(tmp_path):
     with pytest.raises(InputError, match=r"2 arrays and none was chosen.*0 .5 x 16 x 16 uint8., 1 .5 x 8 x 8"):
         open_volume(str(tmp_path / "a.tif"))
     assert open_volume(f"{tmp_path}/a.tif:1").shape == (5, 8, 8)
+
+
+@pytest.mark.parametrize("kind", [{"imagej": True}, {"ome": True}])
+def test_channels_of_a_tiff_are_no_slices_unless_named_so(tmp_path, kind):
+    path = str(tmp_path / "a.tif")
+    tifffile.imwrite(path, np.zeros((3, 20, 24), np.uint8), metadata={"axes": "CYX"}, **kind)
+    volume = open_volume(path)
+    assert (volume.axes, volume.shape, volume.channels) == ("cyx", (1, 20, 24), 3)
+    assert open_volume(path, axes="zyx").shape == (3, 20, 24)
+    with pytest.raises(InputError, match=r"has 3 channels.* --set input\.axes=zyx"):
+        prepare(path, str(tmp_path / "out.zarr"), small_config(input__voxel_size=[40, 4, 4]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "axes"),
+    [
+        ({"imagej": True}, "CYX"),
+        ({"imagej": True}, "TYX"),
+        ({"ome": True}, "CYX"),
+        ({"imagej": True}, "ZYX"),
+        ({}, None),
+    ],
+)
+def test_other_pages_are_slices(tmp_path, kind, axes):
+    path = str(tmp_path / "a.tif")
+    tifffile.imwrite(path, np.zeros((7, 20, 24), np.uint8), metadata={"axes": axes} if axes else {}, **kind)
+    assert (open_volume(path).axes, open_volume(path).shape) == ("zyx", (7, 20, 24))
+
+
+def test_an_empty_dataset_is_told(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["empty"] = h5py.Empty("u1")
+    with pytest.raises(InputError, match="is an empty dataset"):
+        open_volume(f"{tmp_path}/a.h5:empty")

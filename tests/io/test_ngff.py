@@ -236,3 +236,44 @@ def test_attributes_of_plain_arrays(tmp_path):
     volume = open_volume(str(tmp_path / "a.zarr"))
     assert (volume.dataset, volume.voxel_size, volume.offset) == ("volumes/raw", (40, 4, 4), (80, 0, 8))
     assert volume.voxel_size_known
+
+
+NM = _axes()
+
+
+@pytest.mark.parametrize(
+    ("axes", "scale"),
+    [
+        (NM, ["a", 1, 1]),
+        (NM, [1e400, 1, 1]),
+        (NM, [10**400, 1, 1]),
+        (NM, [None, 1, 1]),
+        (NM, 3),
+        (NM, [float("nan"), 4, 4]),
+    ]
+    + [(axes, [4, 4, 4]) for axes in (3, [None, "y", "x"], [{"name": "z", "type": ["space"]}, 3, "x"], {})],
+)
+def test_what_is_no_scale_or_axes_is_not_known(tmp_path, axes, scale):
+    where = tmp_path / "a.zarr"
+    group = _image(where, "0.4")
+    steps = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": ["b", 0, 0]}]
+    datasets = [{"path": path, "coordinateTransformations": steps} for path in ("0", "1")]
+    group.attrs["multiscales"] = [{"axes": axes, "datasets": datasets}]
+    volume = open_volume(str(where))
+    assert (volume.axes, volume.voxel_size, volume.voxel_size_known) == ("zyx", (1, 1, 1), False)
+    assert volume.offset == (0, 0, 0)
+
+
+def test_scales_whose_product_is_no_number_are_not_known():
+    huge = [{"type": "scale", "scale": [1e300] * 3}]
+    dataset = {"path": "0", "coordinateTransformations": huge}
+    (level,) = levels({"multiscales": [{"axes": NM, "datasets": [dataset], "coordinateTransformations": huge}]})
+    assert (level.scale, level.known) == ((1, 1, 1), False)
+
+
+@pytest.mark.parametrize("datasets", [3, None, [3, {"path": 4}]])
+def test_without_datasets_it_is_no_image(tmp_path, datasets):
+    group = _image(tmp_path / "a.zarr", "0.4")
+    group.attrs["multiscales"] = [{"axes": NM, "datasets": datasets}]
+    with pytest.raises(InputError, match="none was chosen"):
+        open_volume(str(tmp_path / "a.zarr"))

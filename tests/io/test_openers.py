@@ -85,12 +85,11 @@ SAMPLES = {
     "TIFF zlib tiles": lambda p: _tiff(p / "a.tif", compression="zlib", tile=(16, 32), byteorder=">"),
     "TIFF raw tiles": lambda p: _tiff(p / "a.tif", tile=(16, 32)),
     "TIFF ImageJ": lambda p: _tiff(p / "a.tif", imagej=True, metadata={"axes": "ZYX"}),
-    "TIFF ImageJ without axes": lambda p: _tiff(p / "a.tif", imagej=True),
     "TIFF colours": lambda p: _channels_last(p / "a.tif"),
     "OME-TIFF": lambda p: _tiff(p / "a.ome.tif", compression="zlib", metadata={"axes": "ZYX"}),
     "TIFF folder": lambda p: _folder(p / "slices"),
 }
-FORMATS = ["zarr"] * 7 + ["hdf5"] * 3 + ["tiff"] * 9 + ["tiff folder"]
+FORMATS = ["zarr"] * 7 + ["hdf5"] * 3 + ["tiff"] * 8 + ["tiff folder"]
 
 
 def _zarr_big_endian(path):

@@ -41,6 +41,8 @@ def find(path: str, dataset: str, kind: Kind) -> ArrayInfo:
     if wanted:
         with _open(path) as file:
             node = file.get(wanted)
+            if isinstance(node, h5py.Dataset) and node.shape is None:
+                raise InputError(f"{path}:{wanted} is an empty dataset without a shape; choose one that holds an array")
             if isinstance(node, h5py.Dataset):
                 return _info(wanted, node)
     inside = [a for a in arrays(path) if not wanted or a.dataset.startswith(wanted + "/")]

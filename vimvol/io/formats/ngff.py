@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +72,9 @@ def levels(attributes: Mapping[str, Any]) -> list[Level]:
     image = multiscales[0]
     axes, units = _axes(image.get("axes"))
     outer = image.get("coordinateTransformations")
-    named = (d for d in image.get("datasets") or () if isinstance(d, Mapping) and isinstance(d.get("path"), str))
+    datasets = image.get("datasets")
+    listed = datasets if isinstance(datasets, Sequence) else ()
+    named = (d for d in listed if isinstance(d, Mapping) and isinstance(d.get("path"), str))
     return [_level(dataset, axes, units, outer) for dataset in named]
 
 
@@ -85,6 +88,8 @@ def _axes(entries: Any) -> tuple[str, list[float | None]]:  # noqa: ANN401 - wha
     """Return the names of the axes, and nm per unit of each: 1 for channel and time."""
     if entries is None:  # 0.1 and 0.2
         return AXES, [1.0, 1.0, None, None, None]
+    if not isinstance(entries, Sequence) or not all(isinstance(entry, str | Mapping) for entry in entries):
+        return "", []
     letters, units = [], []
     for entry in entries:
         name, kind, unit = (entry, None, None) if isinstance(entry, str) else _axis(entry)
@@ -97,7 +102,8 @@ def _axes(entries: Any) -> tuple[str, list[float | None]]:  # noqa: ANN401 - wha
 
 
 def _axis(entry: Mapping[str, Any]) -> tuple[str, str | None, Any]:
-    return str(entry.get("name", "")), entry.get("type"), entry.get("unit")
+    kind = entry.get("type")
+    return str(entry.get("name", "")), kind if isinstance(kind, str) else None, entry.get("unit")
 
 
 def _letter(name: str, kind: str | None) -> str:
@@ -113,24 +119,29 @@ def _level(dataset: Mapping[str, Any], axes: str, units: list[float | None], out
     scale = [a * b for a, b in zip(inner_scale, outer_scale, strict=True)]
     shift = [t * b + u for t, b, u in zip(inner_shift, outer_scale, outer_shift, strict=True)]
     nm = [1.0 if u is None else u for u in units]
+    scale, shift = ([a * n for a, n in zip(each, nm, strict=True)] for each in (scale, shift))
+    usable = all(0 < s < math.inf for s in scale)  # products of what is may be none
     return Level(
         path=dataset["path"].strip("/"),
         axes=axes,
-        scale=tuple(s * n for s, n in zip(scale, nm, strict=True)),
-        translation=tuple(t * n for t, n in zip(shift, nm, strict=True)),
-        known=(inner_known or outer_known) and None not in units,
+        scale=tuple(scale) if usable else (1.0,) * rank,
+        translation=tuple(shift) if all(map(math.isfinite, shift)) else (0.0,) * rank,
+        known=usable and (inner_known or outer_known) and None not in units,
     )
 
 
 def _transform(entries: Any, rank: int) -> tuple[list[float], list[float], bool]:  # noqa: ANN401 - what a file holds
-    """Return scale, translation, and whether a scale is given; transformations stored in arrays are not followed."""
+    """Return scale, translation, and whether a scale is given, as far as they are numbers.
+
+    Transformations stored in arrays are not followed.
+    """
     scale, shift, known = [1.0] * rank, [0.0] * rank, False
     for entry in entries if isinstance(entries, Sequence) else ():
         kind = entry.get("type") if isinstance(entry, Mapping) else None
         values = entry.get(kind) if isinstance(kind, str) else None
-        if not isinstance(values, Sequence) or len(values) != rank:
+        numbers = _numbers(values)
+        if len(numbers) != rank:
             continue
-        numbers = [float(v) for v in values]
         if kind == "scale" and all(n > 0 for n in numbers):
             scale, shift, known = (
                 [s * n for s, n in zip(scale, numbers, strict=True)],
@@ -140,3 +151,12 @@ def _transform(entries: Any, rank: int) -> tuple[list[float], list[float], bool]
         elif kind == "translation":
             shift = [t + n for t, n in zip(shift, numbers, strict=True)]
     return scale, shift, known
+
+
+def _numbers(values: Any) -> list[float]:  # noqa: ANN401 - what a file holds
+    """Return a list of finite numbers; an empty one where it is none."""
+    try:
+        numbers = [float(v) for v in values] if isinstance(values, Sequence) else []
+    except (TypeError, ValueError, OverflowError):
+        return []
+    return numbers if all(map(math.isfinite, numbers)) else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -217,7 +217,7 @@ def _opened(path: str) -> Iterator[Any]:
 def _info(path: str, file: Any, series: Any, dataset: str) -> ArrayInfo:  # noqa: ANN401 - tifffile's objects
     if series.dataoffset is not None and series.dataoffset + series.nbytes > Path(path).stat().st_size:
         raise InputError(f"{path} is shorter than the {series.nbytes} bytes of its images; copy it again")
-    axes = _axes(series.axes)
+    axes = _axes(series.axes, series.shape)
     size = _ome_size(file) if file.is_ome else _imagej_size(file)
     page = tuple(series.keyframe.chunks)
     return ArrayInfo(
@@ -231,10 +231,14 @@ def _info(path: str, file: Any, series: Any, dataset: str) -> ArrayInfo:  # noqa
     )
 
 
-def _axes(stored: str) -> str:
-    """Translate tifffile's axes; where none is z, the pages are the slices, whatever they are called."""
+MOST_CHANNELS = 4
+"""More pages that are called channels are slices: so writers call what they were told nothing about."""
+
+
+def _axes(stored: str, shape: Sequence[int]) -> str:
+    """Translate tifffile's axes; pages of unknown kind, or along time, are slices where no others are."""
     pages, samples = stored.rstrip("SYX"), stored[len(stored.rstrip("SYX")) :].replace("S", "C")
-    if "Z" not in pages and len(pages) == 1:
+    if pages in ("I", "Q", "T") or (pages == "C" and shape[0] > MOST_CHANNELS):
         pages = "Z"
     axes = (pages + samples).lower()
     usable = len(set(axes)) == len(axes) and set(axes) <= set("tczyx")
