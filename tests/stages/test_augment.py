@@ -39,7 +39,7 @@ def test_an_output_that_knows_nothing_of_the_setting_goes_on_without_it_alone(
         segment_volume(f"{sample}:raw", str(out), small_config(**roi))
     assert digest(out) == before
     averaged = small_config(**roi, predict__augment="flips")
-    with pytest.raises(InputError, match=r"predict\.augment: None -> flips"):
+    with pytest.raises(InputError, match=r"predict\.augment: none -> flips"):
         segment_volume(f"{sample}:raw", str(out), averaged)
     segment_volume(f"{sample}:raw", str(out), averaged, overwrite=True)
     mean = zarr.open_array(str(out / "0"), mode="r")[:].astype(int)

@@ -112,8 +112,7 @@ def test_blocks_of_the_sample_are_results_and_tell_the_pace(
     out, told, seconds = tmp_path / "out.zarr", Notes(), []
     monkeypatch.setattr(run, "Pace", lambda *args: seconds.append(args[1]) or Pace(*args))
     segment_volume(f"{sample}:raw", str(out), small_config(run__workers=workers), progress=told)
-    assert seconds[0] > 0  # of the prediction alone
-    assert not any(seconds[1:])
+    assert sum(each > 0 for each in seconds) == 1  # of the prediction alone
     assert digest(out) == digest(reference)
     blocks = {stage["name"]: stage["blocks"] for stage in last_run(out)["stages"]}
     taken = max(1, workers)

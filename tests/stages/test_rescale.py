@@ -125,5 +125,5 @@ def test_an_output_that_knows_nothing_of_the_setting_was_predicted_as_stored(
     (out / "vimvol" / "run.json").write_text(json.dumps(manifest))
     agglomerate(str(out), ["agglomerate.beta=0.4"], name="other", workers=0)
     assert (out / "labels" / "other" / "0").is_dir()
-    with pytest.raises(InputError, match=r"predict\.rescale: None -> auto"):
+    with pytest.raises(InputError, match=r"predict\.rescale: none -> auto"):
         segment_volume(volume, str(out), config(model, 7.6))

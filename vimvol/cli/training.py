@@ -19,9 +19,11 @@ def train(
 ) -> None:
     """Train a network. The same command again goes on from the last checkpoint."""
     from vimvol.infer.device import resolve_device, slow_text
+    from vimvol.io.storage import local_path
     from vimvol.train.fit import fit, is_first
 
     settings = load_config(TrainConfig, config, overrides or ())
+    local_path(settings.out)  # refused before anything else is told
     if text := slow_text(settings.precision, resolve_device("auto")):
         typer.echo(text, err=True)
     weights = fit(settings)
