@@ -220,6 +220,6 @@ def test_waiting_for_a_turn_counts_for_no_deadline(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(run, "SECONDS_BETWEEN_CHECKS", 0.1)
     journal = Kept()
     with worker(1, None) as pool:
-        execution = Execution(pool, silent(), deadline=1.5, journal=journal).on("CPU", ahead=True)
-        run_stage(plan_stage("turns", (5, 1, 1), (1, 1, 1)), Slow(0.9), ledger_in(tmp_path), execution)
+        execution = Execution(pool, silent(), deadline=2.8, journal=journal).on("CPU", ahead=True)
+        run_stage(plan_stage("turns", (5, 1, 1), (1, 1, 1)), Slow(1.6), ledger_in(tmp_path), execution)
     assert not journal.troubles
