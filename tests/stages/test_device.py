@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support import small_config
-from vimvol.config.cluster import AddressCluster, JobsCluster, LocalCluster, read_cluster
+from vimvol.config.cluster import AddressCluster, JobPool, JobsCluster, LocalCluster, read_cluster
 from vimvol.engine.turns import run_call
 from vimvol.errors import InputError
 from vimvol.infer.device import slow_text
@@ -17,6 +17,9 @@ from vimvol.stages.device import settle_device
 from vimvol.stages.segment import prepare
 
 LOCAL, CUDA, THERE = LocalCluster(), read_cluster("cuda"), AddressCluster(address="tcp://node:8786")
+
+CORES = JobsCluster(kind="slurm", cpu=JobPool(jobs=2))
+MIXED = JobsCluster(kind="slurm", cpu=JobPool(jobs=2), gpu=JobPool(jobs=1))
 
 
 @pytest.fixture
@@ -32,6 +35,8 @@ def gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         (0, "auto", LOCAL, 4, "auto", 0),
         (0, "auto", THERE, None, "auto", 0),
         (0, "auto", CUDA, None, "cuda", 0),
+        (0, "auto", MIXED, None, "cuda", 0),
+        (0, "auto", CORES, None, "auto", 0),
         (1, "auto", LOCAL, 4, "auto", 1),
         (1, "auto", LOCAL, 1, "cuda", 0),
         (1, "auto", LOCAL, 0, "cuda", 0),

@@ -9,7 +9,7 @@ import math
 import queue
 import time
 import uuid
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -43,14 +43,21 @@ class DaskPool:
         Of the cluster.
     keep
         Called now and then while calls are waited for; sees to it that workers that were lost come back.
+    offered
+        What workers will declare who are still to come.
 
-    A call that wants a resource which some worker of the cluster declares runs only on such workers, any other call
-    anywhere. Workers may come and go: `slots` follows them.
+    A call that wants a resource which some worker of the cluster declares, or will, runs only on such workers, any
+    other call anywhere. Workers may come and go: `slots` follows them.
     """
 
-    def __init__(self, client: distributed.Client, keep: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        client: distributed.Client,
+        keep: Callable[[], None] | None = None,
+        offered: Iterable[Resource] = (),
+    ) -> None:
         self.slots = 1
-        self._resources: dict[Resource, int] = {}
+        self._resources: dict[Resource, int] = dict.fromkeys(offered, 1)
         self._threads: dict[str, int] = {}
         self._keep = keep
         assert client.loop is not None  # a client that was started has one

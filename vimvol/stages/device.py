@@ -36,8 +36,8 @@ def settle_device(config: SegmentConfig, cluster: ClusterConfig, tell: Tell) -> 
         return config
     device = predict.device
     _refuse_number(device, cluster.kind)
-    if cluster.kind == "cuda" and device == "auto":
-        device = "cuda"
+    if device == "auto" and (cluster.kind == "cuda" or getattr(cluster, "gpu", None) is not None):
+        device = "cuda"  # no other workers are given a block to predict
     elif cluster.kind == "local":
         workers = available_cores() if config.run.workers is None else config.run.workers
         device = _of_this_machine(device, workers, tell)

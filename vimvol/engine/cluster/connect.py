@@ -8,14 +8,14 @@ import importlib.metadata
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 
 import distributed
 
 from vimvol.engine.cluster.threads import BoundThreads
 from vimvol.engine.dask_pool import DaskPool
-from vimvol.engine.pool import Pool
+from vimvol.engine.pool import Pool, Resource
 from vimvol.errors import InputError, MissingExtraError
 
 LOG = logging.getLogger(__name__)
@@ -28,7 +28,10 @@ SECONDS_BETWEEN_LINES = 60.0
 
 @contextlib.contextmanager
 def connected(
-    cluster: distributed.Client | object, waiting_for: str, keep: Callable[[], None] | None = None
+    cluster: distributed.Client | object,
+    waiting_for: str,
+    keep: Callable[[], None] | None = None,
+    offered: Iterable[Resource] = (),
 ) -> Iterator[Pool]:
     """Yield the pool of a cluster that was started for this run, once its first worker is there.
 
@@ -41,6 +44,8 @@ def connected(
     keep
         Called now and then while workers are waited for and while blocks are computed: sees to it that workers that
         were lost come back, and tells what is waited for.
+    offered
+        What the workers that were asked for will declare: a call that wants it waits for them.
     """
     with distributed.Client(cluster, set_as_default=False) as client:
         register(client)
@@ -60,7 +65,13 @@ def connected(
                     )
         if keep is not None:
             keep()
-        yield DaskPool(client, keep=keep)
+        yield DaskPool(client, keep, offered)
+
+
+def offered_by(cpu: object | None, gpu: object | None) -> tuple[Resource, ...]:
+    """Return what the workers of these pools declare; none of a pool: there is no such pool."""
+    pools: tuple[tuple[Resource, object | None], ...] = (("CPU", cpu), ("GPU", gpu))
+    return tuple(resource for resource, pool in pools if pool is not None)
 
 
 def register(client: distributed.Client) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import dask
 
 from vimvol.config.cluster import JobPool, JobsCluster
-from vimvol.engine.cluster.connect import connected, optional, security
+from vimvol.engine.cluster.connect import connected, offered_by, optional, security
 from vimvol.engine.cluster.keeper import Keeper, submitted
 from vimvol.engine.cluster.threads import SETTINGS, remote_environment
 from vimvol.engine.pool import Pool
@@ -46,7 +46,8 @@ def jobs(config: JobsCluster, workers: int | None) -> Iterator[Pool]:  # noqa: A
         raise InputError(f"{command} is not on this machine, so no job can be submitted; run where {config.kind} is")
     with dask.config.set(SETTINGS), kind(**cluster_options(config)) as cluster:
         _submit(cluster, config)
-        with connected(cluster, f"the jobs of {config.kind}", Keeper(cluster, config.kind)) as pool:
+        keeper, offered = Keeper(cluster, config.kind), offered_by(config.cpu, config.gpu)
+        with connected(cluster, f"the jobs of {config.kind}", keeper, offered) as pool:
             _follow_the_work(cluster, config)
             yield pool
 

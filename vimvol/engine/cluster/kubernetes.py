@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vimvol.config.cluster import KubernetesCluster, PodPool
-from vimvol.engine.cluster.connect import connected, optional
+from vimvol.engine.cluster.connect import connected, offered_by, optional
 from vimvol.engine.cluster.threads import remote_environment
 from vimvol.engine.pool import Pool
 from vimvol.errors import InputError
@@ -33,7 +33,7 @@ def kubernetes(config: KubernetesCluster, workers: int | None) -> Iterator[Pool]
             cluster.add_worker_group("gpu", custom_spec=worker_spec(config, config.gpu, library, gpu=True))
         if config.cpu.maximum is not None:
             cluster.adapt(minimum=config.cpu.minimum or 0, maximum=config.cpu.maximum)
-        with connected(cluster, "the pods") as pool:
+        with connected(cluster, "the pods", offered=offered_by(config.cpu, config.gpu)) as pool:
             yield pool
 
 
