@@ -18,7 +18,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import SMALL, digest, disk_of, read_only, settings, small_config
+from tests.support import SMALL, digest, disk_of, read_only, small_config
 from vimvol.config.cluster import AddressCluster
 from vimvol.engine import run
 from vimvol.engine.pace import Pace
@@ -447,10 +447,17 @@ def test_no_cluster_is_opened_where_nothing_is_to_be_sampled(sample: Path, refer
     assert {stage.left for stage in found.forecast.stages} == {0}
 
 
-def test_a_sample_is_not_most_of_the_run(run, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("done", "sampled"), [(0, True), (1, True), (9, True), (10, False), (11, False)])
+def test_what_little_is_left_of_a_run_is_not_sampled(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int, sampled: bool
+) -> None:
     monkeypatch.setattr(preflight, "WORTH", 1)
-    for block, sampled in (([2, 64, 48], True), ([4, 128, 144], False)):
-        out = tmp_path / f"{block[1]}.zarr"
-        code, _, err = run("segment", f"{sample}:raw", out, *settings(**{"run.block": block}))
-        assert code == 0, err
-        assert ("plan: a sample of 1 of" in err) == sampled
+    job = prepare(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config())
+    blocks = list(job.plan("predict"))
+    assert len(blocks) == 12
+    for block in blocks[:done]:
+        job.ledger("predict").record(block, {})
+    taken = []
+    monkeypatch.setattr(preflight, "_sampled", lambda *_, **__: taken.append(1) or ([], "enough is known"))
+    with Scratch(job.out) as scratch, preflight.preflight(job, SerialPool(), scratch, fresh=False):
+        assert bool(taken) == sampled

@@ -14,7 +14,7 @@ Resource = Literal["GPU", "CPU"]
 """What a call wants of the worker that computes it, in a cluster whose workers say what they have."""
 
 SHARE: Mapping[Resource, float] = {"GPU": 0.5, "CPU": 1}
-"""How much of it a call takes that computes: of two calls on a GPU one computes while the other reads or writes."""
+"""How much of it a call takes that computes: of two calls on a GPU one reads, cuts and writes beside the other."""
 
 SHARE_AHEAD = 0.5
 """How much of it a call takes that may be begun while another one computes, see `vimvol.engine.turns`."""

@@ -29,8 +29,8 @@ from vimvol.stages.survey import spread
 WORTH = 1 << 23
 """Voxels left to predict from which on a run is preceded by a sample: less takes seconds."""
 FEW = 3
-"""Times as many blocks as are sampled have to be left: a sample of most of them would tell what is over by then, and a
-stop in the meantime would lose it."""
+"""Times as many blocks as are sampled have to be left of a run that goes on: a sample of most of them would tell what
+is over by then, and run after run that is stopped in the meantime would lose it."""
 MOST_SAMPLED = 32
 """Blocks that are sampled at most, one for each worker, as workers slow each other down."""
 TOO_MUCH = 1.3
@@ -121,8 +121,9 @@ def preflight(
     # of replaced sections it is known only later what else has to be done
     worthwhile = left >= least and not job.replaced
     blocks, predicted = _to_sample(job, pool.slots_for, fresh=fresh) if worthwhile else ([], False)
-    few = worth is None and counted.stages[0].left < FEW * len(blocks)
-    if few or not blocks:
+    first = counted.stages[0]
+    almost_done = worth is None and first.left < min(first.blocks, FEW * len(blocks))
+    if almost_done or not blocks:
         yield Preflight(job, counted)
         return
     start = time.perf_counter()

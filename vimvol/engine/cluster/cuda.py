@@ -18,7 +18,7 @@ from vimvol.engine.pool import Pool
 from vimvol.errors import InputError
 
 THREADS_OF_GPU = 2
-"""Calls at a time on a GPU: one computes while the other reads or writes."""
+"""Calls at a time on a GPU: one reads, cuts and writes while the other is on it."""
 
 SHARES_OF_GPU = 4
 """Main memory of a process with a GPU, where one without has 1: it has two calls, and the libraries of a GPU."""
