@@ -71,6 +71,17 @@ def test_what_seems_to_hang_after_padding_is_finished_in_a_later_try(tmp_path: P
     assert ledger.done() == {block_name(block) for block in BLOCKS}
 
 
+def test_a_block_that_hangs_is_ended_in_a_stage_of_few(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(dask_pool, "SECONDS_BETWEEN_LOOKS", 0.1)
+    monkeypatch.setattr(pace, "UNKNOWN", (3.0, 1e-3))
+    few = plan_stage("hung", (12, 1, 1), (1, 1, 1), region=Block((9, 0, 0), (12, 1, 1)))
+    journal, ledger = Kept(), ledger_in(tmp_path)
+    with open_cluster("local", 1) as pool:
+        run_stage(few, Work(str(tmp_path), stops=True), ledger, Execution(pool, silent(), journal=journal))
+    assert ("retry", BLOCKS[PADDING]) in journal.troubles
+    assert ledger.done() == {block_name(block) for block in few}
+
+
 class Ending(SerialPool):
     """Takes one block's call for hung whenever it runs, and keeps what it was allowed."""
 

@@ -27,9 +27,21 @@ def test_nothing_is_shared_before_anything_is_known_or_where_workers_would_idle(
     assert learned(*[1e-6] * 20).blocks_of_call(64, 8) == 4
 
 
-def test_nothing_has_hung_before_anything_is_known() -> None:
-    assert learned(*[1.0] * 4).allowed(1) == math.inf
-    assert learned(*[1.0] * 5).allowed(1) == SHORTEST_DEADLINE[0]
+def test_a_block_has_a_generous_time_before_enough_is_known() -> None:
+    pace, large = learned(*[1.0] * 4), 128 * 2048 * 2048
+    assert [pace.allowed(1, patience, 4096) for patience in (0, 0.5, 1)] == pytest.approx([3600, 7200, 14400])
+    assert pace.allowed(1, voxels=large) == 1e-3 * large
+    assert pace.allowed(1, 1.0, voxels=large) == 4e-3 * large
+    assert learned(PADDING, 7 * TISSUE).allowed(1) == 20 * 7 * TISSUE
+    pace.learn(1.0)
+    assert pace.allowed(1, voxels=large) == SHORTEST_DEADLINE[0]
+
+
+def test_a_sample_shortens_the_time_of_first_tries_before_enough_is_known() -> None:
+    assert learned(sampled=1.0).allowed(1, voxels=4096) == 600
+    assert learned(*[PADDING] * 3, sampled=TISSUE).allowed(1) == 20 * TISSUE
+    assert learned(sampled=1.0).allowed(1, 1.0, 4096) == pytest.approx(4 * 3600)
+    assert learned(PADDING, 7 * TISSUE, sampled=1.0).allowed(1) == 20 * 7 * TISSUE
 
 
 @pytest.mark.parametrize("before", [5, 99, 100, 101, 995])
@@ -40,7 +52,6 @@ def test_the_slowest_decides_and_not_most(before: int) -> None:
 
 
 def test_a_sample_counts_among_the_slowest_for_good() -> None:
-    assert learned(*[PADDING] * 3, sampled=TISSUE).allowed(1) == math.inf
     for blocks in (5, 100, 2 * REMEMBERED):
         assert learned(*[PADDING] * blocks, sampled=TISSUE).allowed(1) == SLOWER_THAN_OTHERS[0] * TISSUE
 

@@ -54,8 +54,9 @@ class Hanging(SerialPool):
         raise OverdueError("not finished")
 
 
-def test_a_call_of_the_sample_that_hangs_is_ended(tmp_path: Path) -> None:
-    pool = Hanging(after=2.0)
+@pytest.mark.parametrize(("deadline", "after"), [(2.0, 2.0), (None, 4000.0)])
+def test_a_call_of_the_sample_that_hangs_is_ended(tmp_path: Path, deadline: float | None, after: float) -> None:
+    pool = Hanging(after)
     with pytest.raises(OverdueError):
-        _all(pool, "CPU", write_late, [(str(tmp_path / "hung"), 600)], 2.0)
+        _all(pool, "CPU", write_late, [(str(tmp_path / "hung"), 600)], deadline, 4_000_000)
     assert not list(tmp_path.iterdir())

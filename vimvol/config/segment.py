@@ -185,7 +185,10 @@ class RunConfig(Section):
     window: Positive | None = Field(None, description="tasks in flight; none: 4 a worker")
     retries: NonNegative = Field(2, description="times that a block is tried again")
     deadline: float | None = Field(
-        None, gt=0, description="seconds after which a block has hung; none: 5 times the slowest so far, 60 at least"
+        None,
+        gt=0,
+        description="seconds after which a block has hung; none: 5 times the slowest so far, 60 at least, and an hour "
+        "or more before five have ended",
     )
 
 

@@ -236,7 +236,7 @@ class DaskPool:
             self._count_workers()
             late = self._clock.overdue(self._held(tickets), lambda key: allowed(tickets[key]))
             for (worker, key), seconds in late.items():
-                self._end(tickets[key], f"not finished after {seconds:.0f} s on {worker}, where others take far less")
+                self._end(tickets[key], f"not finished after {seconds:.0f} s on {worker}, far longer than expected")
             self._restart(sorted({worker for worker, _ in late}))
 
     def _held(self, keys: Container[Any]) -> dict[tuple[str, Any], int]:

@@ -242,9 +242,10 @@ class _Stage:
     def _allowed(self, ticket: int) -> float:
         """Return the seconds that a call may take: the more, the fewer tries its block has left."""
         call, retries = self._in_flight[ticket], self._execution.retries
+        voxels = sum(block.size for block in call.blocks)
         if len(call.blocks) > 1:  # if it is ended, its blocks go one by one, and none is blamed
-            return self._pace.allowed(len(call.blocks))
-        return self._pace.allowed(1, min(1.0, call.failures / retries) if retries else 1.0)
+            return self._pace.allowed(len(call.blocks), voxels=voxels)
+        return self._pace.allowed(1, min(1.0, call.failures / retries) if retries else 1.0, voxels)
 
     def _take(self, call: _Call, outcome: list[Outcome] | Exception) -> None:
         """Record what became of the blocks of a call, and plan further tries."""

@@ -146,6 +146,7 @@ def take_probes(
     deadline = job.config.run.deadline
     if deadline is not None:  # that of a block of one stage, and a call has those of all
         deadline *= BLOCKS_OF_CALL * max(len(own.plan("fragments")) for own in tasks)
+    voxels = max(block.size for block in blocks)
     try:
         if predicted:
             for own, block in zip(tasks, blocks, strict=True):
@@ -158,8 +159,9 @@ def take_probes(
                 _predict,
                 [(own, block, permit) for own, block in zip(tasks, blocks, strict=True)],
                 deadline,
+                voxels,
             )
-        found = _all(pool, "CPU", _rest, [(probe, job.roi, permit) for probe in first], deadline)
+        found = _all(pool, "CPU", _rest, [(probe, job.roi, permit) for probe in first], deadline, voxels)
         besides = seconds_besides_blocks(f"{scratch.folder}/ledger", pool)
         return [replace(probe, besides=besides) for probe in found]
     finally:
@@ -187,10 +189,11 @@ def _all(
     function: Any,  # noqa: ANN401
     calls: Sequence[tuple[Any, ...]],
     deadline: float | None,
+    voxels: int = 0,
 ) -> list[Any]:
     """Compute calls; return their results in order, or raise what one raised, once none is running any more.
 
-    A call that hangs is ended as in a run; ``deadline`` is that of a call.
+    A call that hangs is ended as in a run, a block of ``voxels`` each; ``deadline`` is that of a call.
     """
     pace = Pace(deadline)
     begin = time.monotonic()
@@ -200,7 +203,7 @@ def _all(
         if arrived := pool.next_within(SECONDS_OF_PATIENCE):
             ticket, results[ticket] = arrived
             pace.learn(time.monotonic() - begin)
-        pool.end_overdue(lambda _: pace.allowed(1))
+        pool.end_overdue(lambda _: pace.allowed(1, voxels=voxels))
     for outcome in results.values():
         if isinstance(outcome, Exception):
             raise outcome
