@@ -15,6 +15,7 @@ from typing import Any
 
 import distributed
 
+from vimvol.engine.broken import BrokenWorkers, DeviceFailure, Keep
 from vimvol.engine.overdue import Clock
 from vimvol.engine.pool import SHARE, SHARE_AHEAD, OverdueError, Resource, Room, WorkerLostError, WorkersBrokenError
 from vimvol.engine.turns import TOPICS_HERE, run_call
@@ -42,7 +43,7 @@ class DaskPool:
     client
         Of the cluster.
     keep
-        Called now and then while calls are waited for; sees to it that workers that were lost come back.
+        Called now and then while calls are waited for.
     offered
         What workers will declare who are still to come.
 
@@ -53,7 +54,7 @@ class DaskPool:
     def __init__(
         self,
         client: distributed.Client,
-        keep: Callable[[], None] | None = None,
+        keep: Keep | None = None,
         offered: Iterable[Resource] = (),
     ) -> None:
         self.slots = 1
@@ -69,6 +70,7 @@ class DaskPool:
         self._last_look = -math.inf
         self._clock = Clock()
         self._broken: dict[str, str] = {}
+        self._broken_workers = BrokenWorkers(keep)
         self._topic = f"vimvol-{uuid.uuid4().hex}"
         TOPICS_HERE.add(self._topic)
         client.subscribe_topic(self._topic, self._told)
@@ -82,16 +84,18 @@ class DaskPool:
                 LOG.info("worker %s is gone", gone)
             self._threads = threads
             self.slots = max(1, sum(threads.values()))
-            has = [worker.get("resources", {}) for worker in self._workers()]
+            workers = self._workers()
+            self._broken_workers.see(workers)
+            has = [known.get("resources", {}) for known in workers.values()]
             for resource, share in SHARE.items():
                 if total := sum(of.get(resource, 0) for of in has):
                     # Where all workers of a resource are away for a while, their calls wait for them.
                     self._resources[resource] = max(1, int(total / share))
 
-    def _workers(self) -> list[dict[str, Any]]:
-        """Return what the scheduler knows of every worker."""
+    def _workers(self) -> dict[str, dict[str, Any]]:
+        """Return what the scheduler knows of every worker, by its address."""
         # releases of distributed from 2025.4 to 2026.6 tell of five unless asked for all
-        return list(self.client.scheduler_info(n_workers=-1)["workers"].values())
+        return dict(self.client.scheduler_info(n_workers=-1)["workers"])
 
     def slots_for(self, resource: Resource | None) -> int:
         """Return how many calls that want this resource can run at the same time."""
@@ -106,7 +110,7 @@ class DaskPool:
             If the cluster went away.
         """
         with self._scheduler():
-            workers = self._workers()
+            workers = list(self._workers().values())
         if resource in self._resources and resource is not None:
             having = [worker for worker in workers if worker.get("resources", {}).get(resource)]
             calls = [int(worker["resources"][resource] / SHARE[resource]) for worker in having]
@@ -153,14 +157,18 @@ class DaskPool:
         self._loop.add_callback(self._fetch, self._count, future)
         return self._count
 
-    def _told(self, event: tuple[float, tuple[str, str, bool | str]]) -> None:
+    def _told(self, event: tuple[float, tuple[str, str, bool | dict[str, Any]]]) -> None:
         """Take notice of what a worker tells of a call."""
         worker, key, what = event[1]
         if isinstance(what, bool):
             self._clock.tell(worker, key, goes_on=what)
-        else:
-            self._broken[worker] = what
-            LOG.warning("worker %s ends, its device failed (%s)", worker, what)
+            return
+        failure = DeviceFailure(**what)
+        self._broken[worker] = failure.cause
+        LOG.warning("worker %s ends, its device failed (%s)", worker, failure.cause)
+        if self._broken_workers.tell(key, failure):
+            # Before its process ends, and another begins calls of which nothing will come.
+            self._loop.add_callback(self._retire, [worker], asynchronous=True)
 
     @contextlib.contextmanager
     def _scheduler(self) -> Iterator[None]:
@@ -238,6 +246,7 @@ class DaskPool:
             for (worker, key), seconds in late.items():
                 self._end(tickets[key], f"not finished after {seconds:.0f} s on {worker}, far longer than expected")
             self._restart(sorted({worker for worker, _ in late}))
+            self._broken_workers.leave_out(self._workers, self._retire)
 
     def _held(self, keys: Container[Any]) -> dict[tuple[str, Any], int]:
         """Return which worker has which of these calls, but for those that were ended, and how many calls it has."""
@@ -268,7 +277,11 @@ class DaskPool:
         try:
             self.client.restart_workers(workers, timeout=30, raise_for_error=False)
         except ValueError:
-            self.client.retire_workers(workers, close_workers=True, remove=True)
+            self._retire(workers)
+
+    def _retire(self, workers: list[str], **how: Any) -> Any:  # noqa: ANN401 - as Dask
+        """Close workers for good, with their nannies."""
+        return self.client.retire_workers(workers, close_workers=True, remove=True, **how)
 
     def cancel(self) -> None:
         """Take back all calls; one that runs already is not waited for."""

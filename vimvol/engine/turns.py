@@ -24,8 +24,12 @@ from vimvol.errors import DeviceLostError
 TOPICS_HERE: set[str] = set()
 """Topics of the pools of this process, which must not be ended with a worker that is one of its threads."""
 
-SECONDS_TO_TELL = 0.5
-"""Between what a worker tells last and the end of its process: what is sent leaves within milliseconds."""
+FINISHED: set[tuple[str, str | None]] = set()
+"""Workers of this process in which a call has ended, and what it wanted of them: their device was all right then."""
+
+SECONDS_TO_TELL = 1.0
+"""Between what a worker tells last and the end of its process: what is sent leaves within milliseconds, and who
+hears of it may close the worker for good."""
 
 
 class _Turns:
@@ -140,7 +144,8 @@ def run_call(
     ----------
     topic
         Of Dask's events, by which the client is told that the call begins, waits, and goes on: ``(worker, key,
-        whether it goes on)``; or why the worker's device is lost: ``(worker, key, text)``.
+        whether it goes on)``; or that the worker's device is lost: ``(worker, key, how)``, the last the fields of
+        `vimvol.engine.broken.DeviceFailure`.
     resource, share
         What of the worker a call takes that computes: as many compute at once. None: a thread.
     ahead
@@ -160,11 +165,21 @@ def run_call(
     token = _CALL.set(call)
     tell(True)
     try:
-        return function(*args)
+        outcome = function(*args)
+        FINISHED.add((worker.address, resource))
+        return outcome
     except DeviceLostError as error:
         if topic in TOPICS_HERE:
             raise
-        worker.log_event(topic, (worker.address, key, error.args[0]))
+        how = {
+            "cause": error.args[0],
+            "worker": worker.nanny or worker.address,
+            "name": str(worker.name),
+            "returns": bool(worker.nanny),
+            "finished": (worker.address, resource) in FINISHED,
+            "resource": resource,
+        }
+        worker.log_event(topic, (worker.address, key, how))
         time.sleep(SECONDS_TO_TELL)
         os._exit(1)  # a nanny starts it anew; what else it computes is lost, too, as if the system had killed it
     finally:

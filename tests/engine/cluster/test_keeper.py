@@ -174,3 +174,22 @@ def test_a_job_that_never_begins_beside_others_is_given_up_in_the_end(monkeypatc
     assert cluster.submitted == 2 + TRIES
     assert caplog.messages[-1] == f"job b left the queue {TRIES + 1} times before a worker came, and is given up"
     assert len(caplog.messages) == TRIES + 1
+
+
+def test_a_job_that_is_given_up_is_cancelled_and_not_submitted_again(monkeypatch) -> None:
+    cluster = Cluster(("cpu", "gpu-0", "gpu-1"))
+    for name, spec in cluster.worker_spec.items():
+        spec["options"] = {"worker_extra_args": name[:3]}
+    watched = Watched(cluster, monkeypatch)
+    cluster.come("cpu", "gpu-0")
+    watched.look_for(10)
+    watched.keeper.give_up("gpu-0")
+    watched.keeper.give_up("cpu-3")  # one of several processes of a job
+    assert set(cluster.worker_spec) == {"cpu", "gpu-1"} == set(cluster.workers)
+    cluster.come("cpu")
+    watched.look_for(LONG)
+    assert cluster.submitted == 3
+    assert watched.keeper.expects("gpu-0")
+    watched.keeper.give_up("gpu-1")
+    assert not watched.keeper.expects("gpu-0")
+    assert not watched.keeper.expects("gpu-1")

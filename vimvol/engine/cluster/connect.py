@@ -8,11 +8,12 @@ import importlib.metadata
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 
 import distributed
 
+from vimvol.engine.broken import Keep
 from vimvol.engine.cluster.threads import BoundThreads
 from vimvol.engine.dask_pool import DaskPool
 from vimvol.engine.pool import Pool, Resource
@@ -30,7 +31,7 @@ SECONDS_BETWEEN_LINES = 60.0
 def connected(
     cluster: distributed.Client | object,
     waiting_for: str,
-    keep: Callable[[], None] | None = None,
+    keep: Keep | None = None,
     offered: Iterable[Resource] = (),
 ) -> Iterator[Pool]:
     """Yield the pool of a cluster that was started for this run, once its first worker is there.

@@ -45,6 +45,7 @@ class Keeper:
         self._gone: dict[str, float] = {}
         self._missed: dict[str, float] = {}
         self._tries: Counter[str] = Counter()
+        self._given_up: dict[str, Any] = {}
         self._queue: frozenset[str] | None = None
         self._asked = -SECONDS_BETWEEN_QUESTIONS
         self._alone_since = self._told = time.monotonic()
@@ -77,6 +78,24 @@ class Keeper:
                 LOG.warning("job %s left the queue %d times before a worker came, and is given up", name, TRIES + 1)
             self._tries[name] += 1
         self._submit([*lost, *(name for name in sorted(vanished) if self._tries[name] <= TRIES)])
+
+    def give_up(self, name: str) -> None:
+        """Cancel the job of one worker, and submit it no more: it would get the same node and device again.
+
+        Parameters
+        ----------
+        name
+            Of the worker; that of a process of several of a job is none of a job, and nothing is done.
+        """
+        spec = self._cluster.worker_spec.pop(name, None)
+        if spec is not None:
+            self._given_up[name] = spec.get("options")
+            self._cluster.sync(_cancel, self._cluster, name)
+
+    def expects(self, name: str) -> bool:
+        """Tell whether jobs of the same pool as a worker that was given up are asked for."""
+        options = self._given_up.get(name)
+        return any(spec.get("options") == options for spec in self._cluster.worker_spec.values())
 
     def _sorted(self, present: set[str], now: float) -> tuple[list[str], dict[str, str]]:
         """Return jobs that had workers and are lost, and the numbers of those that never had any."""
@@ -136,6 +155,11 @@ async def _resubmit(cluster: Any, names: list[str]) -> None:  # noqa: ANN401 - a
         if (job := cluster.workers.pop(name, None)) is not None:
             await job.close()
     await submitted(cluster)
+
+
+async def _cancel(cluster: Any, name: str) -> None:  # noqa: ANN401 - a class of the library
+    if (job := cluster.workers.pop(name, None)) is not None:
+        await job.close()
 
 
 async def submitted(cluster: Any) -> None:  # noqa: ANN401 - a class of the library
