@@ -169,7 +169,7 @@ def _create_long(url):
 def test_a_write_that_fails_leaves_nothing_and_is_one_line(tmp_path):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         messages, left = pool.apply(_write_beyond_limit, (str(tmp_path),))
-    assert [m.split(":")[0].split("/")[0] for m in messages] == ["writing table ", "creating "]
+    assert [m.split(":")[0].split("/")[0] for m in messages] == ["writing ", "creating "]
     assert all("File too large" in m and "\n" not in m for m in messages)
     assert left == []
     with pytest.raises(InputError, match="never completed"):

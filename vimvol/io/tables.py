@@ -12,7 +12,6 @@ import json
 import struct
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numcodecs  # type: ignore[import-untyped]
@@ -22,7 +21,8 @@ from numpy.typing import NDArray
 from vimvol.errors import StorageError
 from vimvol.io.errors import storage_errors
 from vimvol.io.fence import may_write
-from vimvol.io.storage import get_object, is_url, join, make_durable, open_store, put_object
+from vimvol.io.objects import open_objects
+from vimvol.io.storage import join
 
 _MAGIC = b"vimtab01"
 _SUFFIX = ".table"
@@ -60,11 +60,8 @@ def write_table(url: str, path: str, columns: Mapping[str, NDArray[Any]]) -> Non
         header.append([name, array.dtype.str, list(array.shape), len(payloads[-1])])
     text = json.dumps(header).encode()
     data = b"".join([_MAGIC, struct.pack("<Q", len(text)), text, *payloads])
-    with storage_errors(f"writing table {join(url, path)}"):
-        may_write()
-        put_object(open_store(url, read_only=False), path + _SUFFIX, data + struct.pack("<I", zlib.crc32(data)))
-        if not is_url(url):
-            make_durable(Path(url) / (path + _SUFFIX))
+    may_write()
+    open_objects(url).put(path + _SUFFIX, data + struct.pack("<I", zlib.crc32(data)))
 
 
 def read_table(url: str, path: str) -> dict[str, NDArray[Any]]:
@@ -76,23 +73,22 @@ def read_table(url: str, path: str) -> dict[str, NDArray[Any]]:
         If there is no such table, or it cannot be read or is damaged.
     """
     where = f"reading table {join(url, path)}"
+    data = open_objects(url).get(path + _SUFFIX)
     with storage_errors(where, decoding=True):
-        data = get_object(open_store(url), path + _SUFFIX)
         if data is None:
             raise StorageError(f"{where}: it does not exist; run the stage that writes it again")
         if data[:8] != _MAGIC or zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
             raise ValueError("it is no intact table")
         begin = 16 + struct.unpack("<Q", data[8:16])[0]
-        codec = numcodecs.Blosc()
         columns: dict[str, NDArray[Any]] = {}
         for name, dtype, shape, size in json.loads(data[16:begin]):
-            columns[name] = _decode(codec, data[begin : begin + size], np.dtype(dtype), shape)
+            columns[name] = _decode(data[begin : begin + size], np.dtype(dtype), shape)
             begin += size
         return columns
 
 
-def _decode(codec: Any, data: bytes, dtype: np.dtype[Any], shape: list[int]) -> NDArray[Any]:  # noqa: ANN401 - untyped
+def _decode(data: bytes, dtype: np.dtype[Any], shape: list[int]) -> NDArray[Any]:
     array = np.empty(shape, dtype=dtype)
     if array.size:
-        codec.decode(data, out=array)
+        numcodecs.blosc.decompress(data, array)
     return array.astype(dtype.newbyteorder("="), copy=False)

@@ -28,29 +28,18 @@ class Places:
 
     Attributes
     ----------
-    tiles
-        The tiles of the watershed; a fragment lies in one.
-    cells
-        The cells; unions of tiles.
-    first
-        Flat number of the first tile that is known.
     offsets
-        (n + 1,) uint64, fragments in all tiles before each known tile, and before the one after the last.
+        (n + 1,) uint64, ascending, fragments in all tiles before each known tile, and before the one after the last.
+    cells
+        (n + 2,) int64, the flat number of the cell of each known tile; -1 before the first and after the last.
     """
 
-    tiles: Grid
-    cells: Grid
-    first: int
     offsets: Ids
+    cells: npt.NDArray[np.int64]
 
     def cells_of(self, ids: Ids) -> npt.NDArray[np.int64]:
         """Return the flat number of the cell of every fragment; -1 where its tile is not known."""
-        known = np.searchsorted(self.offsets, ids - np.uint64(1), side="right") - 1
-        outside = (known < 0) | (known >= len(self.offsets) - 1)
-        tile = np.unravel_index(np.where(outside, 0, known + self.first), self.tiles.counts)
-        ratio = [c // t for c, t in zip(self.cells.cell, self.tiles.cell, strict=True)]
-        cell = np.ravel_multi_index([t // r for t, r in zip(tile, ratio, strict=True)], self.cells.counts)
-        return np.where(outside, np.int64(-1), cell.astype(np.int64))
+        return self.cells[np.searchsorted(self.offsets, ids - np.uint64(1), side="right")]
 
 
 @dataclass(frozen=True)
@@ -101,7 +90,12 @@ class Hierarchy:
         """Return what finds the cells of fragments in a box."""
         indices = list(self.tiles.overlapping(box))
         first, last = self.tiles.flat(indices[0]), self.tiles.flat(indices[-1])
-        return Places(self.tiles, self.cells(level), first, read_box(self.offsets, Block((first,), (last + 2,))))
+        cells = self.cells(level)
+        ratio = [c // t for c, t in zip(cells.cell, self.tiles.cell, strict=True)]
+        tiles = np.unravel_index(np.arange(first, last + 1), self.tiles.counts)
+        found = np.ravel_multi_index([tile // r for tile, r in zip(tiles, ratio, strict=True)], cells.counts)
+        offsets = read_box(self.offsets, Block((first,), (last + 2,)))
+        return Places(offsets, np.concatenate([[-1], found, [-1]]))
 
     def read(self, what: str, level: int, cell: int) -> dict[str, npt.NDArray[Any]]:
         """Read a table of a cell."""
