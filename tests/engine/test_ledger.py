@@ -1,6 +1,7 @@
 import itertools
 import logging
 import time
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vimvol.engine import recorder as module
+from vimvol.engine import segments
 from vimvol.engine.ledger import Ledger, block_name
 from vimvol.engine.missing import Left
 from vimvol.engine.plan import StagePlan
@@ -47,9 +49,9 @@ def test_records_come_back_with_their_results(tmp_path: Path) -> None:
     with Recorder(make(tmp_path)) as recorder:
         for number, block in enumerate(blocks_of(BLOCKS)):
             recorder.done(block, {"number": number, "counts": {"3": 4}})
-    results = make(tmp_path).results()
-    assert [results[block_name(b)]["number"] for b in blocks_of(BLOCKS)] == list(range(16))
-    assert results[block_name(BLOCKS.block((1, 0, 1)))]["counts"] == {"3": 4}
+    results = dict(make(tmp_path).entries())
+    assert [results[b]["number"] for b in blocks_of(BLOCKS)] == list(range(16))
+    assert results[BLOCKS.block((1, 0, 1))]["counts"] == {"3": 4}
 
 
 def test_records_are_few_objects_and_all_are_there_after_folding(tmp_path: Path, monkeypatch) -> None:
@@ -209,9 +211,49 @@ def test_segments_survive_joining_and_encoding() -> None:
     records = [(block, i % 3 == 0, {"i": i}) for i, block in enumerate(blocks_of(BLOCKS))]
     joined = join_segments([make_segment(records[:5]), make_segment(records[5:])])
     back = decode(encode(joined))
-    assert back.results() == [{"i": i} for i in range(16)]
+    assert list(back.results()) == [{"i": i} for i in range(16)]
     np.testing.assert_array_equal(back.failed, [state for _, state, _ in records])
     np.testing.assert_array_equal(back.boxes, [(b.begin, b.end) for b, _, _ in records])
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 7, 1 << 20])
+def test_results_come_back_and_are_joined_whatever_is_unpacked_together(monkeypatch, at_once: int) -> None:
+    monkeypatch.setattr(segments, "_AT_ONCE", at_once)
+    monkeypatch.setattr(segments, "_RECORDS_AT_ONCE", max(2, at_once))
+    texts = ["", "]", "},{", 'a "quoted" \\ path', "\u00e9\u4e2d\U0001f600", "[" * 50]
+    records = [(block, i % 3 == 0, {"t": texts[i % 6], "n": [{"i": i}]}) for i, block in enumerate(blocks_of(BLOCKS))]
+    joined = join_segments([make_segment(records[:1]), make_segment(records[1:9]), make_segment(records[9:])])
+    for segment in (joined, make_segment(records)):
+        assert list(segment.records()) == records
+    assert list(join_segments([make_segment(records), join_segments([joined])]).records()) == 2 * records
+
+
+def test_sums_count_every_block_once_and_no_other(tmp_path: Path) -> None:
+    ledger, first = make(tmp_path), BLOCKS.block((0, 0, 0))
+    records = [(block, False, {"n": i, "m": 10**17}) for i, block in enumerate(blocks_of(BLOCKS))]
+    for part in (records[:9], records[7:], [records[3], *records[3:5]]):  # as after a crash
+        ledger.write(make_segment(part))
+    other = Block(first.begin, tuple(2 * e for e in first.end))
+    outside = Block(BLOCKS.shape, tuple(s + c for s, c in zip(BLOCKS.shape, BLOCKS.cell, strict=True)))
+    ledger.write(make_segment([(other, False, {"n": 1000, "m": 0}), (outside, False, {}), (first, True, {})]))
+    assert ledger.sums(BLOCKS, ("n", "m")) == {"n": sum(range(16)), "m": 16 * 10**17}
+    assert make(tmp_path / "nothing").sums(BLOCKS, ("n",)) == {"n": 0}
+
+
+def test_many_results_are_summed_and_folded_in_little_memory(tmp_path: Path) -> None:
+    """As dicts they would take 365 bytes each."""
+    grid = Grid((100, 100, 10), (1, 1, 1))
+    records = [(block, False, {"seconds": 0.125, "edges": i}) for i, block in enumerate(blocks_of(grid))]
+    ledger, many = make(tmp_path), len(grid)
+    names = [ledger.write(make_segment(records[first : first + 5000])) for first in range(0, many, 5000)]
+    del records
+    tracemalloc.start()
+    try:
+        ledger.fold(names)
+        assert ledger.sums(grid, ("edges",)) == {"edges": many * (many - 1) // 2}
+        assert tracemalloc.get_traced_memory()[1] < 300 * many
+    finally:
+        tracemalloc.stop()
 
 
 def test_numbers_of_numpy_are_recorded_as_numbers_and_nothing_as_its_text() -> None:
@@ -262,7 +304,9 @@ def test_results_are_never_gathered_without_those_of_a_damaged_segment(tmp_path:
         ledger.record(block, {})
     files(tmp_path)[0].write_bytes(b"cut")
     with pytest.raises(StorageError, match="is damaged; run the same command again"):
-        ledger.results()
+        list(ledger.entries())
+    with pytest.raises(StorageError, match="is damaged; run the same command again"):
+        ledger.sums(BLOCKS, ())
 
 
 def test_a_segment_that_was_damaged_is_no_reason_for_a_traceback(tmp_path: Path) -> None:

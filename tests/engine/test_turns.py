@@ -199,7 +199,7 @@ def test_what_a_killed_worker_had_read_ahead_runs_again(tmp_path: Path) -> None:
     written = {path.name: path.read_text() for path in tmp_path.glob("written-*")}
     assert set(written) == {f"written-{number}" for number in range(len(BLOCKS))}
     assert [written[f"written-{number}"] for number in range(2, len(BLOCKS))] == ["x"] * (len(BLOCKS) - 2)
-    results = ledger_in(tmp_path).results().values()
+    results = dict(ledger_in(tmp_path).entries()).values()
     assert sorted(result["number"] for result in results) == list(range(len(BLOCKS)))
 
 

@@ -14,8 +14,10 @@ skipped. A damaged segment counts as not written.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
+import math
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from vimvol.engine.missing import Missing, covered_units
+from vimvol.engine.missing import Missing, cells_of, covered_units
 from vimvol.engine.objects import Objects
 from vimvol.engine.segments import Segment, decode, encode, join_segments, make_segment, plain
 from vimvol.errors import StorageError
@@ -161,11 +163,9 @@ class Ledger:
         voxels = int(np.prod(unique[:, 1] - unique[:, 0], axis=1).sum())
         failures: dict[Block, str] = {}
         for segment in segments:
-            results = segment.results() if segment.failed.any() else []
-            for i in np.flatnonzero(segment.failed):
-                begin, end = segment.boxes[i]
-                if not ((unique[:, 0] <= begin) & (unique[:, 1] >= end)).all(axis=1).any():
-                    failures[Block(tuple(begin.tolist()), tuple(end.tolist()))] = str(results[i].get("error", ""))
+            for block, failed, result in segment.records() if segment.failed.any() else ():
+                if failed and not ((unique[:, 0] <= block.begin) & (unique[:, 1] >= block.end)).all(axis=1).any():
+                    failures[block] = str(result.get("error", ""))
         written = max((segment.written for segment in segments), default=0.0)
         return StageProgress(total["blocks"], total["voxels"], voxels, dict(sorted(failures.items())), written)
 
@@ -250,17 +250,62 @@ class Ledger:
         StorageError
             If a segment is damaged: what is made of all results would be wrong without its blocks.
         """
+        for segment in self._intact():
+            for block, failed, result in segment.records():
+                if not failed:
+                    yield block, result
+
+    def _intact(self) -> list[Segment]:
+        """Return all that is recorded, or raise an error."""
+        found = []
         for name, segment in self._stored():
             if segment is None:
                 raise StorageError(_damaged(name))
-            for box, failed, result in zip(segment.boxes.tolist(), segment.failed, segment.results(), strict=True):
-                if not failed:
-                    yield Block(tuple(box[0]), tuple(box[1])), result
+            found.append(segment)
+        return found
 
-    def results(self) -> dict[str, dict[str, Any]]:
-        """Return the small result that every finished block recorded, by the block's name, sorted."""
-        found = {block_name(block): result for block, result in self.entries()}
-        return {name: found[name] for name in sorted(found)}
+    def sums(self, blocks: Grid, names: Sequence[str]) -> dict[str, int]:
+        """Return the sums of some numbers that finished blocks recorded, each block counted once.
+
+        Nothing but a truth value is kept of a block.
+
+        Parameters
+        ----------
+        blocks
+            What the blocks are cells of; others are left out.
+        names
+            Of the numbers, which are integers: a sum of others would depend on the order.
+
+        Raises
+        ------
+        StorageError
+            If a segment is damaged.
+        """
+        counted = np.zeros(math.prod(blocks.counts), bool)
+        found = dict.fromkeys(names, 0)
+        for segment in self._intact():
+            cells, exact = cells_of(blocks, segment.boxes)
+            rows = np.flatnonzero(exact & ~segment.failed)
+            rows = rows[~counted[cells[rows]]]
+            rows = rows[np.unique(cells[rows], return_index=True)[1]]
+            counted[cells[rows]] = True
+            wanted = np.zeros(len(segment), bool)
+            wanted[rows] = True
+            for result in itertools.compress(segment.results(), wanted.tolist()):
+                for name in names:
+                    found[name] += result[name]
+        return found
+
+    def only(self) -> dict[str, Any]:
+        """Return what the one block of a stage recorded that has no more.
+
+        Raises
+        ------
+        StorageError
+            If a segment is damaged.
+        """
+        (result,) = dict(self.entries()).values()
+        return result
 
     def missing(self, blocks: Grid) -> Missing:
         """Return what is not done yet of the stage's output, cut into these blocks."""

@@ -165,6 +165,24 @@ def covered_units(
     return covered
 
 
+def cells_of(grid: Grid, boxes: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return the number of the cell of every box, and whether the box is exactly this cell; 0 and false for others.
+
+    Parameters
+    ----------
+    grid
+        The grid.
+    boxes
+        (n, 2, rank), first voxel, and voxel after the last.
+    """
+    shape, cell = np.array(grid.shape), np.array(grid.cell)
+    begin, end = boxes[:, 0], boxes[:, 1]
+    exact = ((begin >= 0) & (begin < shape) & (begin % cell == 0)).all(axis=1)
+    exact &= (end == np.minimum(begin + cell, shape)).all(axis=1)
+    index = np.where(exact[:, None], begin // cell, 0)
+    return np.ravel_multi_index(tuple(index.T), grid.counts), exact
+
+
 def _cover(covered: npt.NDArray[np.bool_], units: Grid, boxes: npt.NDArray[np.int64], *, exactly: bool) -> None:
     """Mark the units that lie whole in one of the boxes."""
     shape, cell = np.array(units.shape), np.array(units.cell)

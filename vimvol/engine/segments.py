@@ -10,7 +10,7 @@ import json
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,10 @@ from vimvol.geometry import Block
 
 _MAGIC = b"vimrec01"
 _HEADER = struct.Struct("<8s4Id")
+_AT_ONCE = 1 << 20
+"""Bytes of results that are unpacked together."""
+_RECORDS_AT_ONCE = 1 << 14
+_RESULT = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,26 @@ class Segment:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def results(self) -> list[dict[str, Any]]:
-        """Return the small result, or the error, of every record."""
-        found: list[dict[str, Any]] = json.loads(zlib.decompress(self.packed))
-        return found
+    def results(self) -> Iterator[dict[str, Any]]:
+        """Yield the small result, or the error, of every record, never holding many of them."""
+        text = ""
+        for piece in _inside(self.packed):
+            text, at = text + piece.decode(), 0
+            while True:
+                try:
+                    result, at = _RESULT.raw_decode(text, at + text.startswith(",", at))
+                except ValueError:  # the rest of it is still to come
+                    break
+                yield result
+            text = text[at:]
+
+    def records(self) -> Iterator[tuple[Block, bool, dict[str, Any]]]:
+        """Yield the block of every record, whether it failed, and the result, never holding many of them."""
+        results = self.results()
+        for first in range(0, len(self), _RECORDS_AT_ONCE):
+            part = slice(first, first + _RECORDS_AT_ONCE)
+            for (begin, end), failed in zip(self.boxes[part].tolist(), self.failed[part].tolist(), strict=True):
+                yield Block(tuple(begin), tuple(end)), failed, next(results)
 
 
 def plain(value: object) -> object:
@@ -84,14 +104,34 @@ def make_segment(records: Sequence[tuple[Block, bool, dict[str, Any]]]) -> Segme
 def join_segments(segments: Iterable[Segment]) -> Segment:
     """Return one segment with the records of all, of which there is at least one."""
     parts = list(segments)
-    results = [result for part in parts for result in part.results()]
-    text = json.dumps(results, separators=(",", ":"))
     return Segment(
         np.concatenate([part.boxes for part in parts]),
         np.concatenate([part.failed for part in parts]),
-        zlib.compress(text.encode(), 1),
+        _joined([part.packed for part in parts if len(part)]),
         max(part.written for part in parts),
     )
+
+
+def _joined(packed: Iterable[bytes]) -> bytes:
+    """Join lists as they are stored; none is empty, and none of what they hold is looked at."""
+    press, found = zlib.compressobj(1), bytearray()
+    before = b"["
+    for one in packed:
+        found += press.compress(before)
+        for piece in _inside(one):
+            found += press.compress(piece)
+        before = b","
+    return bytes(found + press.compress(b"]" if before == b"," else b"[]") + press.flush())
+
+
+def _inside(packed: bytes) -> Iterator[bytes]:
+    """Yield a list as it is stored, without its brackets, some at a time; it is ASCII, so any part of it is text."""
+    press, last = zlib.decompressobj(), b""
+    begin = 1
+    while not press.eof:
+        piece = last + press.decompress(packed, _AT_ONCE)[begin:]
+        packed, begin, last = press.unconsumed_tail, 0, piece[-1:]
+        yield piece[:-1]
 
 
 def encode(segment: Segment) -> bytes:

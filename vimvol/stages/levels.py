@@ -156,26 +156,27 @@ def climb(
     collected = content_key(key, hierarchy.tiles.cell, hierarchy.cell, hierarchy.margin)
     solved = content_key(collected, hierarchy.solver)
 
-    def run(name: str, level: int, task: Collect | Decide | Contract | Reduce) -> Ledger:
+    def run(name: str, level: int, task: Collect | Decide | Contract | Reduce) -> tuple[Ledger, StagePlan]:
         plan = hierarchy.plan(name, level)
         ledger = Ledger(ledgers, plan.name, collected if name == "collect" else solved)
         run_stage(plan, task, ledger, execution)
-        return ledger
+        return ledger, plan
 
-    reports = [_report(0, run("collect", 0, Collect(hierarchy)))]
+    reports = [report_of(0, *run("collect", 0, Collect(hierarchy)))]
     while len(reports) - 1 < levels if levels is not None else reports[-1].edges > capacity:
         level = len(reports) - 1
         if (level or levels is None) and len(hierarchy.cells(level)) == 1:
             break
         run("decide", level, Decide(hierarchy, level))
         run("contract", level, Contract(hierarchy, level))
-        reports.append(_report(level + 1, run("reduce", level + 1, Reduce(hierarchy, level + 1))))
+        reports.append(report_of(level + 1, *run("reduce", level + 1, Reduce(hierarchy, level + 1))))
     return reports
 
 
-def _report(level: int, ledger: Ledger) -> LevelReport:
-    results = ledger.results().values()
-    return LevelReport(level, sum(r["edges"] for r in results), sum(r["cost"] for r in results) * UNIT)
+def report_of(level: int, ledger: Ledger, plan: StagePlan) -> LevelReport:
+    """Return what is left at a level, from what its blocks recorded of the edges that they own."""
+    sums = ledger.sums(plan.blocks, ("edges", "cost"))
+    return LevelReport(level, sums["edges"], sums["cost"] * UNIT)
 
 
 def _flat(cells: Grid, block: Block) -> int:

@@ -91,9 +91,10 @@ def not_finite_text(job: Job) -> str:
     if np.dtype(job.source.dtype).kind != "f":
         return ""
     with contextlib.suppress(VimvolError):  # no reason to fail in the end
-        found = {block: result.get("not_finite", 0) for block, result in job.ledger("predict").entries()}
+        counts = ((block, result.get("not_finite", 0)) for block, result in job.ledger("predict").entries())
+        found = {block: count for block, count in counts if count}
         if total := sum(found.values()):
-            first = min(block for block, count in found.items() if count)
+            first = min(found)
             return (
                 f"{total} voxels of {job.source.address} are not finite (NaN or infinity), the first in {first}: they "
                 "count as missing, and nothing is segmented there"

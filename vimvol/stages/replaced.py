@@ -14,6 +14,7 @@ part of the keys.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,6 +33,9 @@ from vimvol.stages.job import Job, Sections
 from vimvol.stages.manifest import differences, read_manifest, recorded_settings
 from vimvol.stages.predict import read_by_prediction
 from vimvol.stages.region import context_of_missing
+
+RECORDS_AT_ONCE = 1 << 16
+"""Records that are taken over together: more would take memory, fewer would be many objects."""
 
 Slices = npt.NDArray[np.bool_]
 """(Z,) whether a slice is another than before."""
@@ -154,10 +158,9 @@ def _touches(box: Block, changed: Slices) -> bool:
 def _adopt(ledger: Ledger, key: str, stale: Callable[[Block], bool]) -> None:
     """Write the records of finished blocks under another key down under that of a ledger, but for stale ones."""
     for segment in replace(ledger, key=key).segments():
-        rows = zip(segment.boxes.tolist(), segment.failed, segment.results(), strict=True)
-        done = ((Block(tuple(box[0]), tuple(box[1])), result) for box, failed, result in rows if not failed)
-        if kept := [(block, False, result) for block, result in done if not stale(block)]:
-            ledger.write(make_segment(kept))
+        kept = (record for record in segment.records() if not record[1] and not stale(record[0]))
+        while part := list(itertools.islice(kept, RECORDS_AT_ONCE)):
+            ledger.write(make_segment(part))
 
 
 def _recorded(job: Job, manifest: dict[str, Any]) -> Job:

@@ -118,7 +118,7 @@ def run_sizes(job: Job, execution: Execution) -> dict[str, Any]:
         run_stage(replace(job.plan("graph"), name="contacts"), ContactsBlock(job), job.ledger("contacts"), execution)
     plan, ledger = plan_stage("sizes", job.shape, job.shape), job.ledger("sizes")
     run_stage(plan, Sizes(job), ledger, replace(execution, pool=SerialPool(), retries=0))
-    (result,) = ledger.results().values()
+    result = ledger.only()
     return {name: result[name] for name in ("segments", "joined", "filled")}
 
 

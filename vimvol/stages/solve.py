@@ -23,13 +23,13 @@ from vimvol.geometry import Block, round_up
 from vimvol.io.arrays import create_array, read_box, write_box
 from vimvol.io.tables import read_table
 from vimvol.segment.multicut import is_divisible
-from vimvol.segment.multicut.division import UNIT, CostTable, bytes_per_edge, merge_costs, solve_table
+from vimvol.segment.multicut.division import CostTable, bytes_per_edge, merge_costs, solve_table
 from vimvol.stages.costs import CostsBlock, costs_of
 from vimvol.stages.fragments import offsets_of
 from vimvol.stages.graph import read_nodes
 from vimvol.stages.hierarchy import Hierarchy
 from vimvol.stages.job import Job
-from vimvol.stages.levels import LevelReport, climb
+from vimvol.stages.levels import LevelReport, climb, report_of
 
 LOOKUP_CHUNK = 1 << 16
 CELL = (64, 1024, 1024)
@@ -100,10 +100,9 @@ def run_solve(job: Job, execution: Execution) -> dict[str, Any]:
     ConfigError
         If the graph that is left does not fit ``agglomerate.memory``.
     """
-    costs = job.ledger("costs")
-    run_stage(replace(job.plan("graph"), name="costs"), CostsBlock(job), costs, execution)
-    results = costs.results().values()
-    whole = LevelReport(0, sum(r["edges"] for r in results), sum(r["cost"] for r in results) * UNIT)
+    costs, blocks = job.ledger("costs"), replace(job.plan("graph"), name="costs")
+    run_stage(blocks, CostsBlock(job), costs, execution)
+    whole = report_of(0, costs, blocks)
     hierarchy = hierarchy_of(job)
     needed = bytes_per_edge(hierarchy.solver)
     levels, capacity = job.config.agglomerate.levels, job.config.agglomerate.memory // needed
@@ -120,7 +119,7 @@ def run_solve(job: Job, execution: Execution) -> dict[str, Any]:
     plan, ledger = plan_stage("solve", job.shape, job.shape), job.ledger("solve")
     task = Solve(job, hierarchy, tuple(reports))
     run_stage(plan, task, ledger, replace(execution, pool=SerialPool(), retries=0))
-    (result,) = ledger.results().values()
+    result = ledger.only()
     return {name: result[name] for name in ("fragments", "edges", "levels", "energy")}
 
 
