@@ -16,6 +16,7 @@ from vimvol.io import open_volume
 from vimvol.io.arrays import read_box
 from vimvol.io.objects import open_objects
 from vimvol.stages.agglomerate import agglomerate
+from vimvol.stages.export import export
 from vimvol.stages.ownership import owned
 from vimvol.stages.picture import draw_overview
 from vimvol.stages.qa import check_seams
@@ -85,6 +86,16 @@ def test_pictures_checks_and_other_segmentations_lie_beside_it(stored: str, samp
     assert {"overview.png", "qa.json"} <= set(work.names(""))
     whole = Block.whole((4, 128, 120))
     assert np.unique(read_box(f"{stored}/labels/other/0", whole)).size > 2
+
+
+def test_a_copy_in_version_0_4_lies_in_an_object_store_too(bucket: str, stored: str, plain: str) -> None:
+    copy = f"{bucket}/copy.zarr"
+    for workers in (2, 0):  # the second time there is nothing to do
+        export(stored, copy, workers=workers)
+    for dataset in ("0", "1", "labels/segmentation/0"):
+        one, other = (open_volume(f"{place}:{dataset}", prefer="mask") for place in (copy, plain))
+        np.testing.assert_array_equal(one.read(Block.whole(one.shape)), other.read(Block.whole(other.shape)))
+    assert open_objects(copy).get(".zgroup") is not None
 
 
 def test_another_layout_replaces_the_old_one(bucket: str, sample: Path, plain: str) -> None:

@@ -1,4 +1,4 @@
-"""Commands that exchange with nnU-Net: ``export-nnunet`` and ``import-nnunet``; see docs/nnunet.md."""
+"""Commands that exchange with others: ``export`` for older viewers; ``export-nnunet`` and ``import-nnunet``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,45 @@ from typing import Annotated
 
 import typer
 
-from vimvol.cli.app import Overrides, app
+from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster
+from vimvol.cli.slices import shape_of
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError
+
+
+@app.command()
+def export(
+    out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="Finished output of `vimvol segment`.")],
+    target: Annotated[str, typer.Argument(metavar="COPY.zarr", help="OME-Zarr 0.4 to write, or to bring up to date.")],
+    names: Annotated[
+        list[str] | None, typer.Option("--name", help="Segmentation to copy; may be repeated; by default all.")
+    ] = None,
+    chunk: Annotated[
+        str | None, typer.Option(metavar="Z,Y,X", help="Voxels of a chunk, each one file; by default as in OUT.zarr.")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Of segmentations: uint64, or uint32 for viewers that want it.")
+    ] = "uint64",
+    cluster: Cluster = "local",
+    scheduler_file: SchedulerFile = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
+) -> None:
+    """Copy a finished run as OME-Zarr 0.4 (zarr v2, no shards), for viewers that do not know 0.5."""
+    from vimvol.report.progress import make_progress
+    from vimvol.stages import export as stage
+
+    with make_progress() as progress:
+        done = stage.export(
+            out,
+            target,
+            names=names or (),
+            chunk=None if chunk is None else shape_of(chunk, "chunk"),
+            dtype=dtype,
+            cluster=chosen_cluster(cluster, scheduler_file),
+            workers=workers,
+            progress=progress,
+        )
+    typer.echo(f"OME-Zarr 0.4  {done.target}, boundaries and {', '.join(done.labels)}, in {done.seconds:.0f} s")
 
 
 @app.command("export-nnunet")

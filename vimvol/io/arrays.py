@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
 
+from vimvol.errors import OutputExistsError
 from vimvol.geometry import Block, Grid
 from vimvol.io.errors import storage_errors
 from vimvol.io.fence import may_write
@@ -91,6 +92,22 @@ def create_group(url: str) -> None:
         make_node_durable(url)
 
 
+def find_group(url: str, *, read_only: bool = True) -> zarr.Group | None:
+    """Open a zarr group of any version; none where nothing is.
+
+    Raises
+    ------
+    OutputExistsError
+        If something else is there.
+    """
+    try:
+        return zarr.open_group(open_store(url, read_only=read_only), mode="r" if read_only else "r+")
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError) as error:
+        raise OutputExistsError(f"{url} holds something else ({error}); remove it or choose another path") from None
+
+
 def read_box(url: str, box: Block) -> npt.NDArray[Any]:
     """Read a box of an array.
 
@@ -103,8 +120,19 @@ def read_box(url: str, box: Block) -> npt.NDArray[Any]:
         return np.asarray(zarr.open_array(open_store(url), mode="r", zarr_format=3)[box.slices])
 
 
-def write_box(url: str, box: Block, data: npt.NDArray[Any]) -> None:
+def write_box(url: str, box: Block, data: npt.NDArray[Any], *, zarr_format: Literal[2, 3] = 3) -> None:
     """Write a box of an array: whole shards, or up to the edge of the array; on return they are stored for good.
+
+    Parameters
+    ----------
+    url
+        Path or URL of the array.
+    box
+        Whole write units: shards, or chunks where there are no shards.
+    data
+        Of the shape of the box.
+    zarr_format
+        Of the array.
 
     Raises
     ------
@@ -114,7 +142,7 @@ def write_box(url: str, box: Block, data: npt.NDArray[Any]) -> None:
         If the run that this belongs to may not write any more, see `vimvol.io.fence`.
     """
     with storage_errors(f"array {url}"):
-        array = zarr.open_array(open_store(url, read_only=False), mode="r+", zarr_format=3)
+        array = zarr.open_array(open_store(url, read_only=False), mode="r+", zarr_format=zarr_format)
         may_write()
         array[box.slices] = data
         if is_url(url):  # an object store has what it took

@@ -15,6 +15,7 @@ from zarr.codecs import ZstdCodec
 
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.geometry import Index
+from vimvol.io.arrays import find_group
 from vimvol.io.errors import storage_errors
 from vimvol.io.formats import ngff
 from vimvol.io.levels import Level, pyramid, storage_shapes
@@ -163,7 +164,7 @@ def create_labels(
         mend=mend,
     )
     with storage_errors(f"creating {url}"):
-        group = _group(join(root, "labels"))
+        group = find_group(join(root, "labels"))
         listed = [] if group is None else ngff.label_names(group.attrs)
         if name not in listed:
             from ome_zarr_models.v05.labels import LabelsAttrs
@@ -223,7 +224,7 @@ def _layout(
 
 def _is_there(url: str, attributes: Mapping[str, Any], layouts: Sequence[tuple[Index, ...]], dtype: str) -> bool:
     """Tell whether the very same image is there; mark a place that is free, or of an interrupted creation, as begun."""
-    group = _group(url)
+    group = find_group(url)
     names = [str(number) for number in range(len(layouts))]
     if group is not None and ngff.INCOMPLETE not in group.attrs:
         if group.attrs.get("ome") == attributes["ome"] and all(
@@ -241,7 +242,7 @@ def _is_there(url: str, attributes: Mapping[str, Any], layouts: Sequence[tuple[I
 
 def _mendable(url: str, layouts: Sequence[tuple[Index, ...]], dtype: str) -> set[int]:
     """Return the levels of an earlier form of an image that can stay; remove those that it is to have no more."""
-    group = _group(url)
+    group = find_group(url)
     if group is None:  # its metadata are lost; the arrays may be there
         group = zarr.create_group(open_store(url, read_only=False), zarr_format=3, attributes={ngff.INCOMPLETE: True})
     objects = open_objects(url)
@@ -259,19 +260,9 @@ def _same_array(group: zarr.Group, number: int, layout: tuple[Index, ...], dtype
     return (array.shape, array.chunks, array.shards) == layout
 
 
-def _group(url: str, *, read_only: bool = True) -> zarr.Group | None:
-    """Open a group; none where nothing is."""
-    try:
-        return zarr.open_group(open_store(url, read_only=read_only), mode="r" if read_only else "r+")
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError) as error:
-        raise OutputExistsError(f"{url} holds something else ({error}); remove it or choose another path") from None
-
-
 def _finish(url: str, attributes: Mapping[str, Any]) -> None:
     """Write the metadata of a group in one step, and flush them; attributes of others stay."""
-    group = _group(url, read_only=False)
+    group = find_group(url, read_only=False)
     if group is None:
         zarr.create_group(open_store(url, read_only=False), zarr_format=3, attributes=dict(attributes))
     else:
@@ -283,7 +274,7 @@ def _finish(url: str, attributes: Mapping[str, Any]) -> None:
 def _levels_of(root: str) -> tuple[tuple[Level, ...], tuple[float, ...], bool]:
     """Return the pyramid of an image, its offset in nm, (z, y, x), and whether it tells the unit."""
     with storage_errors(f"opening {root}"):
-        group = _group(root)
+        group = find_group(root)
         found = [] if group is None else ngff.levels(group.attrs)
         if group is None or not found:
             raise InputError(f"{root} is no OME-Zarr image, so it cannot have labels; create the image first")

@@ -21,6 +21,10 @@ _DRAFT = re.compile(r"\.[0-9a-f]{32}\.partial$|^\.(?!lock\.).+\.[0-9a-f]{32}$")
 """Names of drafts: those of zarr, and those of `vimvol.io.objects` but for the lock, which is written at any time."""
 
 
+NODE_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
+"""Names of the objects that tell what a zarr array or group is, of v3 and of v2."""
+
+
 def is_url(path: str) -> bool:
     """Tell whether ``path`` is a URL (``scheme://...``) and no path of the file system."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
@@ -122,7 +126,8 @@ def make_node_durable(url: str) -> None:
     Nothing is done for a URL: an object store has what it took.
     """
     if not is_url(url):
-        make_durable(Path(url) / "zarr.json")
+        for name in NODE_METADATA:
+            make_durable(Path(url) / name)
         flush_folder(Path(url).parent)
 
 
