@@ -7,11 +7,18 @@ import pytest
 import zarr
 
 from tests.support import small_config
-from vimvol.config.cluster import AddressCluster, LocalCluster, read_cluster
+from vimvol.config.cluster import (
+    AddressCluster,
+    CudaCluster,
+    JobsCluster,
+    KubernetesCluster,
+    LocalCluster,
+    read_cluster,
+)
 from vimvol.io import open_volume
 from vimvol.io.mask import open_mask
 from vimvol.io.omezarr import create_image
-from vimvol.stages.announce import input_text, mask_text, workers_text
+from vimvol.stages.announce import input_text, mask_text, more_memory_text, workers_text
 from vimvol.stages.segment import prepare
 
 
@@ -85,3 +92,30 @@ def test_what_a_mask_leaves_uncovered_is_told(tmp_path: Path) -> None:
 def written(path: Path, shape: tuple[int, ...], voxel_size: tuple[float, ...]) -> str:
     create_image(str(path), shape=shape, dtype="uint8", voxel_size=voxel_size, levels=1, name=path.stem)
     return str(path)
+
+
+POOLS = {"cpu": {"jobs": 8, "cores": 8, "memory": "32GB"}, "gpu": {"jobs": 4, "cores": 4, "memory": "64GB"}}
+PODS = {"image": "i", "cpu": {"workers": 2}, "gpu": {"workers": 1, "memory": "32Gi"}}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "resource", "text"),
+    [
+        (LocalCluster(), "GPU", "fewer of them with --workers"),
+        (CudaCluster(cpu_workers=9), "GPU", "fewer cpu_workers in the settings of the cluster (now 9)"),
+        (CudaCluster(), "CPU", "fewer cpu_workers in the settings of the cluster (now as many as --workers or cores)"),
+        (
+            JobsCluster(kind="slurm", **POOLS),
+            "CPU",
+            "more cpu.memory in the settings of the cluster (now 32GB), or fewer",
+        ),
+        (JobsCluster(kind="pbs", **POOLS), "GPU", "more gpu.memory in the settings of the cluster (now 64GB)"),
+        (JobsCluster(kind="lsf", cpu=POOLS["cpu"]), "GPU", "more cpu.memory"),
+        (JobsCluster(kind="sge", gpu=POOLS["gpu"]), "CPU", "more gpu.memory"),
+        (KubernetesCluster(**PODS), "CPU", "more cpu.memory in the settings of the cluster (now 8Gi)"),
+        (KubernetesCluster(**PODS), "GPU", "more gpu.memory in the settings of the cluster (now 32Gi)"),
+        (AddressCluster(address="tcp://node:8786"), "CPU", "starting the workers"),
+    ],
+)
+def test_the_setting_that_gives_a_worker_more_memory_is_that_of_its_cluster_and_pool(cluster, resource, text) -> None:
+    assert more_memory_text(cluster, resource).startswith(text)

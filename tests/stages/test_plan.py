@@ -230,6 +230,11 @@ def test_what_cannot_fit_is_refused_with_the_figure_and_what_to_change(sample: P
         with pytest.raises(InputError, match=text) as refused:
             preflight.check_fits(found.job, replace(found.forecast, **change))
         assert "\n" not in str(refused.value)
+    narrow = replace(found.forecast, stages=limited)
+    with pytest.raises(InputError, match=r"give a worker more memory by fewer of them with --workers"):
+        preflight.check_fits(found.job, narrow)
+    with pytest.raises(InputError, match=r"give a worker more memory by fewer cpu_workers"):
+        preflight.check_fits(found.job, narrow, "cuda")
     # forecasts of bytes were up to a quarter too high
     close = replace(found.forecast, free=int(found.forecast.disk / 1.25))
     preflight.check_fits(found.job, close)

@@ -72,4 +72,4 @@ def plan(
     if json_file is not None:
         times = {"starting": round(found.starting, 3), "sampling": round(found.seconds, 3)}
         write_text(json_file, json.dumps({**as_json(ahead), **times}, indent=2) + "\n")
-    check_fits(found.job, ahead)
+    check_fits(found.job, ahead, chosen)

@@ -314,5 +314,6 @@ def _out_of_memory(error: distributed.KilledWorker) -> str:
     memory = f"its limit is {limit / 2**30:.1f} GiB" if limit else "no limit is set, so the system may have ended it"
     return (
         f"{error.allowed_failures + 1} worker processes died of it, most likely out of memory ({memory}); "
-        "give a worker more memory by fewer workers, or make run.block or output.shard smaller"
+        "give a worker more memory in the settings of the cluster, or on one machine by fewer of them, or make "
+        "run.block or output.shard smaller"
     )

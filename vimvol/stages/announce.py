@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from vimvol.config.cluster import AddressCluster, ClusterConfig
+from vimvol.config.cluster import AddressCluster, ClusterConfig, CudaCluster, JobsCluster, KubernetesCluster
 from vimvol.engine.cluster.local import available_cores
+from vimvol.engine.pool import Resource
 from vimvol.errors import VimvolError
 from vimvol.geometry import Block
 from vimvol.io import Volume
@@ -98,6 +99,34 @@ def workers_text(cluster: ClusterConfig, workers: int | None) -> str:
         return f"workers: starting a cluster by {cluster.kind}"
     count = available_cores() if workers is None else workers
     return f"workers: starting {count} {'process' if count == 1 else 'processes'}" if count else ""
+
+
+def more_memory_text(cluster: ClusterConfig, resource: Resource) -> str:
+    """Return by which setting a worker gets more memory, to follow on "by".
+
+    Parameters
+    ----------
+    cluster
+        Its settings.
+    resource
+        What is wanted of the worker; one with a GPU only where the cluster has any that say so.
+    """
+    if isinstance(cluster, AddressCluster):
+        return "starting the workers of that cluster with a larger --memory-limit"
+    if isinstance(cluster, CudaCluster):
+        count = cluster.cpu_workers
+        now = "as many as --workers or cores" if count is None else str(count)
+        return (
+            f"fewer cpu_workers in the settings of the cluster (now {now}), as all processes share the machine's memory"
+        )
+    if isinstance(cluster, JobsCluster | KubernetesCluster):
+        name = "gpu" if cluster.gpu is not None and (resource == "GPU" or cluster.cpu is None) else "cpu"
+        pool = getattr(cluster, name)
+        divided = (
+            f", or fewer {name}.cores (now {pool.cores})" if name == "cpu" and cluster.kind != "kubernetes" else ""
+        )
+        return f"more {name}.memory in the settings of the cluster (now {pool.memory}){divided}"
+    return "fewer of them with --workers, as they share the machine's memory"
 
 
 def mask_text(mask: Mask, volume: Volume) -> str:

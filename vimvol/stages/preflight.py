@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.missing import Missing
 from vimvol.engine.plan import StagePlan
 from vimvol.engine.pool import Pool, Resource, SerialPool, WorkerLostError, WorkersBrokenError
@@ -16,6 +17,7 @@ from vimvol.errors import DiskFullError, IncompleteRunError, InputError
 from vimvol.geometry import Block
 from vimvol.report.amounts import clock_text, disk_text, memory_text
 from vimvol.segment.multicut.division import bytes_per_edge
+from vimvol.stages.announce import more_memory_text
 from vimvol.stages.disk import existing_parent, replaced_bytes
 from vimvol.stages.expected import Forecast
 from vimvol.stages.forecast import LOOKS, forecast, inference_resource
@@ -160,8 +162,17 @@ def _sampled(
         return [], f"{type(error).__name__}: {error}"
 
 
-def check_fits(job: Job, found: Forecast) -> None:
+def check_fits(job: Job, found: Forecast, cluster: str | ClusterConfig = "local") -> None:
     """Refuse what cannot fit.
+
+    Parameters
+    ----------
+    job
+        The job.
+    found
+        What it will take.
+    cluster
+        On which it runs, as `segment_volume` takes it.
 
     Raises
     ------
@@ -178,10 +189,12 @@ def check_fits(job: Job, found: Forecast) -> None:
         )
     stage = found.largest
     if stage.memory_limit and (stage.peak or 0) > ENDED_AT * stage.memory_limit:
+        settings = read_cluster(cluster) if isinstance(cluster, str) else cluster
+        more = more_memory_text(settings, inference_resource(job) if stage.name == "predict" else "CPU")
         raise InputError(
             f"stage {stage.name} takes about {memory_text(stage.peak or 0)} of a worker, and a worker is ended at "
             f"{memory_text(int(ENDED_AT * stage.memory_limit))}, so no block would be finished; give a worker more "
-            f"memory by fewer workers, or make run.block or output.shard = {job.shard} smaller"
+            f"memory by {more}, or make run.block or output.shard = {job.shard} smaller"
         )
     needed = bytes_per_edge(solver_of(job)) * (found.edges or 0)
     if needed > TOO_MANY * found.solver_limit and not found.divisible and job.config.agglomerate.levels is None:

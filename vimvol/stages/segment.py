@@ -261,7 +261,7 @@ def _finished(
         ahead = until_adopted.enter_context(
             preflight(job, pool, scratch, fresh=not manifest["created"], tell=telling.progress.note)
         )
-        check_fits(job, ahead.forecast)
+        check_fits(job, ahead.forecast, cluster)
         if text := short_text(ahead):
             telling.progress.note(text)
         with owned(job.out) as lock:
