@@ -1,7 +1,8 @@
-"""Commands that only look: ``models`` and ``info``."""
+"""Commands that only look: ``models``, ``info`` and ``view``."""
 
 from __future__ import annotations
 
+import threading
 from typing import Annotated
 
 import typer
@@ -27,3 +28,25 @@ def info(path: Annotated[str, typer.Argument(metavar="PATH[:DATASET]")]) -> None
     from vimvol.stages.listing import volume_rows
 
     print_rows(*volume_rows(path))
+
+
+@app.command()
+def view(
+    out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="Output of `vimvol segment`.")],
+    names: Annotated[
+        list[str] | None, typer.Option("--name", help="Segmentation to show; may be repeated; by default all.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on this machine; by default any that is free.")] = 0,
+) -> None:
+    """Show an output in neuroglancer, over its intensities, until Ctrl-C. Other machines reach it through ssh."""
+    from vimvol.cli.stop import Stopped
+    from vimvol.stages.view import view as stage
+
+    try:
+        with stage(out, names or (), port=port, tell=lambda text: typer.echo(text, err=True)) as viewing:
+            typer.echo(f"viewer        {viewing.url}")
+            tunnel = f"ssh -L {viewing.port}:127.0.0.1:{viewing.port} HOST"
+            typer.echo(f"from afar     {tunnel}, HOST being this one, then the same address; Ctrl-C ends it")
+            threading.Event().wait()
+    except Stopped:  # as it is meant to end
+        typer.echo("closed")
