@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -28,6 +26,7 @@ from vimvol.io.formats.base import (
     native_dtype,
     natural,
 )
+from vimvol.io.formats.files import stamps
 from vimvol.io.storage import get_object, is_url, join, list_names, open_store
 
 Node: TypeAlias = "zarr.Array[Any] | zarr.Group"
@@ -35,8 +34,6 @@ Node: TypeAlias = "zarr.Array[Any] | zarr.Group"
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 _MOST_NODES = 1000
 """Arrays and groups that a listing visits at most; a container with more is named by DATASET."""
-_MOST_FILES = 2000
-"""Files whose size and time `state` looks at."""
 _PREFERRED_LABELS = "segmentation"
 
 
@@ -93,58 +90,18 @@ def open_array(path: str, dataset: str) -> Backend:
 
 
 def state(path: str, dataset: str) -> str:
-    """Hash the metadata; and for a folder, name, size and time of its files.
+    """Hash the metadata; and for a folder, name, size and time of its files, see `vimvol.io.formats.files.stamps`.
 
-    Of more than 2000 files those are looked at that are spread evenly over all, and the times of their folders, which
-    tell of files that were replaced by others. A change in place of another file, or behind a URL of any chunk, is not
-    seen.
+    Behind a URL a change of a chunk is not seen.
     """
     digest = hashlib.sha256()
     store = open_store(path)
     for name in _METADATA[:4]:
         digest.update(get_object(store, join(dataset, name).strip("/")) or b"-")
     if not is_url(path):
-        folder = Path(path) / dataset
-        few = list(itertools.islice(_files(folder), _MOST_FILES + 1))
-        looked = few if len(few) <= _MOST_FILES else _spread_files(folder, _MOST_FILES)
-        for name, entry in looked:
-            stat = entry.stat()
-            digest.update(f"{name}:{stat.st_size}:{stat.st_mtime_ns};".encode())
+        for stamp in stamps(Path(path) / dataset):
+            digest.update(stamp)
     return digest.hexdigest()
-
-
-def _files(folder: Path, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
-    for entry in _entries(folder):
-        if entry.is_dir():
-            yield from _files(Path(entry.path), f"{prefix}{entry.name}/")
-        else:
-            yield prefix + entry.name, entry
-
-
-def _spread_files(folder: Path, most: int, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str] | Path]]:
-    """Yield a folder and at most so many files, spread evenly over its entries and those of the folders in it."""
-    yield prefix, folder
-    entries = _entries(folder)
-    folders = sum(entry.is_dir() for entry in entries)
-    if len(entries) <= most:  # folders share what files leave: of 8 for 3 folders, they get 2, 3 and 3
-        after = iter(_shares(most - len(entries) + folders, folders))
-        shares = [next(after) if entry.is_dir() else 1 for entry in entries]
-    else:
-        shares = _shares(most, len(entries))
-    for entry, share in zip(entries, shares, strict=True):
-        if share and entry.is_dir():
-            yield from _spread_files(Path(entry.path), share, f"{prefix}{entry.name}/")
-        elif share:
-            yield prefix + entry.name, entry
-
-
-def _shares(number: int, parts: int) -> list[int]:
-    return [(i + 1) * number // parts - i * number // parts for i in range(parts)]
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as found:
-        return sorted(found, key=lambda entry: entry.name)
 
 
 def _node(path: str, dataset: str) -> Node | None:
