@@ -12,6 +12,8 @@ import pytest
 import tifffile
 import zarr
 
+from tests.io.tensors import BLOSC, GZIP, SHARDING, write_group, write_n5, write_precomputed
+from tests.io.tensors import RAW as UNCOMPRESSED
 from vimvol.errors import InputError, StorageError
 from vimvol.geometry import Block, Grid
 from vimvol.io import Volume, describe, open_volume, parse_address
@@ -88,14 +90,31 @@ SAMPLES = {
     "TIFF colours": lambda p: _channels_last(p / "a.tif"),
     "OME-TIFF": lambda p: _tiff(p / "a.ome.tif", compression="zlib", metadata={"axes": "ZYX"}),
     "TIFF folder": lambda p: _folder(p / "slices"),
+    "N5": lambda p: write_n5(p / "a.n5", RAW, UNCOMPRESSED),
+    "N5 gzip": lambda p: write_n5(p / "a.n5", RAW, GZIP),
+    "N5 blosc": lambda p: write_n5(p / "a.n5", RAW, BLOSC),
+    "N5 without suffix": lambda p: write_n5(p / "a", RAW, {"type": "zstd"}),
+    "N5 z, y, x": lambda p: write_n5(p / "a.n5", RAW.T, block=(4, 16, 16), axes=["z", "y", "x"]),
+    "N5 scales": lambda p: _scales(p / "a.n5"),
+    "precomputed": lambda p: write_precomputed(p / "a", RAW),
+    "precomputed with an offset": lambda p: write_precomputed(p / "a", RAW, offset=(10, -20, 30)),
+    "precomputed sharded": lambda p: write_precomputed(p / "a", RAW, sharding=SHARDING),
+    "precomputed png": lambda p: write_precomputed(p / "a", RAW, encoding="png"),
 }
-FORMATS = ["zarr"] * 7 + ["hdf5"] * 3 + ["tiff"] * 8 + ["tiff folder"]
+FORMATS = ["zarr"] * 7 + ["hdf5"] * 3 + ["tiff"] * 8 + ["tiff folder"] + ["n5"] * 6 + ["precomputed"] * 4
 
 
 def _zarr_big_endian(path):
     array = zarr.create_array(path, shape=RAW.shape, dtype=">u2", chunks=(3, 20, 20), zarr_format=2)
     array[:] = RAW
     return str(path)
+
+
+def _scales(path):
+    write_group(path, n5="2.5.1")
+    write_n5(path / "em" / "s0", RAW, GZIP)
+    write_n5(path / "em" / "s1", RAW[:1, :2, :2], GZIP)
+    return f"{path}:em"
 
 
 def _read_in_spawned(payload):
@@ -189,6 +208,15 @@ def test_channels(opened, tmp_path):
     assert not volume.read(block).any()
 
 
+def test_channels_that_are_stored_last(tmp_path):
+    block, two = Block((1, 2, 3), (5, 30, 50)), np.stack([RAW, RAW + 1])
+    for address in (write_n5(tmp_path / "a.n5", two, block=(16, 16, 4, 1)), write_precomputed(tmp_path / "a", two)):
+        volume = open_volume(address)
+        assert (volume.axes, volume.channels, volume.shape) == ("xyzc", 2, RAW.shape)
+        np.testing.assert_array_equal(volume.read_channels(block), two[(slice(None), *block.slices)])
+        assert open_volume(address, axes="XYZC").chunks == volume.chunks == (4, 16, 16)
+
+
 def test_a_plane_is_one_slice(tmp_path):
     volume = open_volume(_tiff(tmp_path / "plane.tif", RAW[0]))
     assert (volume.shape, volume.axes) == ((1, 45, 52), "yx")
@@ -226,6 +254,14 @@ def test_relative_paths_become_absolute(tmp_path, monkeypatch):
         ("http://host:8080/a.zarr", ("http://host:8080/a.zarr", "")),
         ("http://host:8080/a.zarr:labels/x", ("http://host:8080/a.zarr", "labels/x")),
         ("https://host:8080", ("https://host:8080", "")),
+        ("n5://s3://bucket/a.n5:em/s0", ("n5://s3://bucket/a.n5", "em/s0")),
+        ("precomputed://gs://bucket/a", ("precomputed://gs://bucket/a", "")),
+        ("precomputed://gs://bucket/a:8_8_8", ("precomputed://gs://bucket/a", "8_8_8")),
+        ("precomputed://https://host:8080/a", ("precomputed://https://host:8080/a", "")),
+        ("precomputed://https://host:8080/a:4_4_8", ("precomputed://https://host:8080/a", "4_4_8")),
+        ("precomputed://gs://bucket", ("precomputed://gs://bucket", "")),
+        ("precomputed:///data/a:8_8_8", ("precomputed:///data/a", "8_8_8")),
+        ("n5://data/a.n5:em", ("n5://data/a.n5", "em")),
         ("C:\\data\\a.h5", ("C:\\data\\a.h5", "")),
         ("C:/data/a.h5:raw", ("C:/data/a.h5", "raw")),
         (":memory", (":memory", "")),
@@ -304,7 +340,7 @@ MISTAKES = {
     "none chosen in HDF5": (lambda p: _many_arrays(p / "a.h5"), {}, "13 arrays and none.*x09 .2 x 2 uint8. and 3 more"),
     "no array": (lambda p: str(zarr.create_group(p / "a.zarr").store.root), {}, "holds no array"),
     "empty folder named zarr": (lambda p: str((p / "a.zarr").mkdir() or p / "a.zarr"), {}, "no zarr array or group"),
-    "unknown format": (lambda p: _write(p / "a.nii", b"n+1\0"), {}, "no known format; give one of: zarr, hdf5"),
+    "unknown format": (lambda p: _write(p / "a.nii", b"n+1\0"), {}, "no known format; give one of: n5, .*, hdf5"),
     "unknown folder": (lambda p: str(p), {}, "no known format"),
     "rank 1": (lambda p: _empty(p, (9,)), {}, "shape 9 and is no volume"),
     "time": (lambda p: _empty(p, (2, 1, 3, 4, 5)), {}, "2 time points"),
@@ -363,6 +399,12 @@ def _half(path):
         ("HDF5 gzip", _zeros_in_chunk),
         ("TIFF zlib tiles", _zeros),
         ("TIFF folder", _half),
+        ("N5", _half),
+        ("N5 gzip", _zeros),
+        ("N5 blosc", _half),
+        ("precomputed", _half),
+        ("precomputed sharded", _half),
+        ("precomputed png", _half),
     ],
 )
 def test_damaged_data_are_one_line(name, damage, tmp_path):
@@ -410,7 +452,10 @@ def test_ids_above_2_to_53_survive(tmp_path):
         file["ids"] = ids
     zarr.create_array(tmp_path / "a.zarr", shape=ids.shape, dtype="uint64")[:] = ids
     tifffile.imwrite(tmp_path / "a.tif", ids)
-    for name in ("a.h5", "a.zarr", "a.tif"):
+    write_n5(tmp_path / "a.n5", ids, GZIP)
+    compressed = {"encoding": "compressed_segmentation", "compressed_segmentation_block_size": (8, 8, 8)}
+    write_precomputed(tmp_path / "a", ids, **compressed)
+    for name in ("a.h5", "a.zarr", "a.tif", "a.n5", "a"):
         volume = open_volume(str(tmp_path / name), prefer="labels")
         np.testing.assert_array_equal(volume.read(Block.whole(volume.shape)), ids)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from zarr.core.sync import sync
 
 from vimvol.io.errors import storage_errors
-from vimvol.io.storage import flush_folder, get_object, is_url, join, list_names, open_store, put_object
+from vimvol.io.storage import flush_folder, get_object, is_url, join, list_names, open_store, put_object, without_format
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,9 @@ class StoreObjects:
             return sorted(name.rstrip("/") for name in list_names(open_store(self.url), folder))
 
     def get(self, name: str) -> bytes | None:
-        """Return an object; none where there is none."""
+        """Return an object; none where there is none, as in what is N5 or precomputed, where none is ever put."""
+        if without_format(self.url) != self.url:
+            return None
         with storage_errors(f"reading {join(self.url, name)}"):
             return get_object(open_store(self.url), name)
 

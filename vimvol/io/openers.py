@@ -14,7 +14,7 @@ from vimvol.errors import InputError
 from vimvol.io.errors import storage_errors
 from vimvol.io.formats import OPENERS
 from vimvol.io.formats.base import AXES, ArrayInfo, Kind, Opener, spatial
-from vimvol.io.storage import absolute, is_url
+from vimvol.io.storage import absolute, is_url, with_format, without_format
 from vimvol.io.volume import Volume
 
 Number = TypeVar("Number", int, float)
@@ -26,7 +26,7 @@ def parse_address(address: str) -> tuple[str, str]:
     """Split ``PATH[:DATASET]``.
 
     A path that exists as such wins; then the longest part before a colon that exists; then the part before the last
-    colon. The colons of a URL's scheme and port and of a drive letter never separate.
+    colon. The colons of a URL's schemes and port and of a drive letter never separate.
 
     Returns
     -------
@@ -56,8 +56,9 @@ def open_volume(
     Parameters
     ----------
     address
-        ``PATH[:DATASET]``. Without DATASET: of an OME-Zarr image its finest level; of CREMI's layout ``volumes/raw``;
-        else the only array.
+        ``PATH[:DATASET]``. Without DATASET: of an OME-Zarr image, a precomputed volume or an N5 group of scales the
+        finest; of CREMI's layout ``volumes/raw``; else the only array. URLs are zarr, but for those with ``.n5`` in
+        them, and those after ``n5://`` or ``precomputed://``, e.g. ``precomputed://gs://bucket/path``.
     axes
         Names of the stored axes, slowest first, e.g. ``"zyx"``; none: from the metadata, else by rank: ``yx``, ``zyx``,
         ``czyx``, ``tczyx``.
@@ -77,8 +78,7 @@ def open_volume(
         If the storage fails.
     """
     path, dataset = parse_address(address)
-    path = absolute(path)
-    name, opener = _opener(path)
+    path, name, opener = _located(absolute(path))
     with storage_errors(f"opening {address}"):
         info = opener.find(path, dataset, prefer)
     where = f"{path}:{info.dataset}" if info.dataset else path
@@ -114,10 +114,11 @@ def describe(address: str) -> list[ArrayInfo]:
         If the storage fails.
     """
     path, dataset = parse_address(address)
-    path = absolute(path)
-    _, opener = _opener(path)
+    path, _, opener = _located(absolute(path))
     with storage_errors(f"listing {address}"):
         arrays = opener.arrays(path)
+        if not dataset and not arrays and is_url(path):
+            raise InputError(f"{path} is no array, and what is below cannot be listed; append ':DATASET', or check it")
         if not dataset:
             return arrays
         below = [a for a in arrays if a.dataset == dataset or a.dataset.startswith(dataset + "/")]
@@ -128,7 +129,7 @@ def _splits(address: str) -> Iterator[tuple[str, str]]:
     """Yield the ways to split an address, from the last colon to the first."""
     first = 0
     if is_url(address):
-        first = address.index("://") + 3
+        first = address.rindex("://") + 3  # the last: the name of a format may stand before a URL
         first = address.find("/", first) if "/" in address[first:] else len(address)
     elif len(address) > 2 and address[0].isalpha() and address[1] == ":" and address[2] in "\\/":
         first = 2
@@ -142,13 +143,23 @@ def _exists(path: str) -> bool:
     return Path(path).expanduser().exists()
 
 
-def _opener(path: str) -> tuple[str, Opener]:
-    if not is_url(path) and not Path(path).exists():
-        raise InputError(f"{path} does not exist; {_near(Path(path))}")
+def _located(path: str) -> tuple[str, str, Opener]:
+    """Return path or URL as a volume keeps it, and name and opener of its format.
+
+    A path is kept without the name of a format before it, so that it is told from others as a path is; a URL with it,
+    where it is not zarr.
+    """
+    plain = without_format(path)
+    wanted = path.removesuffix(plain).removesuffix("://")
+    remote = is_url(plain)
+    if not remote and not Path(plain).exists():
+        raise InputError(f"{plain} does not exist; {_near(Path(plain))}")
     with storage_errors(f"opening {path}"):
         for name, opener in OPENERS.items():
-            if opener.matches(path):
-                return name, opener
+            if wanted in ("", name) and opener.matches(path if remote else plain):
+                return (with_format(name, plain) if remote else plain), name, opener
+    if wanted:
+        raise InputError(f"{plain} is not of the format {wanted}; leave '{wanted}://' away, or check the path")
     raise InputError(f"{path} is of no known format; give one of: {', '.join(OPENERS)}")
 
 

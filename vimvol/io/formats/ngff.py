@@ -139,7 +139,7 @@ def _transform(entries: Any, rank: int) -> tuple[list[float], list[float], bool]
     for entry in entries if isinstance(entries, Sequence) else ():
         kind = entry.get("type") if isinstance(entry, Mapping) else None
         values = entry.get(kind) if isinstance(kind, str) else None
-        numbers = _numbers(values)
+        numbers = finite(values)
         if len(numbers) != rank:
             continue
         if kind == "scale" and all(n > 0 for n in numbers):
@@ -153,10 +153,11 @@ def _transform(entries: Any, rank: int) -> tuple[list[float], list[float], bool]
     return scale, shift, known
 
 
-def _numbers(values: Any) -> list[float]:  # noqa: ANN401 - what a file holds
+def finite(values: Any) -> list[float]:  # noqa: ANN401 - what a file holds
     """Return a list of finite numbers; an empty one where it is none."""
     try:
-        numbers = [float(v) for v in values] if isinstance(values, Sequence) else []
+        listed = isinstance(values, Sequence) and not isinstance(values, str)
+        numbers = [float(v) for v in values] if listed else []
     except (TypeError, ValueError, OverflowError):
         return []
     return numbers if all(map(math.isfinite, numbers)) else []

@@ -38,7 +38,7 @@ _PREFERRED_LABELS = "segmentation"
 
 
 def matches(path: str) -> bool:
-    """Tell whether a folder holds zarr metadata or is named as one; every URL is taken for zarr."""
+    """Tell whether a folder holds zarr metadata or is named as one; every URL that no other format takes is zarr."""
     if is_url(path):
         return True
     folder = Path(path)
@@ -49,8 +49,10 @@ def find(path: str, dataset: str, kind: Kind) -> ArrayInfo:
     """Return the array that is meant; see `vimvol.io.formats.base.Opener`."""
     node = _node(path, dataset)
     if node is None and not dataset:
+        other = ", or put n5:// or precomputed:// before the URL" if is_url(path) else ""
         raise InputError(
             f"{path} holds no zarr array or group, so it cannot be read; give the folder with zarr.json or .zarray"
+            + other
         )
     if node is None:
         raise missing_dataset(path, dataset, arrays(path))
