@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
+import zarr
 
 from tests.io.tensors import GZIP, RAW, change, write_group, write_n5
 from vimvol.errors import InputError
@@ -150,6 +152,12 @@ def test_a_container_is_found_by_name_or_attributes(tmp_path):
         open_volume(f"n5://{tmp_path / 'notes'}")
     with pytest.raises(InputError, match="does not exist; "):
         open_volume(f"n5://{tmp_path / 'missing.n5'}")
+
+
+def test_other_formats_may_lie_in_a_folder_of_that_name(tmp_path):
+    zarr.create_array(str(tmp_path / "a.n5" / "b.zarr"), shape=IMAGE.shape, dtype="u1")
+    tifffile.imwrite(tmp_path / "a.n5" / "c.tif", IMAGE)
+    assert [open_volume(f"{tmp_path}/a.n5/{name}").format for name in ("b.zarr", "c.tif")] == ["zarr", "tiff"]
 
 
 def test_the_name_of_the_format_changes_nothing(tmp_path, monkeypatch):

@@ -16,8 +16,10 @@ from vimvol.io import describe, open_volume
 from vimvol.io.formats import stores
 from vimvol.io.objects import open_objects
 from vimvol.io.volume import forget_open
+from vimvol.stages.score import score
 
-IMAGE = np.random.default_rng(0).integers(0, 256, (6, 20, 24), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(1, 256, (6, 5, 6), dtype=np.uint8).repeat(4, 1).repeat(4, 2)
+"""Also fit for labels."""
 WHOLE = Block.whole(IMAGE.shape)
 
 
@@ -80,6 +82,11 @@ def test_arrays_behind_a_url(server: str) -> None:
     assert (coarse.voxel_size, coarse.offset) == ((40, 16, 8), (0, 4, 2))
     with pytest.raises(InputError, match=r"a\.n5 is no array, and what is below cannot be listed; append ':DATASET'"):
         describe("s3://public/a.n5")
+
+
+def test_what_is_behind_a_url_is_scored_as_it_is(server: str) -> None:
+    result = score("precomputed://s3://public/b", "s3://public/a.n5:em", bands=(0,), workers=0)
+    assert [scores["cremi"] for scores in result["scores"].values()] == [0]
 
 
 @pytest.mark.parametrize(

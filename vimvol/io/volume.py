@@ -31,7 +31,7 @@ class Volume:
     Attributes
     ----------
     url
-        Absolute path or URL of the container.
+        Absolute path or URL of the container; a URL that is not zarr with the format before it (``n5://s3://...``).
     dataset
         Path of the array inside; empty where the container is the array.
     format
@@ -110,9 +110,9 @@ class Volume:
         """Return a text that changes when the data do, as far as that can be told cheaply, for the ledger of a run.
 
         It covers address, shape and dtype, and: of HDF5, the place of the dataset in the file and its bytes, of a large
-        one a sample of these; of another file, its size and time; of a folder of zarr, its metadata and size and time
-        of its files, 2000 of more; of a folder of images, size and time of each; behind a URL, only the metadata. Data
-        that change without any of this are taken for the same.
+        one a sample of these; of another file, its size and time; of a folder of zarr, N5 or precomputed, its metadata
+        and size and time of its files, 2000 of more; of a folder of images, size and time of each; behind a URL, only
+        the metadata. Data that change without any of this are taken for the same.
 
         Raises
         ------

@@ -31,15 +31,18 @@ _ANY_BLOSC = {"cname": "lz4", "clevel": 5, "shuffle": 1}
 
 
 def matches(path: str) -> bool:
-    """Tell whether a path or URL says that it is N5 or lies in one, or a folder's attributes do."""
+    """Tell whether a path or URL says that it is N5 or a folder in one, or a folder's attributes do."""
     if without_format(path) != path:
         return path.startswith("n5:")
-    if any(part.endswith(".n5") for part in path.split("/")):
-        return is_url(path) or Path(path).is_dir()
-    if is_url(path) or not (Path(path) / _ATTRIBUTES).is_file():
+    if is_url(path):
+        return any(part.endswith(".n5") for part in path.split("/")) and not path.endswith(".zarr")
+    folder = Path(path)
+    if not folder.is_dir():
         return False
+    if folder.suffix == ".n5" or (not folder.suffix and any(p.suffix == ".n5" for p in folder.parents)):
+        return True
     try:
-        return bool(_TELLING & _attributes(path, "").keys())
+        return (folder / _ATTRIBUTES).is_file() and bool(_TELLING & _attributes(path, "").keys())
     except InputError:
         return False
 
