@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,20 @@ from scipy.spatial import cKDTree
 
 from vimvol.config import SegmentConfig, load_config
 from vimvol.engine.cluster import open_cluster
-from vimvol.engine.run import Execution, run_stage
+from vimvol.engine.run import Execution
 from vimvol.geometry import Block
 from vimvol.io.arrays import write_box
 from vimvol.report.progress import silent
-from vimvol.stages.fragments import run_fragments
-from vimvol.stages.graph import GraphBlock
+from vimvol.stages.fragments import fragments_stage
+from vimvol.stages.graph import graph_stage
 from vimvol.stages.job import Job
+from vimvol.stages.order import run_stages, stages_of
 from vimvol.stages.output import claim_output, new_manifest
-from vimvol.stages.pyramid import run_pyramid
+from vimvol.stages.predict import predict_stage
+from vimvol.stages.pyramid import pyramid_stages
 from vimvol.stages.segment import prepare
-from vimvol.stages.sizes import run_sizes
-from vimvol.stages.solve import run_solve
-from vimvol.stages.write import WriteBlock
+from vimvol.stages.solve import solve_stage
+from vimvol.stages.write import write_stage
 
 TORUS = (128, 256, 256)
 CELLS = 1000
@@ -177,19 +178,20 @@ def ours(folder: str, shape: tuple[int, ...], dimension: str, workers: int, sett
         claim_output(job, new_manifest(job, "benchmark"))
         execution = Execution(pool, silent())
         make = Boundaries(job, f"{folder}/texture.npy")
-        timed("boundaries", lambda: run_stage(job.plan("predict"), make, job.ledger("predict"), execution))
-        timed("watershed", lambda: run_fragments(job, execution))
-        timed("graph", lambda: run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution))
-        result = timed("solve", lambda: run_solve(job, execution) | run_sizes(job, execution))
-        timed("write", lambda: run_stage(job.plan("write"), WriteBlock(job), job.ledger("write"), execution))
-        timed("label pyramid", lambda: run_pyramid(job, execution, labels=True))
+        timed("boundaries", lambda: replace(predict_stage(job), task=make, held=0).run(execution))
+        timed("watershed", lambda: fragments_stage(job).run(execution))
+        timed("graph", lambda: graph_stage(job).run(execution))
+        solving = [stage for stage in stages_of(job) if stage.kind in ("costs", "solve", "contacts", "sizes")]
+        result = timed("solve", lambda: run_stages(solving, execution))
+        timed("write", lambda: write_stage(job).run(execution))
+        timed("label pyramid", lambda: run_stages(pyramid_stages(job, labels=True), execution))
     return {
         "voxels": int(np.prod(shape)),
         "workers": workers,
         "dimension": dimension,
         **timed.report(),
         "client's own CPU seconds a GVox": timed.client_report(),
-        "last solve, s": job.ledger("solve").only()["seconds"],
+        "last solve, s": solve_stage(job).ledger.only()["seconds"],
         "load": os.getloadavg()[0],
         "fragments": result["fragments"],
         "segments": result["segments"],

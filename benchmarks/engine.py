@@ -45,9 +45,9 @@ from vimvol.geometry import Block
 from vimvol.io.objects import open_objects
 from vimvol.report.progress import silent
 from vimvol.sample import SampleSpec, generate
-from vimvol.stages.fragments import FragmentsBlock
+from vimvol.stages.fragments import FragmentsBlock, fragments_stage
 from vimvol.stages.output import claim_output, new_manifest
-from vimvol.stages.predict import PredictBlock
+from vimvol.stages.predict import predict_stage
 from vimvol.stages.segment import prepare, segment_volume
 
 SETTINGS = {"output.chunk": [16, 128, 128], "output.shard": [16, 256, 256], "predict.tile": [256, 256]}
@@ -225,13 +225,13 @@ def scaling(scratch: Path, workers: int) -> dict[str, Any]:
     with open_cluster("local", workers) as pool:
         # Nothing is read ahead: where blocks overlap, their times tell nothing of what lies between them.
         execution = Execution(pool, silent(), journal=journal).on("CPU")
-        for stage, task in (("predict", PredictBlock(job)), ("fragments", FragmentsBlock(job))):
+        for stage in (predict_stage(job), fragments_stage(job)):
             start, used = time.perf_counter(), time.process_time()
-            run_stage(job.plan(stage), task, job.ledger(stage), execution)
+            run_stage(stage.plan, stage.task, stage.ledger, execution)
             wall, client = time.perf_counter() - start, time.process_time() - used
             inside, cpu = journal.reports[-1].busy, journal.reports[-1].usage.cpu
-            found[stage] = {"wall": wall, "outside": 1 - inside / (wall * workers), "cpu": cpu, "client": client}
-    found["floor"] = floor(FragmentsBlock(job), list(job.plan("fragments")), workers)
+            found[stage.name] = {"wall": wall, "outside": 1 - inside / (wall * workers), "cpu": cpu, "client": client}
+    found["floor"] = floor(FragmentsBlock(job), list(fragments_stage(job).plan), workers)
     return found
 
 

@@ -39,7 +39,7 @@ from vimvol.report.progress import silent
 from vimvol.sample import SampleSpec, generate
 from vimvol.stages import predict as stage
 from vimvol.stages.output import claim_output, new_manifest
-from vimvol.stages.predict import PredictBlock
+from vimvol.stages.predict import PredictBlock, predict_stage
 from vimvol.stages.segment import prepare
 
 SHAPE = (16, 1024, 1024)
@@ -91,11 +91,12 @@ def predict(source: str, out: Path, circumstances: Circumstances, *, ahead: bool
     with open_cluster("local", 1) as pool:
         assert isinstance(pool, DaskPool)
         # One voxel first: what loads the network is no part of what is measured.
-        pool.submit(PredictBlock(replace(job, roi=Block((0, 0, 0), (1, 1, 1)))), job.plan("predict")[0])
+        whole = predict_stage(job)
+        pool.submit(PredictBlock(replace(job, roi=Block((0, 0, 0), (1, 1, 1)))), whole.plan[0])
         pool.next_done()
         pool.client.register_plugin(circumstances)
         execution = Execution(pool, silent(), journal=journal).on("CPU", ahead=ahead)
-        run_stage(job.plan("predict"), PredictBlock(job), job.ledger("predict"), execution)
+        run_stage(whole.plan, whole.task, whole.ledger, execution)
     (report,) = journal.reports
     return report
 

@@ -28,10 +28,10 @@ from vimvol.geometry import Block
 from vimvol.stages import preflight
 from vimvol.stages.disk import stored_bytes
 from vimvol.stages.forecast import forecast, makespan
-from vimvol.stages.fragments import FragmentsBlock
+from vimvol.stages.fragments import FragmentsBlock, fragments_stage
 from vimvol.stages.output import create_arrays
 from vimvol.stages.plan import plan_volume
-from vimvol.stages.predict import PredictBlock
+from vimvol.stages.predict import PredictBlock, predict_stage
 from vimvol.stages.probe import _predict
 from vimvol.stages.scratch import PREFIX, Scratch
 from vimvol.stages.segment import prepare, segment_volume
@@ -282,7 +282,7 @@ def test_calls_that_were_sampled_in_one_process_count_once(sample: Path, tmp_pat
         return forecast(found.job, [probe] * sampled, pool, fresh=True).stages[1].peak
 
     # a block read ahead and one being written, of 6 bytes a voxel, beside each of the two that compute
-    held = 2 * 6 * int(np.prod(found.job.plan("fragments").blocks.cell))
+    held = 2 * 6 * int(np.prod(fragments_stage(found.job).plan.blocks.cell))
     assert peak(2, processes=1) == peak(4, processes=2) == taken.usage.peak + held
     assert peak(1, processes=1) == peak(2, processes=2) == 2 * taken.usage.peak + held
 
@@ -437,11 +437,11 @@ def test_workers_write_nothing_into_a_sample_that_is_given_up(sample: Path, tmp_
     with Scratch(job.out) as scratch:
         permit = scratch.open()
         # an array that a worker has opened already is there for it
-        own = replace(job, out=str(tmp_path / "opened"), roi=job.plan("predict")[0])
+        own = replace(job, out=str(tmp_path / "opened"), roi=predict_stage(job).plan[0])
         create_arrays(own)
         scratch.remove()
         with pytest.raises(OutputLostError):
-            _predict(own, job.plan("predict")[0], permit)
+            _predict(own, predict_stage(job).plan[0], permit)
     assert [path.name for path in tmp_path.iterdir()] == ["opened"]
     assert not list(tmp_path.glob("opened/0/c/**/*"))
 
@@ -458,10 +458,10 @@ def test_what_little_is_left_of_a_run_is_not_sampled(
 ) -> None:
     monkeypatch.setattr(preflight, "WORTH", 1)
     job = prepare(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config())
-    blocks = list(job.plan("predict"))
+    blocks = list(predict_stage(job).plan)
     assert len(blocks) == 12
     for block in blocks[:done]:
-        job.ledger("predict").record(block, {})
+        predict_stage(job).ledger.record(block, {})
     taken = []
     monkeypatch.setattr(preflight, "_sampled", lambda *_, **__: taken.append(1) or ([], "enough is known"))
     with Scratch(job.out) as scratch, preflight.preflight(job, SerialPool(), scratch, fresh=False):

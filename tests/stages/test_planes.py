@@ -13,7 +13,8 @@ from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.infer.predictor import Predictor
 from vimvol.sample import SampleSpec, generate
-from vimvol.stages.predict import PredictBlock
+from vimvol.stages.fragments import fragments_stage
+from vimvol.stages.predict import PredictBlock, predict_stage
 from vimvol.stages.qa import families_of
 from vimvol.stages.segment import prepare, segment_volume
 
@@ -134,8 +135,8 @@ def test_blocks_are_of_whole_tiles_and_seams_are_looked_for_at_those_of_every_pl
 ) -> None:
     job = prepare(cube, str(tmp_path / "out.zarr"), config())
     assert [plane.cell for plane in job.planes] == [(1, 16, 16), (20, 1, 16), (20, 16, 1)]
-    assert job.plan("predict").blocks.cell == (24, 16, 24)
-    assert job.plan("fragments").blocks.cell == job.shard
+    assert predict_stage(job).plan.blocks.cell == (24, 16, 24)
+    assert fragments_stage(job).plan.blocks.cell == job.shard
     job = prepare(cube, str(tmp_path / "out.zarr"), config(predict__tile=[8, 12]))
     names = {(family.axis, name): family.step for family in families_of(job, divided=False) for name in family.names}
     tiles = {key: step for key, step in names.items() if key[1].startswith("prediction")}

@@ -314,7 +314,7 @@ def test_the_whole_graph_is_that_of_the_volume(sample: Path, reference: Path) ->
     from vimvol.segment.graph import edge_table
     from vimvol.segment.numbering import number_after
     from vimvol.stages.fragments import read_boundaries, read_fragments
-    from vimvol.stages.graph import nodes_of_edges, read_edges, smaller_of_edges
+    from vimvol.stages.graph import graph_stage, nodes_of_edges, read_edges, smaller_of_edges
     from vimvol.stages.segment import prepare
 
     job = prepare(f"{sample}:raw", str(reference), small_config())
@@ -323,12 +323,12 @@ def test_the_whole_graph_is_that_of_the_volume(sample: Path, reference: Path) ->
     np.testing.assert_array_equal(window.ids, np.arange(1, len(window.ids) + 1))
     assert window.faces.any()
     expected = edge_table(window.labels, read_boundaries(job, whole), whole, faces=window.faces)
-    parts = [read_edges(job, block) for block in job.plan("graph")]
+    parts = [read_edges(job, block) for block in graph_stage(job).plan]
     merged = merge(parts)
     for name, column in expected.columns().items():
         np.testing.assert_array_equal(column, merged.columns()[name], err_msg=name)
     assert len(parts) > 4
-    for block, part in zip(job.plan("graph"), parts, strict=True):
+    for block, part in zip(graph_stage(job).plan, parts, strict=True):
         nodes = nodes_of_edges(job, block)
         sizes = [nodes.voxels[nodes.find(end)] for end in (part.u, part.v)]
         np.testing.assert_array_equal(smaller_of_edges(job, block, part), np.minimum(*sizes))

@@ -14,7 +14,7 @@ from vimvol.config import SegmentConfig, load_config, parse_config
 from vimvol.config.cluster import ClusterConfig
 from vimvol.engine.objects import Objects
 from vimvol.engine.performance import check_report
-from vimvol.engine.run import Execution, Progress, run_stage
+from vimvol.engine.run import Execution, Progress
 from vimvol.errors import ConfigError, InputError, OutputExistsError
 from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
@@ -24,18 +24,16 @@ from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut.division import bytes_per_edge, merge_costs, solve_table
 from vimvol.stages.announce import nobody
-from vimvol.stages.graph import GraphBlock
+from vimvol.stages.graph import graph_stage
 from vimvol.stages.job import NOTE, SEGMENTATION, Job
 from vimvol.stages.manifest import config_of, differences, made_manifest, provenance, read_manifest
+from vimvol.stages.order import run_stages, stages_of
 from vimvol.stages.output import AGGLOMERATING, tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
-from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.record import Telling, new_run, recorded
 from vimvol.stages.segment import prepare, segment_volume
-from vimvol.stages.sizes import run_sizes
-from vimvol.stages.solve import all_costs, run_solve, solver_of
+from vimvol.stages.solve import all_costs, solver_of
 from vimvol.stages.workers import workers_of
-from vimvol.stages.write import WriteBlock
 
 
 @dataclass(frozen=True)
@@ -239,11 +237,8 @@ def _beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> dict[st
         execution = Execution(pool, telling.progress, run.window, run.retries, deadline=run.deadline)
         with recorded(entry, telling.log, partial(_note, results, result)) as journal:
             execution = replace(execution, check=lock.check, guard=guard_of(lock), journal=journal)
-            # does nothing unless the blocks of the run were others
-            run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution)
-            result |= run_solve(job, execution) | run_sizes(job, execution)
-            run_stage(job.plan("write"), WriteBlock(job), job.ledger("write"), execution)
-            run_pyramid(job, execution, labels=True)
+            # there is nothing to do for the graph unless the blocks of the run were others
+            result |= run_stages([graph_stage(job), *(stage for stage in stages_of(job) if stage.own)], execution)
             tidy_output(job)
             result |= {"state": "complete", "command": telling.command, "keys": job.keys, **provenance()}
             result |= {"config": job.config.model_dump(mode="json", exclude={"run"})}

@@ -19,9 +19,10 @@ from vimvol.segment.edges import ACROSS, EdgeTable
 from vimvol.segment.features import edge_features
 from vimvol.segment.multicut.division import CostTable
 from vimvol.segment.nodes import NodeTable
-from vimvol.stages.graph import nodes_of_edges, read_continued, read_edges, smaller_of_edges
+from vimvol.stages.graph import nodes_of_edges, plan_of_tiles, read_continued, read_edges, smaller_of_edges
 from vimvol.stages.job import Job
 from vimvol.stages.learned import forest_of
+from vimvol.stages.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ def costs_of_edges(
         cut = table.mean()
     weights = weights_of_sections(table.count, across) if job.sectioned else table.count
     return edge_costs(cut, weights, prior, config.size_weighting)
+
+
+def costs_stage(job: Job) -> Stage:
+    """Return the stage costs; its blocks are those of the graph."""
+    return Stage(job, plan_of_tiles(job, "costs"), CostsBlock(job), tables=(costs_of(job),), own=True)
 
 
 def costs_of(job: Job) -> str:

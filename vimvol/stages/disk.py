@@ -13,11 +13,9 @@ from vimvol.errors import DiskFullError, InputError, StorageError
 from vimvol.io.errors import HINTS, storage_errors
 from vimvol.io.objects import open_objects
 from vimvol.io.storage import is_url, open_store, put_object
-from vimvol.stages.costs import costs_of
 from vimvol.stages.expected import Forecast
-from vimvol.stages.graph import edges_of, nodes_of
 from vimvol.stages.job import Job
-from vimvol.stages.sizes import contacts_of
+from vimvol.stages.order import stages_of
 
 _ABSENT = {errno.ENOENT: "the folder is gone, or its file system takes no files: choose another path"}
 """What to do where nothing is kept yet."""
@@ -84,27 +82,12 @@ def replaced_bytes(job: Job, ahead: Forecast, *, fresh: bool) -> int:
         return stored_bytes(Path(job.out))
     whole = sum(stage.written or 0 for stage in ahead.stages)
     blocky = (ahead.disk or 0) / max(1, whole)
+    written = {stage.name: stage.written for stage in stages_of(job)}
     found = 0.0
     for stage in ahead.stages:
         if stage.left:
-            there = sum(stored_bytes(Path(folder)) for folder in _written_by(job, stage.name))
+            there = sum(stored_bytes(Path(folder)) for folder in written.get(stage.name, ()))
             # what this run or the one that it goes on with has done of it stays
             done = blocky * (stage.written or 0) * (stage.blocks - stage.left) / stage.left
             found += max(0.0, there - done)
     return int(found)
-
-
-def _written_by(job: Job, stage: str) -> list[str]:
-    """Return the arrays and tables that the blocks of a stage write."""
-    kind, _, level = stage.partition(" ")
-    places = {
-        "predict": [job.boundaries],
-        "fragments": [job.fragments],
-        "graph": [edges_of(job), nodes_of(job)],
-        "costs": [costs_of(job)],
-        "contacts": [contacts_of(job)],
-        "write": [f"{job.labels}/0"],
-        "label-pyramid": [f"{job.labels}/{level}"],
-        "pyramid": [f"{job.out}/{level}"],
-    }
-    return places.get(kind, [])

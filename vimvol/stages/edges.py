@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vimvol import __version__
 from vimvol.engine.cluster import open_cluster
-from vimvol.engine.run import Execution, run_stage
+from vimvol.engine.run import Execution
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.io import Volume, open_volume
@@ -25,7 +25,7 @@ from vimvol.segment.features import Features, edge_features
 from vimvol.segment.forest import Forest
 from vimvol.stages.agglomerate import finished_run, settings_of
 from vimvol.stages.fragments import read_fragments
-from vimvol.stages.graph import GraphBlock, nodes_of_edges, read_edges
+from vimvol.stages.graph import graph_stage, nodes_of_edges, read_edges
 from vimvol.stages.job import Job
 from vimvol.stages.labels import check_truth
 from vimvol.stages.learned import TABLES, kind_of
@@ -163,7 +163,7 @@ def _measured(job: Job) -> None:
     with open_cluster("local", 0) as pool, owned(job.out) as lock:
         execution = Execution(pool, silent(), run.window, run.retries, deadline=run.deadline)
         execution = replace(execution, check=lock.check, guard=guard_of(lock))
-        run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution)
+        graph_stage(job).run(execution)
 
 
 def _network(out: str) -> str:
@@ -174,13 +174,13 @@ def _network(out: str) -> str:
 def _labelled(job: Job, truth: Volume, slab: tuple[int, int] | None) -> tuple[Features, npt.NDArray[np.bool_]]:
     """Return the features (E, F) of the annotated edges, in the order of their fragments, and whether to cut them."""
     objects: dict[int, int] = {}
-    for block in job.plan("graph"):
+    for block in graph_stage(job).plan:
         objects |= _objects(job, truth, block, slab)
     ids = np.array(sorted(objects), np.uint64)
     owner = np.array([objects[int(i)] for i in ids], np.uint64)
     values, uv, cut = [], [np.zeros((0, 2), np.uint64)], [np.zeros(0, bool)]
     names: tuple[str, ...] = ()
-    for block in job.plan("graph"):
+    for block in graph_stage(job).plan:
         table = read_edges(job, block)
         names, found = edge_features(table, nodes_of_edges(job, block))
         known = np.isin(table.u, ids) & np.isin(table.v, ids)

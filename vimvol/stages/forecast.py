@@ -7,51 +7,30 @@ import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 
-import numpy as np
-
-from vimvol.engine.ledger import Ledger
 from vimvol.engine.missing import Missing
-from vimvol.engine.plan import StagePlan, plan_stage
-from vimvol.engine.pool import Pool, Resource, Room
+from vimvol.engine.pool import Pool, Room
 from vimvol.engine.usage import memory_of_process
 from vimvol.io.storage import is_url
 from vimvol.segment.multicut import is_divisible
 from vimvol.segment.multicut.division import bytes_per_edge
 from vimvol.stages.disk import existing_parent
 from vimvol.stages.expected import Forecast, StageForecast
+from vimvol.stages.graph import graph_stage
 from vimvol.stages.job import Job
+from vimvol.stages.order import stages_of
+from vimvol.stages.predict import predict_stage
 from vimvol.stages.probe import Probe
-from vimvol.stages.pyramid import pyramid_stages
+from vimvol.stages.pyramid import PyramidBlock
 from vimvol.stages.region import wanted_voxels
 from vimvol.stages.solve import AT_ONCE, BYTES_PER_FRAGMENT, hierarchy_of, solver_of
+from vimvol.stages.stage import Stage
 from vimvol.stages.survey import spread
 
 MANY = 10_000
 """Blocks of a stage from which on their distribution over the workers is not simulated: all end at about one time."""
 LOOKS = 1000
 """Blocks at most whose mask is looked at for the share that holds something."""
-
-
-def inference_resource(job: Job) -> Resource:
-    """Return what the prediction wants of a worker."""
-    infers = job.config.predict.device != "cpu" and job.network.given is None
-    return "GPU" if infers else "CPU"
-
-
-def stages_of(job: Job) -> list[tuple[StagePlan, Ledger]]:
-    """Return blocks and ledger of every stage in the order in which they run, but for the levels of large graphs."""
-    found = [(job.plan(name), job.ledger(name)) for name in ("predict", "fragments", "graph")]
-    found.append((replace(job.plan("graph"), name="costs"), job.ledger("costs")))
-    found.append((plan_stage("solve", job.shape, job.shape), job.ledger("solve")))
-    if job.small_below:
-        found.append((replace(job.plan("graph"), name="contacts"), job.ledger("contacts")))
-    found.append((plan_stage("sizes", job.shape, job.shape), job.ledger("sizes")))
-    found.append((job.plan("write"), job.ledger("write")))
-    for labels in (True, False):
-        found += [(plan, ledger) for _, plan, ledger in pyramid_stages(job, labels=labels)]
-    return found
 
 
 def forecast(job: Job, probes: Sequence[Probe], pool: Pool | None, *, fresh: bool) -> Forecast:
@@ -69,40 +48,41 @@ def forecast(job: Job, probes: Sequence[Probe], pool: Pool | None, *, fresh: boo
         Whether nothing in the output counts as done, since it is laid out anew.
     """
     share = _wanted_share(job)
-    kinds: set[Resource] = {"CPU", inference_resource(job)}
-    rooms = {kind: pool.room_for(kind) for kind in kinds} if pool else {}
-    slots = {kind: pool.slots_for(kind) for kind in rooms} if pool else {}
-    stages = []
+    stages = stages_of(job)
+    wanted = {stage.resource for stage in stages if stage.resource is not None}
+    rooms = {resource: pool.room_for(resource) for resource in wanted} if pool else {}
+    slots = {resource: pool.slots_for(resource) for resource in wanted} if pool else {}
+    found = []
     edges = fragments = None
     if probes:
-        ratio = job.plan("graph").voxels * share / sum(probe.block.size for probe in probes)
+        ratio = graph_stage(job).plan.voxels * share / sum(probe.block.size for probe in probes)
         edges, fragments = (int(ratio * sum(n)) for n in zip(*((p.edges, p.fragments) for p in probes), strict=True))
     solver = _solver_edges(job, edges or 0)
     memory = bytes_per_edge(solver_of(job)) * solver + BYTES_PER_FRAGMENT * (fragments or 0)
-    for plan, ledger in stages_of(job):
-        kind = inference_resource(job) if plan.name == "predict" else "CPU"
-        stage, sizes = _count(plan, ledger, fresh=fresh)
-        if not probes or plan.name.split(" ")[0] not in probes[0].stages:
-            stages.append(stage)
-        elif plan.name == "sizes":
-            stages.append(_solve(stage, probes, 0, BYTES_PER_FRAGMENT * (fragments or 0)))
-        elif plan.name == "solve":
-            if (levels := _levels(job, probes, edges or 0, slots["CPU"], stage)) is not None:
-                stages.append(replace(levels, memory_limit=rooms["CPU"].memory))
-            stages.append(_solve(stage, probes, solver, memory))
+    for stage in stages:
+        counted, sizes = _count(stage, fresh=fresh)
+        if not probes or stage.kind not in probes[0].stages:
+            found.append(counted)
+        elif stage.kind == "solve":
+            if (levels := _levels(job, probes, edges or 0, slots["CPU"], counted)) is not None:
+                found.append(replace(levels, memory_limit=rooms["CPU"].memory))
+            found.append(_solve(counted, probes, solver, memory))
+        elif stage.resource is None:
+            found.append(_solve(counted, probes, 0, BYTES_PER_FRAGMENT * (fragments or 0)))
         else:
-            stages.append(_scaled(job, plan, stage, sizes, probes, share, slots[kind], rooms[kind]))
+            at_once, room = slots[stage.resource], rooms[stage.resource]
+            found.append(_scaled(stage, counted, sizes, probes, share, at_once, room))
     written = sum(taken.usage.written for probe in probes for taken in probe.stages.values())
     blocky = max(1.0, sum(probe.stored for probe in probes) / max(1, written))
     return Forecast(
-        tuple(stages),
+        tuple(found),
         workers=slots.get("CPU", 0),
         sampled=len(probes),
         edges=edges,
         solver=memory if probes else None,
         solver_limit=job.config.agglomerate.memory,
         divisible=is_divisible(solver_of(job)) or job.stitched,
-        disk=int(blocky * sum(stage.written or 0 for stage in stages)) if probes else None,
+        disk=int(blocky * sum(stage.written or 0 for stage in found)) if probes else None,
         free=None if is_url(job.out) else shutil.disk_usage(existing_parent(job.out)).free,
     )
 
@@ -115,18 +95,18 @@ def makespan(sizes: Sequence[float], slots: int) -> float:
     return max(busy)
 
 
-def _count(plan: StagePlan, ledger: Ledger, *, fresh: bool) -> tuple[StageForecast, list[int]]:
+def _count(stage: Stage, *, fresh: bool) -> tuple[StageForecast, list[int]]:
     """Return how much of a stage is left, and the sizes of these blocks unless there are `MANY`."""
-    missing = Missing(plan.blocks, plan.blocks, None) if fresh else ledger.missing(plan.blocks)
+    plan = stage.plan
+    missing = Missing(plan.blocks, plan.blocks, None) if fresh else stage.ledger.missing(plan.blocks)
     left = missing.count(plan)
     sizes = [part.size for part in missing.parts(plan)] if left.parts <= MANY else []
-    return StageForecast(plan.name, left.finished + left.parts, left.parts, left.voxels), sizes
+    return StageForecast(stage.name, left.finished + left.parts, left.parts, left.voxels), sizes
 
 
 def _scaled(
-    job: Job,
-    plan: StagePlan,
-    stage: StageForecast,
+    stage: Stage,
+    counted: StageForecast,
     sizes: Sequence[int],
     probes: Sequence[Probe],
     share: float,
@@ -134,43 +114,29 @@ def _scaled(
     room: Room,
 ) -> StageForecast:
     """Scale what the sample took by voxels."""
-    kind, *level = plan.name.split(" ")
-    taken = [probe.stages[kind] for probe in probes]
-    finer = math.prod(_factor(job, int(level[0]))) if level else 1  # voxels that one is made from
+    taken = [probe.stages[stage.kind] for probe in probes]
+    finer = math.prod(stage.task.factor) if isinstance(stage.task, PyramidBlock) else 1  # voxels that one is made from
     voxels = sum(each.voxels for each in taken)
     per_voxel = finer * share / voxels
     seconds = sum(each.seconds for each in taken) * per_voxel
-    besides = max(probe.besides for probe in probes) if stage.left else 0.0
-    largest = math.prod(min(c, s) for c, s in zip(plan.blocks.cell, plan.blocks.shape, strict=True))
+    besides = max(probe.besides for probe in probes) if counted.left else 0.0
+    blocks = stage.plan.blocks
+    largest = math.prod(min(c, s) for c, s in zip(blocks.cell, blocks.shape, strict=True))
     # what a process has besides its blocks does not grow with them; several of the sample ran in it at once
     together = min(room.calls, -(-len(probes) * room.calls // slots))
     grown = [room.calls / together * max(1.0, largest / each.largest) for each in taken]
     peak = max(each.base + by * max(0, each.usage.peak - each.base) for by, each in zip(grown, taken, strict=True))
     # beside each that is computed, one block is read ahead and one is being written
-    peak += room.calls * largest * _bytes_held(job, kind)
+    peak += room.calls * largest * stage.held
     return replace(
-        stage,
-        seconds=seconds * (makespan(sizes, slots) if sizes else stage.voxels / slots) + besides,
-        cpu=sum(each.usage.cpu for each in taken) * per_voxel * stage.voxels,
-        peak=int(peak) if stage.left else 0,
+        counted,
+        seconds=seconds * (makespan(sizes, slots) if sizes else counted.voxels / slots) + besides,
+        cpu=sum(each.usage.cpu for each in taken) * per_voxel * counted.voxels,
+        peak=int(peak) if counted.left else 0,
         memory_limit=room.memory,
-        read=int(sum(each.usage.read for each in taken) * per_voxel * stage.voxels),
-        written=int(sum(each.usage.written for each in taken) * per_voxel * stage.voxels),
+        read=int(sum(each.usage.read for each in taken) * per_voxel * counted.voxels),
+        written=int(sum(each.usage.written for each in taken) * per_voxel * counted.voxels),
     )
-
-
-def _bytes_held(job: Job, kind: str) -> int:
-    """Return the bytes a voxel that a stage which reads ahead reads and writes; 0 of another."""
-    if kind == "predict":
-        return np.dtype(job.source.dtype).itemsize + job.network.channels
-    # boundaries, where there is tissue, and numbers
-    return 1 + 1 + 4 if kind == "fragments" else 0
-
-
-def _factor(job: Job, level: int) -> list[int]:
-    """Return the voxels (z, y, x) of the level below that become one."""
-    below, here = list(pairwise(job.levels))[level - 1]
-    return [h // b for h, b in zip(here.factor, below.factor, strict=True)]
 
 
 def _solver_edges(job: Job, edges: int) -> int:
@@ -224,7 +190,7 @@ def _levels(job: Job, probes: Sequence[Probe], edges: int, slots: int, solve: St
 
 def _wanted_share(job: Job) -> float:
     """Return the share of the blocks that the mask leaves something of; the others cost next to nothing."""
-    plan = job.plan("predict")
+    plan = predict_stage(job).plan
     if job.mask is None or not len(plan):
         return 1.0
     looked = [plan[number] for number in spread(len(plan), LOOKS)]

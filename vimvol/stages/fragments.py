@@ -8,14 +8,15 @@ tile grid only, not on the blocks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from vimvol.config import FragmentsConfig
-from vimvol.engine.run import Execution, run_stage
+from vimvol.engine.plan import plan_stage
+from vimvol.engine.run import Execution
 from vimvol.engine.turns import turn
 from vimvol.geometry import Block, Index
 from vimvol.io.arrays import create_array, read_box, write_box
@@ -25,6 +26,7 @@ from vimvol.segment.faces import open_faces_of, pack
 from vimvol.segment.watershed import fragments_tile
 from vimvol.stages.job import Cells, Job
 from vimvol.stages.region import read_tissue, wanted_voxels
+from vimvol.stages.stage import Stage, StoredArray
 
 LARGEST_TILE = {"2d": (1, 512, 512), "3d": (32, 512, 512)}
 HALOS = {"2d": (0, 64, 64), "3d": (8, 32, 32)}
@@ -152,11 +154,26 @@ def halo_of(job: Job) -> Index:
     return job.fragments_config.halo or (0, 0, 0)
 
 
-def run_fragments(job: Job, execution: Execution) -> None:
-    """Make the fragments of the whole volume and store the offset of every tile."""
-    plan, ledger = job.plan("fragments"), job.ledger("fragments")
-    run_stage(plan, FragmentsBlock(job), ledger, replace(execution, ahead=True))
-    write_offsets(job, (result for _, result in ledger.entries()))
+@dataclass(frozen=True)
+class _FragmentsStage(Stage):
+    """The stage, after which fragments can be numbered."""
+
+    def run(self, execution: Execution) -> dict[str, Any]:
+        """Make the fragments of the whole volume and store the offset of every tile."""
+        found = super().run(execution)
+        write_offsets(self.job, (result for _, result in self.ledger.entries()))
+        return found
+
+
+def fragments_stage(job: Job) -> Stage:
+    """Return the stage fragments."""
+    return _FragmentsStage(
+        job,
+        plan_stage("fragments", job.shape, job.shard, job.config.run.block, job.roi),
+        FragmentsBlock(job),
+        array=StoredArray(job.fragments, job.shape, "uint32", job.chunk, job.shard),
+        held=1 + 1 + 4,  # boundaries, where there is tissue, and numbers
+    )
 
 
 def write_offsets(job: Job, results: Iterable[dict[str, Any]]) -> None:

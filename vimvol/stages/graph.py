@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vimvol.engine.ledger import block_name
-from vimvol.geometry import Block
+from vimvol.engine.plan import StagePlan, plan_stage
+from vimvol.geometry import Block, round_up
 from vimvol.io.tables import read_table, write_table
 from vimvol.segment.edges import EdgeTable
 from vimvol.segment.graph import edge_table
@@ -27,6 +28,7 @@ from vimvol.segment.nodes import NodeTable, merge_nodes, node_table
 from vimvol.segment.stitch import face_pairs, unique_pairs
 from vimvol.stages.fragments import ids_at, read_boundaries, read_fragments, read_links
 from vimvol.stages.job import Job
+from vimvol.stages.stage import Stage
 
 FORWARD = (1, 1, 1)
 
@@ -66,6 +68,17 @@ class GraphBlock:
         return face_pairs(
             labels, read_boundaries(job, box), box, block, job.fragment_tiles, job.fragments_config.threshold
         )
+
+
+def graph_stage(job: Job) -> Stage:
+    """Return the stage graph."""
+    return Stage(job, plan_of_tiles(job, "graph"), GraphBlock(job), tables=(edges_of(job), nodes_of(job)))
+
+
+def plan_of_tiles(job: Job, name: str) -> StagePlan:
+    """Return blocks of whole watershed tiles, as few more than a block of the other stages as possible."""
+    tile, block = job.fragment_tiles.cell, job.config.run.block or job.shard
+    return plan_stage(name, job.shape, tile, [round_up(b, t) for b, t in zip(block, tile, strict=True)], job.roi)
 
 
 def edges_of(job: Job) -> str:
@@ -115,7 +128,7 @@ def smaller_of_edges(job: Job, block: Block, table: EdgeTable) -> npt.NDArray[np
 
 def _beside(job: Job, block: Block) -> list[Block]:
     """Return the blocks that fragments at the ends of a block's edges lie in: itself, and the next along each axis."""
-    plan = job.plan("graph")
+    plan = graph_stage(job).plan
     # the first blocks of these are the block itself; no edge leads diagonally
     boxes = (block.grow((0, 0, 0), tuple(int(a == axis) for a in range(3))).clip(job.shape) for axis in range(3))
     return list(dict.fromkeys(near for box in boxes for near in plan.meeting(box)))

@@ -9,14 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from vimvol.config import FragmentsConfig, SegmentConfig
-from vimvol.engine.ledger import Ledger
-from vimvol.engine.plan import StagePlan, plan_stage
-from vimvol.geometry import Block, Grid, Index, round_up
+from vimvol.geometry import Block, Grid, Index
 from vimvol.infer.planes import Plane
 from vimvol.infer.standardization import Standardization
 from vimvol.io import Level, Volume
 from vimvol.io.mask import Mask
-from vimvol.io.objects import open_objects
 from vimvol.stages.keys import stage_keys
 from vimvol.stages.learned import Learned
 
@@ -31,9 +28,6 @@ NOTE = "run.json"
 
 Sections = tuple[int, int]
 """First section, and section after the last."""
-
-AGGLOMERATION = frozenset({"costs", "solve", "contacts", "sizes", "write", "label-pyramid"})
-"""Stages that belong to one segmentation."""
 
 
 @dataclass(frozen=True)
@@ -190,39 +184,6 @@ class Job:
     def results(self) -> str:
         """Group of what belongs to this one segmentation: costs, levels, lookup table; the rest serves several."""
         return self.work if self.name == SEGMENTATION else f"{self.work}/{BESIDE}/{self.name}"
-
-    def plan(self, stage: str, level: Level | None = None, shard: Index | None = None) -> StagePlan:
-        """Return the blocks of a stage, over the full resolution unless a level and its shard are given."""
-        if level is None or shard is None:
-            if stage == "graph":
-                return self._whole_tiles(stage)
-            if stage == "predict" and len(self.planes) > 1 and self.config.run.block is None:
-                return self._whole_planes(stage)
-            return plan_stage(stage, self.shape, self.shard, self.config.run.block, self.roi)
-        return plan_stage(
-            stage, level.shape, shard, region=None if self.roi is None else self.roi.coarser(level.factor)
-        )
-
-    def _whole_tiles(self, stage: str) -> StagePlan:
-        """Return blocks of whole watershed tiles, as few more than a block of the other stages as possible."""
-        tile, block = self.fragment_tiles.cell, self.config.run.block or self.shard
-        return plan_stage(stage, self.shape, tile, [round_up(b, t) for b, t in zip(block, tile, strict=True)], self.roi)
-
-    def _whole_planes(self, stage: str) -> StagePlan:
-        """Return blocks of whole tiles of the prediction across every axis; a thin block would predict them again."""
-        widest = [max(u, *(plane.cell[a] for plane in self.planes)) for a, u in enumerate(self.shard)]
-        block = [round_up(w, u) for w, u in zip(widest, self.shard, strict=True)]
-        return plan_stage(stage, self.shape, self.shard, block, self.roi)
-
-    def ledger(self, stage: str, unit: Index | None = None) -> Ledger:
-        """Return the ledger of a stage; ``unit`` is the shard of an output that nothing but its blocks' data depend on.
-
-        Without it a record vouches for exactly its block, see `Ledger.unit`.
-        """
-        kind = stage.split(" ")[0]
-        unit = self.shard if kind in ("predict", "fragments", "write") else unit
-        folder = f"{self.results if kind in AGGLOMERATION else self.work}/ledger"
-        return Ledger(open_objects(folder), stage, self.keys[kind], unit)
 
     @cached_property
     def keys(self) -> dict[str, str]:

@@ -31,7 +31,7 @@ LIMITS = frozenset({"join_below", "fill_below"})
 
 
 def stage_keys(job: Job, identity: str) -> dict[str, str]:
-    """Return the key of every stage, those of the stages before it included.
+    """Return the key of every stage, those of the stages before it included, in the order in which they run.
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ def stage_keys(job: Job, identity: str) -> dict[str, str]:
         **({"contacts": content_key("contacts", solve, job.small_below)} if job.small_below else {}),
         "sizes": sizes,
         "write": write,
-        "pyramid": content_key("pyramid", predict, levels),
         "label-pyramid": content_key("label-pyramid", write, levels),
+        "pyramid": content_key("pyramid", predict, levels),
     }
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from vimvol.engine import lock
 from vimvol.errors import InputError, OutputExistsError
-from vimvol.geometry import Index
-from vimvol.io import Volume, storage_shapes
+from vimvol.io import Volume
 from vimvol.io.arrays import create_array, create_group, has_layout
 from vimvol.io.errors import storage_errors
 from vimvol.io.objects import open_objects
@@ -19,6 +18,8 @@ from vimvol.io.omezarr import create_image, create_labels
 from vimvol.io.storage import holds_node, is_url, remove_drafts
 from vimvol.stages.job import Job
 from vimvol.stages.manifest import MANIFEST, differences, provenance, read_manifest, recorded_settings, write_manifest
+from vimvol.stages.order import stages_of
+from vimvol.stages.stage import StoredArray
 
 COMPARED = ("config", "input", "model", "layout")
 
@@ -163,17 +164,9 @@ def _same_voxels(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:
     return one is not None and all(one.get(key) == other[key] for key in other.keys() - lighter)
 
 
-def _arrays(job: Job) -> list[tuple[str, tuple[str, Index, str, Index, Index]]]:
-    """Return the stage that writes an array, and its path, shape, dtype, chunk and shard, of every array."""
-    channels = job.network.channels
-    found = [("fragments", (job.fragments, job.shape, "uint32", job.chunk, job.shard))]
-    for number, level in enumerate(job.levels):
-        chunk, shard = storage_shapes(level.shape, job.chunk, job.shard)
-        labels, image = ("write", "predict") if number == 0 else (f"label-pyramid {number}", f"pyramid {number}")
-        found.append((labels, (f"{job.labels}/{number}", level.shape, "uint64", chunk, shard)))
-        shape = (channels, *level.shape)
-        found.append((image, (f"{job.out}/{number}", shape, "uint8", (1, *chunk), (channels, *shard))))
-    return found
+def _arrays(job: Job) -> list[tuple[str, StoredArray]]:
+    """Return every array, and the name of the stage that fills it."""
+    return [(stage.name, stage.array) for stage in stages_of(job) if stage.array is not None]
 
 
 def _is_intact(job: Job) -> bool:

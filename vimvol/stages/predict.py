@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from vimvol.config import PredictConfig
+from vimvol.engine.plan import plan_stage
 from vimvol.engine.turns import offers, turn
-from vimvol.errors import DeviceLostError, InputError
-from vimvol.geometry import Block
+from vimvol.errors import DeviceLostError, InputError, VimvolError
+from vimvol.geometry import Block, Index, round_up
 from vimvol.infer.device import is_device_lost, resolve_device
 from vimvol.infer.planes import predict_planes
 from vimvol.infer.predictor import Fallbacks, Predictor
@@ -23,6 +24,7 @@ from vimvol.models import load_checkpoint
 from vimvol.stages.boundaries import read_given
 from vimvol.stages.job import Job
 from vimvol.stages.region import context_of_missing, not_finite, read_tissue, wanted_voxels
+from vimvol.stages.stage import Stage, boundaries_at
 
 _LOADING = Lock()
 """Or two blocks that begin at once would both load the weights."""
@@ -97,3 +99,41 @@ def read_by_prediction(job: Job, block: Block) -> Block:
     for plane in job.planes:
         origin = origin.hull(plane.region_for(block))
     return origin
+
+
+def predict_stage(job: Job) -> Stage:
+    """Return the stage predict."""
+    given = job.network.given is not None
+    return Stage(
+        job,
+        plan_stage("predict", job.shape, job.shard, _block(job), job.roi),
+        PredictBlock(job),
+        array=boundaries_at(job, 0),
+        resource="CPU" if given or job.config.predict.device == "cpu" else "GPU",
+        held=np.dtype(job.source.dtype).itemsize + job.network.channels,
+    )
+
+
+def _block(job: Job) -> Index | None:
+    """Return the voxels (z, y, x) of a block; none: a shard."""
+    if job.config.run.block is not None or len(job.planes) == 1:
+        return job.config.run.block
+    # whole tiles across every axis; a thin block would predict them again
+    widest = [max(u, *(plane.cell[a] for plane in job.planes)) for a, u in enumerate(job.shard)]
+    return tuple(round_up(w, u) for w, u in zip(widest, job.shard, strict=True))
+
+
+def not_finite_text(job: Job) -> str:
+    """Return how many intensities of those that were predicted are not finite; empty where all are."""
+    if np.dtype(job.source.dtype).kind != "f":
+        return ""
+    with contextlib.suppress(VimvolError):  # no reason to fail in the end
+        counts = ((block, result.get("not_finite", 0)) for block, result in predict_stage(job).ledger.entries())
+        found = {block: count for block, count in counts if count}
+        if total := sum(found.values()):
+            first = min(found)
+            return (
+                f"{total} voxels of {job.source.address} are not finite (NaN or infinity), the first in {first}: they "
+                "count as missing, and nothing is segmented there"
+            )
+    return ""

@@ -20,8 +20,11 @@ from vimvol.segment.multicut.division import bytes_per_edge
 from vimvol.stages.announce import more_memory_text
 from vimvol.stages.disk import existing_parent, replaced_bytes
 from vimvol.stages.expected import Forecast
-from vimvol.stages.forecast import LOOKS, forecast, inference_resource
+from vimvol.stages.forecast import LOOKS, forecast
+from vimvol.stages.fragments import fragments_stage
 from vimvol.stages.job import Job
+from vimvol.stages.order import stages_of
+from vimvol.stages.predict import predict_stage
 from vimvol.stages.probe import Probe, adopt, take_probes
 from vimvol.stages.region import wanted_voxels
 from vimvol.stages.scratch import Scratch
@@ -149,7 +152,7 @@ def _sampled(
 ) -> tuple[list[Probe], str]:
     """Take the sample; return it, or why there is none."""
     try:
-        return take_probes(job, blocks, scratch, pool, inference_resource(job), predicted=predicted), ""
+        return take_probes(job, blocks, scratch, pool, predicted=predicted), ""
     except WorkersBrokenError as error:
         return [], str(error)
     except WorkerLostError as error:
@@ -190,7 +193,8 @@ def check_fits(job: Job, found: Forecast, cluster: str | ClusterConfig = "local"
     stage = found.largest
     if stage.memory_limit and (stage.peak or 0) > ENDED_AT * stage.memory_limit:
         settings = read_cluster(cluster) if isinstance(cluster, str) else cluster
-        more = more_memory_text(settings, inference_resource(job) if stage.name == "predict" else "CPU")
+        wanted = {each.name: each.resource for each in stages_of(job)}
+        more = more_memory_text(settings, wanted.get(stage.name) or "CPU")  # large graphs have levels besides
         raise InputError(
             f"stage {stage.name} takes about {memory_text(stage.peak or 0)} of a worker, and a worker is ended at "
             f"{memory_text(int(ENDED_AT * stage.memory_limit))}, so no block would be finished; give a worker more "
@@ -249,14 +253,12 @@ def _to_sample(job: Job, slots_for: Callable[[Resource | None], int], *, fresh: 
 
     Of what is predicted already, blocks are sampled whose fragments are missing; the second value tells that.
     """
-    stages: tuple[tuple[str, Resource], ...] = (("predict", inference_resource(job)), ("fragments", "CPU"))
-    for stage, resource in stages:
-        plan, ledger = job.plan(stage), job.ledger(stage)
-        count = min(slots_for(resource), MOST_SAMPLED)
-        missing = None if fresh else ledger.missing(plan.blocks)
-        found = list(itertools.islice(_spread_blocks(job, plan, missing), 4 * count))
+    for stage in (predict_stage(job), fragments_stage(job)):
+        count = min(slots_for(stage.resource), MOST_SAMPLED)
+        missing = None if fresh else stage.ledger.missing(stage.plan.blocks)
+        found = list(itertools.islice(_spread_blocks(job, stage.plan, missing), 4 * count))
         if found:
-            return sorted(found, key=lambda block: -block.size)[:count], stage != "predict"
+            return sorted(found, key=lambda block: -block.size)[:count], stage.kind != "predict"
     return [], False
 
 

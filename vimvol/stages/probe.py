@@ -25,20 +25,21 @@ from vimvol.io.arrays import read_box, write_box
 from vimvol.io.fence import writing_only_if
 from vimvol.io.volume import forget_open
 from vimvol.segment.multicut.division import merge_costs, solve_table
-from vimvol.stages.costs import CostsBlock
+from vimvol.stages.costs import costs_stage
 from vimvol.stages.disk import stored_bytes
-from vimvol.stages.fragments import FragmentsBlock, reach_of, read_fragments, write_offsets
-from vimvol.stages.graph import GraphBlock
+from vimvol.stages.fragments import FragmentsBlock, fragments_stage, reach_of, read_fragments, write_offsets
+from vimvol.stages.graph import graph_stage
 from vimvol.stages.job import Job
 from vimvol.stages.levels import LevelReport
 from vimvol.stages.output import create_arrays
 from vimvol.stages.overhead import seconds_besides_blocks
-from vimvol.stages.predict import PredictBlock
-from vimvol.stages.pyramid import PyramidBlock
+from vimvol.stages.predict import PredictBlock, predict_stage
+from vimvol.stages.pyramid import pyramid_stages
 from vimvol.stages.scratch import Scratch
-from vimvol.stages.sizes import ContactsBlock, Sizes
-from vimvol.stages.solve import Solve, all_costs, hierarchy_of, solver_of
-from vimvol.stages.write import WriteBlock
+from vimvol.stages.sizes import contacts_stage, sizes_stage
+from vimvol.stages.solve import Solve, all_costs, solve_stage, solver_of
+from vimvol.stages.stage import Stage
+from vimvol.stages.write import write_stage
 
 WARM_UP = "warm-up"
 BLOCKS_OF_CALL = 20
@@ -112,9 +113,7 @@ class Probe:
     besides: float = 0.0
 
 
-def take_probes(
-    job: Job, blocks: Sequence[Block], scratch: Scratch, pool: Pool, inference: Resource, *, predicted: bool
-) -> list[Probe]:
+def take_probes(job: Job, blocks: Sequence[Block], scratch: Scratch, pool: Pool, *, predicted: bool) -> list[Probe]:
     """Run the sample of every block, all at once, as blocks run later.
 
     Parameters
@@ -127,8 +126,6 @@ def take_probes(
         Where to write.
     pool
         The workers.
-    inference
-        What the prediction wants of a worker.
     predicted
         Whether the boundaries of the blocks are there, and are to be copied instead.
 
@@ -145,7 +142,7 @@ def take_probes(
         create_arrays(tasks[-1])
     deadline = job.config.run.deadline
     if deadline is not None:  # that of a block of one stage, and a call has those of all
-        deadline *= BLOCKS_OF_CALL * max(len(own.plan("fragments")) for own in tasks)
+        deadline *= BLOCKS_OF_CALL * max(len(fragments_stage(own).plan) for own in tasks)
     voxels = max(block.size for block in blocks)
     try:
         if predicted:
@@ -155,7 +152,7 @@ def take_probes(
         else:
             first = _all(
                 pool,
-                inference,
+                predict_stage(job).resource,
                 _predict,
                 [(own, block, permit) for own, block in zip(tasks, blocks, strict=True)],
                 deadline,
@@ -170,8 +167,9 @@ def take_probes(
 
 def adopt(job: Job, probes: Sequence[Probe]) -> None:
     """Take the boundaries of samples over into the output, as blocks of the prediction that are done."""
-    ledger = job.ledger("predict")
-    ledger.begin(job.plan("predict").blocks)
+    stage = predict_stage(job)
+    ledger = stage.ledger
+    ledger.begin(stage.plan.blocks)
     for probe in probes:
         if probe.result is not None:
             _copy(probe.job, job, probe.block)
@@ -185,7 +183,7 @@ def _copy(source: Job, target: Job, block: Block) -> None:
 
 def _all(
     pool: Pool,
-    resource: Resource,
+    resource: Resource | None,
     function: Any,  # noqa: ANN401
     calls: Sequence[tuple[Any, ...]],
     deadline: float | None,
@@ -263,26 +261,27 @@ def _stages(job: Job, block: Block, roi: Block | None, *, warm_up: bool) -> Prob
     release_memory()
     base = memory_of_process()
 
-    def timed(name: str, task: BlockTask, blocks: Iterable[Block]) -> list[dict[str, Any]]:
-        stages[name], results = _timed(WARM_UP if warm_up else name, task, list(blocks), block.size, base)
+    def timed(stage: Stage, blocks: Iterable[Block] | None = None) -> list[dict[str, Any]]:
+        name, boxes = WARM_UP if warm_up else stage.kind, list(stage.plan if blocks is None else blocks)
+        stages[stage.kind], results = _timed(name, stage.task, boxes, block.size, base)
         return results
 
-    write_offsets(job, timed("fragments", FragmentsBlock(replace(job, roi=roi)), job.plan("fragments")))
-    timed("graph", GraphBlock(job), job.plan("graph"))
-    edges = sum(result["edges"] for result in timed("costs", CostsBlock(job), job.plan("graph")))
+    write_offsets(job, timed(replace(fragments_stage(job), task=FragmentsBlock(replace(job, roi=roi)))))
+    timed(graph_stage(job))
+    edges = sum(result["edges"] for result in timed(costs_stage(job)))
     start = time.perf_counter()
     solve_table(merge_costs(all_costs(job)), solver_of(job))
     solving = time.perf_counter() - start
-    (solved,) = timed("solve", Solve(job, hierarchy_of(job), (LevelReport(0, edges, 0.0),)), [block])
+    (solved,) = timed(replace(solve_stage(job), task=Solve(job, (LevelReport(0, edges, 0.0),))))
     if job.small_below:
-        timed("contacts", ContactsBlock(job), job.plan("graph"))
-    timed("sizes", Sizes(job), [block])
-    timed("write", WriteBlock(job), job.plan("write"))
+        timed(contacts_stage(job))
+    timed(sizes_stage(job))
+    timed(write_stage(job))
     if len(job.levels) > 1:
         level = job.levels[1]
         coarse = [block.coarser(level.factor).clip(level.shape)]
-        timed("label-pyramid", PyramidBlock(job, 1, labels=True), coarse)
-        timed("pyramid", PyramidBlock(job, 1, labels=False), coarse)
+        for labels in (True, False):
+            timed(next(pyramid_stages(job, labels=labels)), coarse)
     edges += 0 if job.stitched else _beyond(job, block, roi)
     release_memory()
     return Probe(job, block, stages, None, edges, solved["fragments"], solving=solving)

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from vimvol.engine.ledger import Ledger
-from vimvol.engine.plan import StagePlan
-from vimvol.engine.run import Execution, run_stage
+from vimvol.engine.plan import plan_stage
 from vimvol.geometry import Block, Index
-from vimvol.io import storage_shapes
 from vimvol.io.arrays import read_box, write_box
 from vimvol.io.downsample import mean_downsample, mode_downsample
 from vimvol.stages.job import Job
+from vimvol.stages.stage import Stage, boundaries_at, labels_at
 
 
 @dataclass(frozen=True)
@@ -36,14 +34,19 @@ class PyramidBlock:
     level: int
     labels: bool
 
+    @property
+    def factor(self) -> Index:
+        """Voxels (z, y, x) of the level below that become one."""
+        below, here = self.job.levels[self.level - 1], self.job.levels[self.level]
+        return tuple(h // b for h, b in zip(here.factor, below.factor, strict=True))
+
     def __call__(self, block: Block) -> dict[str, Any]:
         """Read the block's voxels one level below, downsample, write."""
-        below, here = self.job.levels[self.level - 1], self.job.levels[self.level]
-        factor = tuple(h // b for h, b in zip(here.factor, below.factor, strict=True))
+        factor = self.factor
         source = Block(
             tuple(v * f for v, f in zip(block.begin, factor, strict=True)),
             tuple(v * f for v, f in zip(block.end, factor, strict=True)),
-        ).clip(below.shape)
+        ).clip(self.job.levels[self.level - 1].shape)
         if self.labels:
             data = read_box(f"{self.job.labels}/{self.level - 1}", source)
             write_box(f"{self.job.labels}/{self.level}", block, mode_downsample(data, factor))
@@ -58,16 +61,10 @@ class PyramidBlock:
         write_box(f"{self.job.out}/{self.level}", Block((0, *block.begin), (channels, *block.end)), mean)
 
 
-def pyramid_stages(job: Job, *, labels: bool) -> Iterator[tuple[int, StagePlan, Ledger]]:
-    """Yield number, blocks and ledger of every coarser level."""
-    name = "label-pyramid" if labels else "pyramid"
+def pyramid_stages(job: Job, *, labels: bool) -> Iterator[Stage]:
+    """Yield the stage of every coarser level of the segmentation or of the boundaries, the finest first."""
     for number, level in enumerate(job.levels[1:], start=1):
-        _, shard = storage_shapes(level.shape, job.chunk, job.shard)
-        stage = f"{name} {number}"
-        yield number, job.plan(stage, level, shard), job.ledger(stage, shard)
-
-
-def run_pyramid(job: Job, execution: Execution, *, labels: bool) -> None:
-    """Make all coarser levels, one after the other."""
-    for number, plan, ledger in pyramid_stages(job, labels=labels):
-        run_stage(plan, PyramidBlock(job, number, labels), ledger, execution)
+        array = labels_at(job, number) if labels else boundaries_at(job, number)
+        region = None if job.roi is None else job.roi.coarser(level.factor)
+        plan = plan_stage(f"{'label-' if labels else ''}pyramid {number}", level.shape, array.shard[-3:], region=region)
+        yield Stage(job, plan, PyramidBlock(job, number, labels), array=array, own=labels)

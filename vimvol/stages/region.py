@@ -6,14 +6,13 @@ asked for, so it is the same for any blocks.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vimvol.config import SegmentConfig
-from vimvol.errors import InputError, VimvolError
+from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.io import Volume
 from vimvol.io.mask import Mask
@@ -84,19 +83,3 @@ def not_finite(raw: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Tell which voxels (z, y, x) are NaN or infinite; each counts as missing, wherever it lies."""
     found: npt.NDArray[np.bool_] = ~np.isfinite(raw) if raw.dtype.kind == "f" else np.zeros(raw.shape, bool)
     return found
-
-
-def not_finite_text(job: Job) -> str:
-    """Return how many intensities of those that were predicted are not finite; empty where all are."""
-    if np.dtype(job.source.dtype).kind != "f":
-        return ""
-    with contextlib.suppress(VimvolError):  # no reason to fail in the end
-        counts = ((block, result.get("not_finite", 0)) for block, result in job.ledger("predict").entries())
-        found = {block: count for block, count in counts if count}
-        if total := sum(found.values()):
-            first = min(found)
-            return (
-                f"{total} voxels of {job.source.address} are not finite (NaN or infinity), the first in {first}: they "
-                "count as missing, and nothing is segmented there"
-            )
-    return ""

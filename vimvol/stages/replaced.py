@@ -27,12 +27,14 @@ from vimvol.engine.segments import make_segment
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.geometry import Block, Index
 from vimvol.infer.standardization import Standardization
-from vimvol.io import storage_shapes
-from vimvol.stages.fragments import halo_of, reach_of
+from vimvol.stages.fragments import fragments_stage, halo_of, reach_of
+from vimvol.stages.graph import graph_stage
 from vimvol.stages.job import Job, Sections
 from vimvol.stages.manifest import differences, read_manifest, recorded_settings
-from vimvol.stages.predict import read_by_prediction
+from vimvol.stages.predict import predict_stage, read_by_prediction
+from vimvol.stages.pyramid import pyramid_stages
 from vimvol.stages.region import context_of_missing
+from vimvol.stages.stage import Stage
 
 RECORDS_AT_ONCE = 1 << 16
 """Records that are taken over together: more would take memory, fewer would be many objects."""
@@ -109,14 +111,13 @@ def carry_over(job: Job) -> None:
     if manifest is None or not sections or job.replaced[: len(before)] != before or manifest["keys"] == job.keys:
         return
     keys = _recorded(job, manifest).keys_of(manifest["input"]["identity"])
-    for ledger, stale in _stages(job, sections):
-        kind = ledger.stage.split(" ")[0]
-        if keys[kind] == manifest["keys"].get(kind):
-            _adopt(ledger, keys[kind], stale)
+    for stage, stale in _stages(job, sections):
+        if keys[stage.kind] == manifest["keys"].get(stage.kind):
+            _adopt(stage.ledger, keys[stage.kind], stale)
 
 
-def _stages(job: Job, sections: Sequence[Sections]) -> list[tuple[Ledger, Callable[[Block], bool]]]:
-    """Return the ledgers that keep records, and for each what tells whether a block is stale."""
+def _stages(job: Job, sections: Sequence[Sections]) -> list[tuple[Stage, Callable[[Block], bool]]]:
+    """Return the stages that keep records, and for each what tells whether a block is stale."""
     raw = np.zeros(job.shape[0], bool)
     for begin, end in sections:
         raw[begin:end] = True
@@ -127,16 +128,16 @@ def _stages(job: Job, sections: Sequence[Sections]) -> list[tuple[Ledger, Callab
         tile = tiles.block((layer, 0, 0))
         window = context_of_missing(job, tile.grow(halo_of(job)).clip(job.shape))
         fragments[tile.begin[0] : tile.end[0]] |= _touches(window, predicted)
-    blocks = set(job.plan("graph"))
-    found: list[tuple[Ledger, Callable[[Block], bool]]] = [
-        (job.ledger("predict"), lambda block: _touches(read_by_prediction(job, block), raw)),
-        (job.ledger("fragments"), lambda block: _touches(context_of_missing(job, reach_of(job, block)), predicted)),
+    graph = graph_stage(job)
+    blocks = set(graph.plan)
+    found: list[tuple[Stage, Callable[[Block], bool]]] = [
+        (predict_stage(job), lambda block: _touches(read_by_prediction(job, block), raw)),
+        (fragments_stage(job), lambda block: _touches(context_of_missing(job, reach_of(job, block)), predicted)),
         # tables are named by their blocks, and a block looks at the first voxels behind it
-        (job.ledger("graph"), lambda b: b not in blocks or _touches(b.grow((0, 0, 0), (1, 0, 0)), fragments)),
+        (graph, lambda b: b not in blocks or _touches(b.grow((0, 0, 0), (1, 0, 0)), fragments)),
     ]
-    for number, level in enumerate(job.levels[1:], start=1):
-        _, shard = storage_shapes(level.shape, job.chunk, job.shard)
-        found.append((job.ledger(f"pyramid {number}", shard), _coarser(predicted, level.factor)))
+    for stage, level in zip(pyramid_stages(job, labels=False), job.levels[1:], strict=True):
+        found.append((stage, _coarser(predicted, level.factor)))
     return found
 
 

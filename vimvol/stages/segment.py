@@ -13,7 +13,7 @@ from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.performance import check_report
 from vimvol.engine.plan import default_shard
-from vimvol.engine.run import Execution, Progress, run_stage
+from vimvol.engine.run import Execution, Progress
 from vimvol.errors import InputError
 from vimvol.geometry import Grid
 from vimvol.infer.device import named_device
@@ -28,29 +28,25 @@ from vimvol.stages.announce import Tell, Warnings, input_text, mask_text, nobody
 from vimvol.stages.boundaries import find_boundaries
 from vimvol.stages.device import settle_device
 from vimvol.stages.disk import check_writable
-from vimvol.stages.forecast import inference_resource
-from vimvol.stages.fragments import resolve_cells, resolve_fragments, run_fragments
-from vimvol.stages.graph import GraphBlock
+from vimvol.stages.fragments import resolve_cells, resolve_fragments
 from vimvol.stages.job import Job, Sections, are_instances
 from vimvol.stages.learned import find_learned
 from vimvol.stages.manifest import check_intensities, now, write_manifest
+from vimvol.stages.order import run_stages, stages_of
 from vimvol.stages.output import check_output, claim_output, keep_apart, new_manifest, tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.planes import planes_of, rescaled_text
-from vimvol.stages.predict import PredictBlock
+from vimvol.stages.predict import not_finite_text, predict_stage
 from vimvol.stages.preflight import check_fits, preflight, short_text
-from vimvol.stages.pyramid import run_pyramid
 from vimvol.stages.record import Telling, compared, new_run, recorded
-from vimvol.stages.region import not_finite_text, region_of
+from vimvol.stages.region import region_of
 from vimvol.stages.replaced import as_recorded, carry_over, with_replaced
 from vimvol.stages.scale import check_voxel_size, check_voxel_size_known, odd_text
 from vimvol.stages.scratch import Scratch
-from vimvol.stages.sizes import check_sizes, run_sizes
-from vimvol.stages.solve import run_solve
+from vimvol.stages.sizes import check_sizes
 from vimvol.stages.survey import survey
 from vimvol.stages.unused import settings_given, unused_texts
 from vimvol.stages.workers import workers_of
-from vimvol.stages.write import WriteBlock
 
 
 @dataclass(frozen=True)
@@ -163,7 +159,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
         mask=mask,
         learned=learned,
     )
-    job.plan("predict")
+    predict_stage(job)  # refuses blocks that share shards
     for text in unused_texts(job, given, sizes_known=bool(found.voxel_sizes)):
         tell(text)
     return as_recorded(job)
@@ -287,14 +283,7 @@ def _finished(
 
 
 def _run(job: Job, execution: Execution, sampled: float) -> dict[str, Any]:
-    """Run every stage that is not done; return the numbers of fragments and segments; ``sampled``: of `Execution`."""
-    inference = replace(execution.on(inference_resource(job), ahead=True), sampled=sampled)
-    execution = execution.on("CPU")
-    run_stage(job.plan("predict"), PredictBlock(job), job.ledger("predict"), inference)
-    run_fragments(job, execution)
-    run_stage(job.plan("graph"), GraphBlock(job), job.ledger("graph"), execution)
-    numbers = run_solve(job, execution) | run_sizes(job, execution)
-    run_stage(job.plan("write"), WriteBlock(job), job.ledger("write"), execution)
-    run_pyramid(job, execution, labels=True)
-    run_pyramid(job, execution, labels=False)
-    return numbers
+    """Run every stage that is not done; return what is known of the segmentation; ``sampled``: of `Execution`."""
+    predict, *others = stages_of(job)
+    predict.run(replace(execution, sampled=sampled))
+    return run_stages(others, execution)

@@ -8,7 +8,7 @@ were left for the last solve, so this needs no more memory than that did; and at
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,17 +17,16 @@ import numpy.typing as npt
 from vimvol.config import SegmentConfig
 from vimvol.engine.ledger import block_name
 from vimvol.engine.plan import plan_stage
-from vimvol.engine.pool import SerialPool
-from vimvol.engine.run import Execution, run_stage
 from vimvol.errors import ConfigError
 from vimvol.geometry import Block
 from vimvol.io.arrays import create_array, read_box, write_box
 from vimvol.io.tables import read_table, write_table
 from vimvol.segment.sizes import Contacts, Settled, merge_contacts, settle
 from vimvol.stages.fragments import offsets_of
-from vimvol.stages.graph import read_edges, read_nodes
+from vimvol.stages.graph import plan_of_tiles, read_edges, read_nodes
 from vimvol.stages.job import Job
 from vimvol.stages.solve import LOOKUP_CHUNK, partition_of
+from vimvol.stages.stage import Stage
 
 ROWS_AT_ONCE = 10**6
 """Rows of tables that are held beside those merged already, and ids that are looked up at once."""
@@ -106,20 +105,14 @@ class Sizes:
         return {"segments": int(lookup.max(initial=0)), "joined": joined, "filled": filled}
 
 
-def run_sizes(job: Job, execution: Execution) -> dict[str, Any]:
-    """Make segments of the partition.
+def contacts_stage(job: Job) -> Stage:
+    """Return the stage contacts, of a job whose `Job.small_below` is not 0; its blocks are those of the graph."""
+    return Stage(job, plan_of_tiles(job, "contacts"), ContactsBlock(job), tables=(contacts_of(job),), own=True)
 
-    Returns
-    -------
-    dict
-        Number of ``segments``, and of those that ``joined`` a neighbour or were ``filled`` before.
-    """
-    if job.small_below:
-        run_stage(replace(job.plan("graph"), name="contacts"), ContactsBlock(job), job.ledger("contacts"), execution)
-    plan, ledger = plan_stage("sizes", job.shape, job.shape), job.ledger("sizes")
-    run_stage(plan, Sizes(job), ledger, replace(execution, pool=SerialPool(), retries=0))
-    result = ledger.only()
-    return {name: result[name] for name in ("segments", "joined", "filled")}
+
+def sizes_stage(job: Job) -> Stage:
+    """Return the stage sizes."""
+    return Stage(job, plan_stage("sizes", job.shape, job.shape), Sizes(job), resource=None, own=True)
 
 
 def segments_of(first: Ids, voxels: npt.NDArray[np.integer], min_size: int) -> Ids:
@@ -178,7 +171,7 @@ def _settled(job: Job, voxels: Ids) -> Settled:
 def _gathered(job: Job) -> tuple[Contacts, Ids, Counts]:
     """Return the contacts of all blocks, the small segments, ascending, and their surface."""
     contacts, segment, surface = merge_contacts([]), np.empty(0, np.uint64), np.empty(0, np.int64)
-    for tables in _batches(read_table(contacts_of(job), block_name(block)) for block in job.plan("graph")):
+    for tables in _batches(read_table(contacts_of(job), block_name(block)) for block in contacts_stage(job).plan):
         contacts = merge_contacts([contacts, *map(Contacts.from_columns, tables)])
         names = np.concatenate([segment, *(table["segment"] for table in tables)])
         parts = np.concatenate([surface, *(table["surface"] for table in tables)])

@@ -16,20 +16,20 @@ import numpy.typing as npt
 
 from vimvol.engine.ledger import block_name
 from vimvol.engine.plan import plan_stage
-from vimvol.engine.pool import SerialPool
-from vimvol.engine.run import Execution, run_stage
+from vimvol.engine.run import Execution
 from vimvol.errors import ConfigError
 from vimvol.geometry import Block, round_up
 from vimvol.io.arrays import create_array, read_box, write_box
 from vimvol.io.tables import read_table
 from vimvol.segment.multicut import is_divisible
 from vimvol.segment.multicut.division import CostTable, bytes_per_edge, merge_costs, solve_table
-from vimvol.stages.costs import CostsBlock, costs_of
+from vimvol.stages.costs import costs_of, costs_stage
 from vimvol.stages.fragments import offsets_of
-from vimvol.stages.graph import read_nodes
+from vimvol.stages.graph import graph_stage, read_nodes
 from vimvol.stages.hierarchy import Hierarchy
 from vimvol.stages.job import Job
 from vimvol.stages.levels import LevelReport, climb, report_of
+from vimvol.stages.stage import Stage
 
 LOOKUP_CHUNK = 1 << 16
 CELL = (64, 1024, 1024)
@@ -52,28 +52,25 @@ class Solve:
     ----------
     job
         The job.
-    hierarchy
-        The graph and its levels.
     reports
         The levels, the whole graph first. Where there is only one, the graph is read block by block.
     """
 
     job: Job
-    hierarchy: Hierarchy
     reports: tuple[LevelReport, ...]
 
     def __call__(self, block: Block) -> dict[str, Any]:  # noqa: ARG002 - the one block is the whole volume
         """Write the partition; return the numbers of fragments and edges, and the energies."""
-        job, top = self.job, len(self.reports) - 1
+        job, hierarchy, top = self.job, hierarchy_of(self.job), len(self.reports) - 1
         last = int(read_box(offsets_of(job), Block((len(job.fragment_tiles),), (len(job.fragment_tiles) + 1,)))[0])
-        tables = self.hierarchy.own_edges(top) if top else all_costs(job)
+        tables = hierarchy.own_edges(top) if top else all_costs(job)
         left = merge_costs(tables)
         groups, energy = solve_table(left, solver_of(job))
         lookup = np.arange(last + 1, dtype=np.uint64)
         lookup[groups.node] = groups.group
         for level in reversed(range(top)):
-            for cell in range(len(self.hierarchy.cells(level))):
-                groups = self.hierarchy.groups(level, [cell])
+            for cell in range(len(hierarchy.cells(level))):
+                groups = hierarchy.groups(level, [cell])
                 lookup[groups.node] = lookup[groups.group]
         url = partition_of(job)
         create_array(url, (2, len(lookup)), "uint64", chunk=(1, min(len(lookup), LOOKUP_CHUNK)))
@@ -87,40 +84,49 @@ class Solve:
         }
 
 
-def run_solve(job: Job, execution: Execution) -> dict[str, Any]:
-    """Partition the fragments.
+@dataclass(frozen=True)
+class _SolveStage(Stage):
+    """The stage, before which a large graph is reduced."""
 
-    Returns
-    -------
-    dict
-        Numbers of ``fragments`` and ``edges``; ``levels``, one a `LevelReport`; the final ``energy``.
+    def run(self, execution: Execution) -> dict[str, Any]:
+        """Partition the fragments.
 
-    Raises
-    ------
-    ConfigError
-        If the graph that is left does not fit ``agglomerate.memory``.
-    """
-    costs, blocks = job.ledger("costs"), replace(job.plan("graph"), name="costs")
-    run_stage(blocks, CostsBlock(job), costs, execution)
-    whole = report_of(0, costs, blocks)
-    hierarchy = hierarchy_of(job)
-    needed = bytes_per_edge(hierarchy.solver)
+        Returns
+        -------
+        dict
+            Numbers of ``fragments`` and ``edges``; ``levels``, one a `LevelReport`; the final ``energy``.
+
+        Raises
+        ------
+        ConfigError
+            If the graph that is left does not fit ``agglomerate.memory``.
+        """
+        reports = _reduced(self.job, execution.on("CPU"))
+        return Stage.run(replace(self, task=Solve(self.job, reports)), execution)
+
+
+def solve_stage(job: Job) -> Stage:
+    """Return the stage solve; what levels its task finds is known only when it is run."""
+    return _SolveStage(job, plan_stage("solve", job.shape, job.shape), Solve(job, ()), resource=None, own=True)
+
+
+def _reduced(job: Job, execution: Execution) -> tuple[LevelReport, ...]:
+    """Reduce the graph until it can be solved in one process; return its levels, the whole graph first."""
+    stage = costs_stage(job)
+    costs = stage.ledger
+    reports = [report_of(0, costs, stage.plan)]
+    edges, needed = reports[0].edges, bytes_per_edge(solver_of(job))
     levels, capacity = job.config.agglomerate.levels, job.config.agglomerate.memory // needed
-    reports = [whole]
-    divisible = is_divisible(hierarchy.solver) or job.stitched
-    if levels or (levels is None and whole.edges > (min(capacity, AT_ONCE) if divisible else capacity)):
-        _check_divisible(job, whole.edges)
-        reports = climb(hierarchy, costs.key, costs.objects, min(capacity, AT_ONCE), levels, execution)
+    divisible = is_divisible(solver_of(job)) or job.stitched
+    if levels or (levels is None and edges > (min(capacity, AT_ONCE) if divisible else capacity)):
+        _check_divisible(job, edges)
+        reports = climb(hierarchy_of(job), costs.key, costs.objects, min(capacity, AT_ONCE), levels, execution)
     if levels is None and reports[-1].edges > capacity:
         raise ConfigError(
             f"agglomerate.memory = {job.config.agglomerate.memory} holds {capacity} edges, and {reports[-1].edges} are "
             f"left, so they are not solved; give {reports[-1].edges * needed} or more, what is done is kept"
         )
-    plan, ledger = plan_stage("solve", job.shape, job.shape), job.ledger("solve")
-    task = Solve(job, hierarchy, tuple(reports))
-    run_stage(plan, task, ledger, replace(execution, pool=SerialPool(), retries=0))
-    result = ledger.only()
-    return {name: result[name] for name in ("fragments", "edges", "levels", "energy")}
+    return tuple(reports)
 
 
 def hierarchy_of(job: Job) -> Hierarchy:
@@ -130,7 +136,7 @@ def hierarchy_of(job: Job) -> Hierarchy:
     return Hierarchy(
         folder=f"{job.results}/levels",
         source=costs_of(job),
-        blocks=job.plan("graph"),
+        blocks=costs_stage(job).plan,
         tiles=job.fragment_tiles,
         offsets=offsets_of(job),
         cell=cell,
@@ -161,13 +167,13 @@ def _check_divisible(job: Job, edges: int) -> None:
 
 def all_costs(job: Job) -> Iterable[CostTable]:
     """Return the tables of all edges, block by block."""
-    return (CostTable.from_columns(read_table(costs_of(job), block_name(block))) for block in job.plan("graph"))
+    return (CostTable.from_columns(read_table(costs_of(job), block_name(block))) for block in costs_stage(job).plan)
 
 
 def _voxels(job: Job, first: Ids) -> npt.NDArray[np.int64]:
     """Return the voxels of every segment at its smallest fragment, (N + 1,)."""
     voxels = np.zeros(len(first), np.int64)
-    for block in job.plan("graph"):
+    for block in graph_stage(job).plan:
         nodes = read_nodes(job, block)
         np.add.at(voxels, first[nodes.fragment], nodes.voxels)
     return voxels

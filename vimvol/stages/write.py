@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from vimvol.engine.plan import plan_stage
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box, write_box
 from vimvol.stages.fragments import read_fragments
 from vimvol.stages.job import Job
 from vimvol.stages.sizes import lookup_of
 from vimvol.stages.solve import LOOKUP_CHUNK
+from vimvol.stages.stage import Stage, labels_at
 
 SPAN = 16 * LOOKUP_CHUNK
 """Fragments whose segments are read at once at most, 8 MiB."""
@@ -37,6 +39,12 @@ class WriteBlock:
             table[begin + 1 : end + 1] = segments[ids - np.uint64(first)]
         write_box(f"{job.labels}/0", block, table[window.labels])
         return {}
+
+
+def write_stage(job: Job) -> Stage:
+    """Return the stage write."""
+    plan = plan_stage("write", job.shape, job.shard, job.config.run.block, job.roi)
+    return Stage(job, plan, WriteBlock(job), array=labels_at(job, 0), own=True)
 
 
 def _spans(ids: np.ndarray[Any, np.dtype[np.uint64]]) -> list[tuple[int, int]]:
