@@ -50,6 +50,9 @@ class PredictConfig(Section):
     normalize: Literal["volume", "slice"] = Field(
         "volume", description="whose mean and standard deviation standardise the intensities"
     )
+    invert: bool = Field(
+        False, description="show intensities to the network inverted, where membranes are bright and it knows dark ones"
+    )
     rescale: Literal["auto", "none"] = Field(
         "auto",
         description="auto: slices are resampled for the network where the size of their voxels is not one that it was "

@@ -18,7 +18,8 @@ class Standardization:
     Attributes
     ----------
     mean, std
-        In units of the stored intensities; one value for the whole volume, or one for every z.
+        In units of the stored intensities; one value for the whole volume, or one for every z. Where intensities are
+        inverted, ``std`` is negative.
     axis
         Where z is in what is standardised: 0, unless the axes of the volume are turned.
     """
@@ -27,6 +28,11 @@ class Standardization:
     std: tuple[float, ...]
     # How it is looked at is no part of what was measured, which is what keys of stages are made of.
     axis: int = field(default=0, repr=False)
+
+    def inverted(self, span: float = 0.0) -> Standardization:
+        """Return what makes bright of dark; ``span``: of the input that stays where it is, 0 where its mean is 0."""
+        mean = tuple(m + span * s for m, s in zip(self.mean, self.std, strict=True))
+        return Standardization(mean, tuple(-s for s in self.std), self.axis)
 
     def apply(self, raw: npt.NDArray[Any], box: Block) -> npt.NDArray[np.float32]:
         """Standardise the intensities of a box of the volume; what is not finite is shown as the mean."""

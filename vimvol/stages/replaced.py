@@ -173,8 +173,9 @@ def _recorded(job: Job, manifest: dict[str, Any]) -> Job:
 
 def _surveys_the_same(job: Job, manifest: dict[str, Any]) -> bool:
     """Tell whether the settings that statistics depend on are those of the manifest."""
-    before, now = manifest["config"], job.config.model_dump(mode="json")
-    return bool(before["input"] == now["input"] and before["predict"]["normalize"] == now["predict"]["normalize"])
+    before, now = recorded_settings(manifest), job.config.model_dump(mode="json", exclude={"run"})
+    shown = ("normalize", "invert")
+    return bool(before["input"] == now["input"] and all(before["predict"][k] == now["predict"][k] for k in shown))
 
 
 def _history(manifest: dict[str, Any]) -> tuple[Sections, ...]:

@@ -15,17 +15,18 @@ from vimvol.engine.performance import check_report
 from vimvol.engine.plan import default_shard
 from vimvol.engine.run import Execution, Progress
 from vimvol.errors import InputError
-from vimvol.geometry import Grid
+from vimvol.geometry import Block, Grid
 from vimvol.infer.device import named_device
-from vimvol.io import open_volume, pyramid, storage_shapes
-from vimvol.io.mask import open_mask
+from vimvol.infer.standardization import Standardization
+from vimvol.io import Volume, open_volume, pyramid, storage_shapes
+from vimvol.io.mask import Mask, open_mask
 from vimvol.io.storage import absolute
 from vimvol.io.volume import forget_open
 from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut import check_solver
 from vimvol.stages.announce import Tell, Warnings, input_text, mask_text, nobody, workers_text
-from vimvol.stages.boundaries import find_boundaries
+from vimvol.stages.boundaries import Boundaries, find_boundaries
 from vimvol.stages.device import settle_device
 from vimvol.stages.disk import check_writable
 from vimvol.stages.fragments import resolve_cells, resolve_fragments
@@ -36,6 +37,7 @@ from vimvol.stages.order import run_stages, stages_of
 from vimvol.stages.output import check_output, claim_output, keep_apart, new_manifest, tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.planes import planes_of, rescaled_text
+from vimvol.stages.polarity import bright_text
 from vimvol.stages.predict import not_finite_text, predict_stage
 from vimvol.stages.preflight import check_fits, preflight, short_text
 from vimvol.stages.record import Telling, compared, new_run, recorded
@@ -147,8 +149,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
         out=out,
         config=config,
         network=found.network,
-        standardization=found.standardization
-        or survey(volume, config.predict.normalize, roi, mask, config.input.missing),
+        standardization=_standardization(config, volume, found, roi, mask),
         planes=planes_of(config, volume, found),
         fragments_config=fragments,
         fragment_tiles=Grid(volume.shape, fragments.tile or volume.shape),
@@ -160,9 +161,22 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
         learned=learned,
     )
     predict_stage(job)  # refuses blocks that share shards
+    if found.network.given is None and "predict.invert" not in given and (text := bright_text(volume, roi, mask)):
+        tell(text)
     for text in unused_texts(job, given, sizes_known=bool(found.voxel_sizes)):
         tell(text)
     return as_recorded(job)
+
+
+def _standardization(
+    config: SegmentConfig, volume: Volume, found: Boundaries, roi: Block | None, mask: Mask | None
+) -> Standardization:
+    """Return what makes the input of the network of intensities."""
+    fixed = found.standardization
+    made = fixed or survey(volume, config.predict.normalize, roi, mask, config.input.missing)
+    if not config.predict.invert or found.network.given is not None:
+        return made
+    return made.inverted(span=0.0 if fixed is None else 1.0)
 
 
 def segment_volume(

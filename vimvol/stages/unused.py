@@ -62,5 +62,6 @@ def _reasons(job: Job, *, sizes_known: bool) -> dict[str, str]:
         "agglomerate.size_weighting": whole,
         "agglomerate.beta_across": across,
         "predict.rescale": rescale,
+        "predict.invert": "" if job.network.given is None else "boundaries are given and nothing is predicted",
         "cells": "" if job.network.cells is not None else "the network predicts no foreground to make cells of",
     }
