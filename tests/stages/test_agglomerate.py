@@ -5,15 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support import digest, small_config
+from tests.support import digest, random_network, small_config
 from vimvol.engine.recorder import Recorder
 from vimvol.errors import ConfigError, InputError, OutputExistsError
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box
+from vimvol.stages import stored
 from vimvol.stages.agglomerate import agglomerate
+from vimvol.stages.graph import graph_stage
 from vimvol.stages.manifest import now, read_manifest, write_manifest
+from vimvol.stages.output import new_manifest
 from vimvol.stages.ownership import owned
-from vimvol.stages.segment import segment_volume
+from vimvol.stages.segment import prepare, segment_volume
 from vimvol.stages.status import status
 from vimvol.stages.write import WriteBlock
 
@@ -91,6 +94,118 @@ def test_a_name_puts_another_segmentation_beside_the_first(reference: Path, out:
     assert stages == {}
     agglomerate(str(out), ["agglomerate.beta=0.2"], workers=0)
     assert (read_box(f"{out}/labels/split/0", Block.whole(SHAPE)) == labels).all()
+
+
+@pytest.fixture
+def alone(sample: Path, tmp_path: Path) -> Path:
+    """An output whose input and network are gone."""
+    volume, model = tmp_path / "gone.zarr", tmp_path / "gone.safetensors"
+    shutil.copytree(sample, volume)
+    random_network(model, 30)
+    out = tmp_path / "alone.zarr"
+    segment_volume(f"{volume}:raw", str(out), small_config(predict__model=str(model)))
+    shutil.rmtree(volume)
+    model.unlink()
+    return out
+
+
+def test_neither_input_nor_network_need_be_there(
+    sample: Path, alone: Path, stages: dict[str, int], tmp_path: Path
+) -> None:
+    stages.clear()
+    agglomerate(str(alone), [BETA], name="split", workers=0)
+    result = agglomerate(str(alone), [BETA], compare=True, workers=0)
+    assert set(stages) == {"costs", "solve", "sizes", "write", "label-pyramid 1", "label-pyramid 2"}
+    random_network(tmp_path / "gone.safetensors", 30)
+    new = tmp_path / "new.zarr"
+    segment_volume(
+        f"{sample}:raw",
+        str(new),
+        small_config(predict__model=str(tmp_path / "gone.safetensors"), agglomerate__beta=0.6),
+    )
+    made, wanted = digest(alone), digest(new)
+    assert {key: value for key, value in made.items() if "split" not in key and key != "labels"} == {
+        key: value for key, value in wanted.items() if key != "labels"
+    }
+    assert result.gap == 0
+    beside, wanted_labels = (
+        read_box(f"{path}/0", Block.whole(SHAPE)) for path in (f"{alone}/labels/split", f"{new}/labels/segmentation")
+    )
+    assert (beside == wanted_labels).all()
+    assert status(str(alone)).complete
+
+
+def test_an_input_that_was_replaced_is_not_looked_at(reference: Path, out: Path) -> None:
+    manifest = read_manifest(str(out)) or {}
+    write_manifest(str(out), {**manifest, "input": {**manifest["input"], "identity": "another"}})
+    assert agglomerate(str(out), [BETA], workers=0).segments > 0
+
+
+def test_an_agglomeration_that_was_stopped_goes_on_without_the_input(alone: Path, monkeypatch) -> None:
+    def stop(self: WriteBlock, block: Block) -> dict:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteBlock, "__call__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            agglomerate(str(alone), [BETA], workers=0)
+    assert (read_manifest(str(alone)) or {})["state"] == "running"
+    assert agglomerate(str(alone), [BETA], workers=0).segments > 0
+    assert (read_manifest(str(alone)) or {})["state"] == "complete"
+
+
+def test_edges_that_another_segmentation_measured_in_other_blocks_are_measured_again(
+    out: Path, stages: dict[str, int]
+) -> None:
+    agglomerate(str(out), ["run.block=[4,128,144]"], name="wide", workers=0)
+    assert stages["graph"] == 1
+    agglomerate(str(out), [BETA], workers=0)
+    assert stages["graph"] == 1 + 8
+
+
+def test_what_another_version_stored_otherwise_is_refused(out: Path, monkeypatch) -> None:
+    before = digest(out)
+    for what in stored.FORMATS:
+        monkeypatch.setitem(stored.FORMATS, what, 99)
+        with pytest.raises(InputError, match=f"the {what} of .* another version of vimvol .*stored edges do not serve"):
+            agglomerate(str(out), [BETA], workers=0)
+        monkeypatch.undo()
+    shutil.rmtree(out / "vimvol" / "fragments")
+    with pytest.raises(InputError, match="fragments is not what vimvol stored there"):
+        agglomerate(str(out), [BETA], workers=0)
+    assert digest(out) == before
+
+
+def test_an_output_of_an_earlier_version_takes_its_input(out: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(str(out)) or {}
+    del manifest[stored.STORED]
+    write_manifest(str(out), {**manifest, "input": {**manifest["input"], "path": str(tmp_path / "gone")}})
+    with pytest.raises(InputError, match="gone"):
+        agglomerate(str(out), [BETA], workers=0)
+    write_manifest(str(out), manifest)
+    agglomerate(str(out), [BETA], workers=0)
+    assert stored.STORED in (read_manifest(str(out)) or {})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"segment__mode": "2d"},
+        {"input__roi": [[0, 10, 20], [3, 100, 110]], "agglomerate__fill_below": 9},
+        {"fragments__dimension": "3d", "fragments__tile": [2, 64, 64], "fragments__halo": [1, 16, 16]},
+        {"output__levels": 1, "run__block": [4, 128, 144], "input__voxel_size": [40, 5, 5]},
+    ],
+    ids=["3d", "2d", "part", "fragments in 3d", "one level"],
+)
+def test_a_job_on_what_is_stored_is_the_job_of_the_input(sample: Path, tmp_path: Path, changes: dict) -> None:
+    job = prepare(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(**changes))
+    manifest = json.loads(json.dumps(new_manifest(job, "")))
+    found = stored.stored_job(job.out, manifest, job.config)
+    assert found.keys == job.keys
+    assert list(graph_stage(found).plan) == list(graph_stage(job).plan)
+    same = ("source", "fragments_config", "fragment_tiles", "chunk", "shard", "levels", "roi", "stitched", "sectioned")
+    assert [getattr(found, name) for name in same] == [getattr(job, name) for name in same]
 
 
 def test_the_status_of_another_segmentation_is_told_while_it_is_not_done(
@@ -177,6 +292,7 @@ def test_an_output_that_does_not_serve_is_refused(out: Path, tmp_path: Path) -> 
     with pytest.raises(InputError, match="stored edges do not serve"):
         agglomerate(str(out))
     write_manifest(str(out), {**manifest, "state": "running"})
+    shutil.rmtree(out / "vimvol" / "ledger" / "graph")
     with pytest.raises(InputError, match="is not finished"):
         agglomerate(str(out))
 

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from vimvol.config import SegmentConfig, load_config, parse_config
 from vimvol.config.cluster import ClusterConfig
-from vimvol.engine.objects import Objects
 from vimvol.engine.performance import check_report
-from vimvol.engine.run import Execution, Progress
-from vimvol.errors import ConfigError, InputError, OutputExistsError
-from vimvol.io.fence import may_write
-from vimvol.io.objects import open_objects
-from vimvol.io.omezarr import create_labels
+from vimvol.engine.run import Progress
+from vimvol.errors import ConfigError, InputError
+from vimvol.io.storage import absolute
 from vimvol.io.volume import forget_open
 from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
+from vimvol.segment.multicut import check_solver
 from vimvol.segment.multicut.division import bytes_per_edge, merge_costs, solve_table
-from vimvol.stages.announce import nobody
-from vimvol.stages.graph import graph_stage
-from vimvol.stages.job import NOTE, SEGMENTATION, Job
-from vimvol.stages.manifest import config_of, differences, made_manifest, provenance, read_manifest
-from vimvol.stages.order import run_stages, stages_of
-from vimvol.stages.output import AGGLOMERATING, tidy_output
-from vimvol.stages.ownership import guard_of, lock_of, owned
-from vimvol.stages.record import Telling, new_run, recorded
-from vimvol.stages.segment import prepare, segment_volume
+from vimvol.stages.announce import Tell
+from vimvol.stages.disk import check_writable
+from vimvol.stages.job import SEGMENTATION, Job
+from vimvol.stages.manifest import (
+    config_of,
+    differences,
+    made_manifest,
+)
+from vimvol.stages.order import stages_of
+from vimvol.stages.output import AGGLOMERATING
+from vimvol.stages.record import Telling
+from vimvol.stages.segment import prepare
+from vimvol.stages.segmentations import segment_beside, segment_instead
+from vimvol.stages.sizes import check_sizes
 from vimvol.stages.solve import all_costs, solver_of
-from vimvol.stages.workers import workers_of
+from vimvol.stages.stored import STORED, stored_job
+from vimvol.stages.unused import unused_texts
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def agglomerate(
     """Partition the fragments of a finished output again.
 
     Boundaries, fragments and edges stay; what is computed are costs, solution, labels and their pyramid, and of these
-    only what depends on what has changed.
+    only what depends on what has changed. Neither the input nor the network is looked at: they may be gone or others by
+    now.
 
     Parameters
     ----------
@@ -123,37 +126,20 @@ def agglomerate(
         raise InputError(f"name {name!r} cannot name a label image; use letters, digits, '_', '-' and '.'")
     if performance_report is not None:
         check_report(performance_report)
-    manifest = finished_run(out)
-    config = _changed(manifest, overrides, workers)
-    address = ":".join(part for part in (manifest["input"]["path"], manifest["input"]["dataset"]) if part)
     try:
-        tell = nobody if name == SEGMENTATION else (progress or silent()).note  # else it is told below
-        job = replace(prepare(address, out, config, writing=True, tell=tell), name=name)
-        _check_same(job, manifest)
         shown = progress or silent()
-        if name == SEGMENTATION:
-            segment_volume(
-                address,
-                out,
-                config,
-                cluster=cluster,
-                overwrite=True,
-                progress=shown,
-                command=command,
-                log=log,
-                performance_report=performance_report,
-            )
-            result = read_manifest(out) or {}
-        else:
-            with JsonLog(log) as events:
-                result = _beside(job, cluster, Telling(shown, events, command, performance_report))
+        manifest, job = _on_stored(out, overrides, workers, shown.note)
+        job = replace(job, name=name)
+        with JsonLog(log) as events:
+            telling = Telling(shown, events, command, performance_report)
+            result = (segment_instead if name == SEGMENTATION else segment_beside)(job, cluster, telling)
         best = _solved_at_once(job, result["edges"]) if compare else None
     finally:
         forget_open()
     seconds = time.perf_counter() - start
     numbers = {name: result[name] for name in ("segments", "joined", "filled", "levels", "energy")}
-    before, now = (each.model_dump(mode="json", exclude={"run"}) for each in (settings_of(manifest), config))
-    replaced = tuple(differences(before, now)) if name == SEGMENTATION else ()
+    before, after = (each.model_dump(mode="json", exclude={"run"}) for each in (settings_of(manifest), job.config))
+    replaced = tuple(differences(before, after)) if name == SEGMENTATION else ()
     return Agglomerated(job.labels, **numbers, best=best, seconds=seconds, replaced=replaced)
 
 
@@ -213,50 +199,60 @@ def _changed(manifest: dict[str, Any], overrides: Sequence[str], workers: int | 
     return new
 
 
-def _check_same(job: Job, manifest: dict[str, Any]) -> None:
-    if job.keys["graph"] != manifest["keys"]["graph"]:
+def _on_stored(out: str, overrides: Sequence[str], workers: int | None, tell: Tell) -> tuple[dict[str, Any], Job]:
+    """Return the manifest of an output, and the job on what is stored there.
+
+    Raises
+    ------
+    InputError
+        If it does not serve.
+    """
+    manifest = made_manifest(out)
+    if manifest is None or STORED not in manifest:
+        # an earlier version did not note what has to be known of the input
+        manifest = finished_run(out)
+        config = _changed(manifest, overrides, workers)
+        address = ":".join(part for part in (manifest["input"]["path"], manifest["input"]["dataset"]) if part)
+        job = prepare(address, out, config, writing=True, tell=tell)
+        if job.keys["graph"] != manifest["keys"]["graph"]:
+            raise InputError(
+                f"the input or the weights of {out} have changed since, or vimvol has, so stored edges do not serve; "
+                "run vimvol segment"
+            )
+        return manifest, job
+    if manifest["state"] != "complete" and ("block" not in manifest or _missing(out, manifest)):
+        finished_run(out)
+    config = _changed(manifest, overrides, workers)
+    check_solver(config.agglomerate.solver)
+    check_writable(absolute(out))
+    job = stored_job(out, manifest, config)
+    check_sizes(job.config, stitched=job.stitched)
+    if stage := _missing(out, manifest):
         raise InputError(
-            f"the input or the weights of {job.out} have changed since, or vimvol has, so stored edges do not serve; "
-            "run vimvol segment"
+            f"{out} lacks blocks of stage {stage} that its manifest tells of, so stored edges do not serve; run vimvol "
+            "segment"
         )
+    given = {change.partition("=")[0] for change in overrides}
+    for text in unused_texts(job, given, sizes_known=True):
+        tell(text)
+    return manifest, job
 
 
-def _beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> dict[str, Any]:
-    """Make another segmentation beside that of the run; return what is known of it."""
-    results = open_objects(job.results)
-    if results.get(NOTE) is None and job.name in open_objects(f"{job.out}/labels").names(""):
-        raise OutputExistsError(f"{job.labels} is there, and vimvol did not make it; choose another --name")
-    run = job.config.run
-    lock_of(job.out).refuse_if_held()
-    with workers_of(cluster, run.workers) as pool, telling.reported(pool), owned(job.out) as lock:
-        kind = cluster if isinstance(cluster, str) else cluster.kind
-        entry = {**new_run(job, telling.command, kind), "workers": pool.slots}
-        result: dict[str, Any] = {"state": "running", "name": job.name, "runs": [*_runs_of(results), entry]}
-        _note(results, result)
-        create_labels(job.out, job.name, chunk=job.chunk, shard=job.shard)
-        execution = Execution(pool, telling.progress, run.window, run.retries, deadline=run.deadline)
-        with recorded(entry, telling.log, partial(_note, results, result)) as journal:
-            execution = replace(execution, check=lock.check, guard=guard_of(lock), journal=journal)
-            # there is nothing to do for the graph unless the blocks of the run were others
-            result |= run_stages([graph_stage(job), *(stage for stage in stages_of(job) if stage.own)], execution)
-            tidy_output(job)
-            result |= {"state": "complete", "command": telling.command, "keys": job.keys, **provenance()}
-            result |= {"config": job.config.model_dump(mode="json", exclude={"run"})}
-    return result
-
-
-def _runs_of(results: Objects) -> list[dict[str, Any]]:
-    """Return the runs that a note tells of."""
-    try:
-        runs: list[dict[str, Any]] = json.loads(results.get(NOTE) or b"{}").get("runs", [])
-    except ValueError:
-        return []
-    return runs
-
-
-def _note(results: Objects, content: dict[str, Any]) -> None:
-    may_write()
-    results.put(NOTE, json.dumps(content, indent=2, default=str).encode())
+def _missing(out: str, manifest: dict[str, Any]) -> str:
+    """Return the first of the stages before the agglomeration of which something is missing; empty if none is."""
+    job = stored_job(out, manifest, settings_of(manifest))
+    for stage in stages_of(job):
+        if stage.own:
+            continue
+        if stage.array is not None:
+            missing = stage.ledger.missing(stage.plan.blocks).count(stage.plan).parts > 0
+        else:
+            # another segmentation may have measured the edges in other blocks, and then this one does so again
+            edges = stage.ledger.progress()
+            missing = edges is None or not edges.complete
+        if missing:
+            return stage.name
+    return ""
 
 
 def _solved_at_once(job: Job, edges: int) -> float:

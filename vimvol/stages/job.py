@@ -14,7 +14,7 @@ from vimvol.infer.planes import Plane
 from vimvol.infer.standardization import Standardization
 from vimvol.io import Level, Volume
 from vimvol.io.mask import Mask
-from vimvol.stages.keys import stage_keys
+from vimvol.stages.keys import keys_after, stage_keys
 from vimvol.stages.learned import Learned
 
 SEGMENTATION = "segmentation"
@@ -115,6 +115,9 @@ class Job:
         Name of the segmentation among the labels of the output.
     replaced
         Sections that were replaced since the first run, see `vimvol.stages.replaced`.
+    recorded
+        Names and keys of the stages that serve every segmentation, of a job on what these have left, see
+        `vimvol.stages.stored`; empty: they follow from the input.
     """
 
     source: Volume
@@ -133,6 +136,7 @@ class Job:
     learned: Learned | None = None
     name: str = SEGMENTATION
     replaced: tuple[Sections, ...] = ()
+    recorded: tuple[tuple[str, str], ...] = ()
 
     @property
     def shape(self) -> Index:
@@ -188,7 +192,7 @@ class Job:
     @cached_property
     def keys(self) -> dict[str, str]:
         """Digest of all that determines the result of each stage, the stages before it included."""
-        return self.keys_of(self.source.identity())
+        return keys_after(self, dict(self.recorded)) if self.recorded else self.keys_of(self.source.identity())
 
     def keys_of(self, identity: str) -> dict[str, str]:
         """Return what `keys` would be for an input of this identity, see `Volume.identity`."""

@@ -5,6 +5,7 @@ A stage whose key is that of an earlier run has nothing to do again, and every o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vimvol.engine.ledger import content_key
@@ -23,6 +24,9 @@ SOLVE_FORMAT = 4
 FRAGMENTS_FORMAT = 2
 """Version of the fragments; part of the keys of their stage and of those that follow."""
 
+FORMATS = {"boundaries": FORMAT, "fragments": FRAGMENTS_FORMAT, "edges": GRAPH_FORMAT}
+"""Versions of what segmentations are made of."""
+
 PRIORS = frozenset({"beta", "beta_across", "beta_learned"})
 """Settings of the agglomeration that hold prior probabilities of a cut."""
 
@@ -40,28 +44,33 @@ def stage_keys(job: Job, identity: str) -> dict[str, str]:
     identity
         Of the input, see `Volume.identity`.
     """
-    config = job.config
     predict = _predict(job, identity)
     fragments = _fragments(job, predict)
-    graph = content_key("graph", GRAPH_FORMAT, fragments, config.segment.mode)
+    graph = content_key("graph", GRAPH_FORMAT, fragments, job.config.segment.mode)
+    pyramid = content_key("pyramid", predict, [level.shape for level in job.levels])
+    return keys_after(job, {"predict": predict, "fragments": fragments, "graph": graph, "pyramid": pyramid})
+
+
+def keys_after(job: Job, shared: Mapping[str, str]) -> dict[str, str]:
+    """Return the key of every stage, given those of stages that serve every segmentation of an output."""
+    config, graph = job.config, shared["graph"]
     costs = content_key("costs", graph, {} if job.stitched else _weighing(job))
     solving = config.agglomerate.model_dump(exclude={*PRIORS, *LIMITS, "size_weighting", "costs"})
     solve = content_key("solve", SOLVE_FORMAT, costs, {} if job.stitched else solving)
     limits = config.agglomerate.model_dump(include=set(LIMITS))
     sizes = content_key("sizes", solve, config.segment.min_size, limits)
     write = content_key("write", sizes)
-    levels = [level.shape for level in job.levels]
     return {
-        "predict": predict,
-        "fragments": fragments,
+        "predict": shared["predict"],
+        "fragments": shared["fragments"],
         "graph": graph,
         "costs": costs,
         "solve": solve,
         **({"contacts": content_key("contacts", solve, job.small_below)} if job.small_below else {}),
         "sizes": sizes,
         "write": write,
-        "label-pyramid": content_key("label-pyramid", write, levels),
-        "pyramid": content_key("pyramid", predict, levels),
+        "label-pyramid": content_key("label-pyramid", write, [level.shape for level in job.levels]),
+        "pyramid": shared["pyramid"],
     }
 
 

@@ -20,6 +20,7 @@ from vimvol.stages.job import Job
 from vimvol.stages.manifest import MANIFEST, differences, provenance, read_manifest, recorded_settings, write_manifest
 from vimvol.stages.order import stages_of
 from vimvol.stages.stage import StoredArray
+from vimvol.stages.stored import STORED, stored_of
 
 COMPARED = ("config", "input", "model", "layout")
 
@@ -37,6 +38,7 @@ def new_manifest(job: Job, command: str) -> dict[str, Any]:
         "mode": job.config.segment.mode,
         "config": job.config.model_dump(mode="json", exclude={"run"}),
         "layout": _layout(job),
+        STORED: stored_of(job),
         "keys": job.keys,
         "replaced": [list(sections) for sections in job.replaced],
         "standardization": {"mean": list(job.standardization.mean), "std": list(job.standardization.std)},
@@ -82,9 +84,9 @@ def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, 
             "move that elsewhere or choose another path"
         )
     if existing["keys"] == job.keys:
-        if usable and existing["layout"] == fresh["layout"] and _is_intact(job):
-            return existing
-        anew = {"layout": fresh["layout"], "state": "running"}
+        if usable and existing["layout"] == fresh["layout"] and is_intact(job):
+            return existing if existing["state"] == "complete" else {**existing, STORED: fresh[STORED]}
+        anew = {"layout": fresh["layout"], STORED: fresh[STORED], "state": "running"}
         return {**existing, **anew} if usable else {**existing, **anew, "created": False, "runs": []}
     return {**fresh, "created": usable, "runs": existing.get("runs", []) if usable else []}
 
@@ -169,9 +171,24 @@ def _arrays(job: Job) -> list[tuple[str, StoredArray]]:
     return [(stage.name, stage.array) for stage in stages_of(job) if stage.array is not None]
 
 
-def _is_intact(job: Job) -> bool:
+def is_intact(job: Job) -> bool:
     """Tell whether every array is there with the shards that the plan writes, and what they are listed in."""
     return all(map(holds_node, (job.out, job.labels))) and all(has_layout(*array) for _, array in _arrays(job))
+
+
+def check_shared(job: Job) -> None:
+    """Make sure that the arrays are there which a segmentation is made of.
+
+    Raises
+    ------
+    InputError
+        If one is not, or has another layout.
+    """
+    for stage in stages_of(job):
+        if not stage.own and stage.array is not None and not has_layout(*stage.array):
+            raise InputError(
+                f"{stage.array.url} is not what vimvol stored there, so it does not serve; run vimvol segment"
+            )
 
 
 def _own_names(job: Job) -> set[str]:
