@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numcodecs  # type: ignore[import-untyped]
@@ -85,6 +85,30 @@ def read_table(url: str, path: str) -> dict[str, NDArray[Any]]:
             columns[name] = _decode(data[begin : begin + size], np.dtype(dtype), shape)
             begin += size
         return columns
+
+
+def keep_tables(url: str, wanted: Callable[[str], bool]) -> None:
+    """Remove tables that are not wanted any more.
+
+    Parameters
+    ----------
+    url
+        Folder or URL that holds the tables; it need not exist. What is no table is left alone.
+    wanted
+        Tells by its name whether a table is.
+
+    Raises
+    ------
+    StorageError
+        If one cannot be removed.
+    OutputLostError
+        If the run that this belongs to may not write any more, see `vimvol.io.fence`.
+    """
+    objects = open_objects(url)
+    for name in objects.names(""):
+        if name.endswith(_SUFFIX) and not wanted(name.removesuffix(_SUFFIX)):
+            may_write()
+            objects.remove(name)
 
 
 def _decode(data: bytes, dtype: np.dtype[Any], shape: list[int]) -> NDArray[Any]:

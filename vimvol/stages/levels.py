@@ -24,6 +24,17 @@ from vimvol.io.tables import read_table
 from vimvol.segment.multicut.division import UNIT, CostTable, contract, decide, merge_costs, reduce
 from vimvol.stages.hierarchy import Hierarchy
 
+AT_EVERY_LEVEL = frozenset({"rim", "interior"})
+"""Tables that there are also at the level that is solved in one process; the others tell what follows from a level."""
+
+
+def stages_of_levels(reduced: int) -> list[str]:
+    """Return the names of the stages that reduce a graph so many times, as `climb` runs them."""
+    if not reduced:
+        return []
+    steps = [(f"decide {level}", f"contract {level}", f"reduce {level + 1}") for level in range(reduced)]
+    return ["collect 0", *itertools.chain.from_iterable(steps)]
+
 
 @dataclass(frozen=True)
 class Collect:

@@ -32,6 +32,7 @@ from vimvol.stages.disk import check_writable
 from vimvol.stages.fragments import resolve_cells, resolve_fragments
 from vimvol.stages.job import Job, Sections, are_instances
 from vimvol.stages.learned import find_learned
+from vimvol.stages.leftovers import remove_leftovers
 from vimvol.stages.manifest import check_intensities, now, write_manifest
 from vimvol.stages.order import run_stages, stages_of
 from vimvol.stages.output import check_output, claim_output, keep_apart, new_manifest, tidy_output
@@ -289,6 +290,7 @@ def _finished(
                 execution = replace(execution, check=lock.check, guard=guard_of(lock), journal=journal)
                 manifest |= _run(job, execution, ahead.slowest)
                 tidy_output(job)
+                remove_leftovers(job, len(manifest["levels"]) - 1)
                 manifest |= {"state": "complete", "finished": now(), "block": job.config.run.block}
             spent |= {"sample": ahead.seconds, "stages": sum(stage["seconds"] for stage in entry["stages"])}
             if text := compared(entry):

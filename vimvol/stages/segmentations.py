@@ -19,6 +19,7 @@ from vimvol.io.objects import open_objects
 from vimvol.io.omezarr import create_labels
 from vimvol.stages.graph import graph_stage
 from vimvol.stages.job import NOTE, Job
+from vimvol.stages.leftovers import remove_leftovers
 from vimvol.stages.manifest import now, provenance, read_manifest, write_manifest
 from vimvol.stages.order import run_stages, stages_of
 from vimvol.stages.output import check_shared, claim_output, is_intact, tidy_output
@@ -102,6 +103,7 @@ def _partitioned(job: Job, execution: Execution) -> dict[str, Any]:
     # there is nothing to do for the graph unless the blocks of the run were others
     result = run_stages([graph_stage(job), *(stage for stage in stages_of(job) if stage.own)], execution)
     tidy_output(job)
+    remove_leftovers(job, len(result["levels"]) - 1)
     return result
 
 
