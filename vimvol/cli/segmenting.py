@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from typing import Annotated
@@ -90,6 +91,7 @@ def segment(
     typer.echo(f"{result.segments} segments of {result.fragments} fragments in {took}")
     typer.echo(f"segmentation  {result.labels}")
     typer.echo(f"picture       {picture}")
+    typer.echo(f"look at it    vimvol view {shlex.quote(result.out)}")
     for text in result.warnings:
         typer.echo(text, err=True)
 
@@ -111,3 +113,4 @@ def demo(
     typer.echo(f"raw           {result.raw}")
     typer.echo(f"segmentation  {result.segmentation}")
     typer.echo(f"picture       {result.picture}")
+    typer.echo(f"look at it    vimvol view {shlex.quote(str(result.segmentation))}")
