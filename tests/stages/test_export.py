@@ -129,6 +129,16 @@ def test_a_stopped_copy_goes_on_and_a_finished_one_copies_only_what_changed(out,
     _same(f"{out}:labels/finer/0", f"{target}:labels/finer/0")
 
 
+def test_what_was_removed_from_a_copy_is_copied_again(out, tmp_path):
+    target = str(tmp_path / "copy.zarr")
+    export(out, target, names=["segmentation"], workers=0)
+    shutil.rmtree(Path(target, "labels", "segmentation"))
+    shutil.rmtree(Path(target, "1"))
+    export(out, target, names=["segmentation"], workers=0)
+    for dataset in ("0", "1", "labels/segmentation/0", "labels/segmentation/2"):
+        _same(f"{out}:{dataset}", f"{target}:{dataset}")
+
+
 def test_other_chunks_and_numbers(out, tmp_path):
     target = str(tmp_path / "copy.zarr")
     assert export(out, target, names=["finer"], chunk=(2, 16, 24), dtype="uint32", workers=0).labels == ("finer",)

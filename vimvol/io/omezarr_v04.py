@@ -44,6 +44,13 @@ def levels_of(url: str) -> list[tuple[str, zarr.Array[Any]]]:
     return whole
 
 
+def missing_levels(source: str, target: str) -> list[str]:
+    """Return the paths of the levels of an image that its copy has no array of."""
+    with storage_errors(f"opening {target}"):
+        group = find_group(target)
+        return [path for path, _ in levels_of(source) if group is None or not isinstance(group.get(path), zarr.Array)]
+
+
 def create_copy(source: str, target: str, *, chunk: Sequence[int], dtype: str | None = None) -> None:
     """Create the arrays of a copy of an image, empty; those that are there already keep their data.
 
@@ -95,6 +102,7 @@ def create_copy(source: str, target: str, *, chunk: Sequence[int], dtype: str | 
                 zarr_format=2,
                 chunk_key_encoding={"name": "v2", "separator": "/"},
             )
+            make_node_durable(join(target, path))
 
 
 def finish_copy(source: str, target: str) -> None:
