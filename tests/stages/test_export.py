@@ -157,6 +157,9 @@ def test_what_does_not_fit_is_one_line_and_writes_nothing(out, tmp_path):
         export(out, str(target), names=["other"], workers=0)
     with pytest.raises(InputError, match="does not divide the shard"):
         export(out, str(target), chunk=(3, 16, 16), workers=0)
+    for chunk in ((2, 16), (0, 16, 16), (2, -16, 16)):
+        with pytest.raises(InputError, match="is no shape"):
+            export(out, str(target), chunk=chunk, workers=0)
     with pytest.raises(InputError, match="in one another"):
         export(out, f"{out}/copy.zarr", workers=0)
     with pytest.raises(InputError, match="give uint32 or uint64"):
@@ -167,6 +170,34 @@ def test_what_does_not_fit_is_one_line_and_writes_nothing(out, tmp_path):
     with pytest.raises(OutputExistsError, match="no copy that vimvol made"):
         export(out, str(target), workers=0)
     assert [path.name for path in target.iterdir()] == ["notes.txt"]
+
+
+def test_the_copy_of_another_output_is_left_alone_and_an_output_may_move(out, tmp_path):
+    here, moved, target = (str(tmp_path / name) for name in ("here.zarr", "moved.zarr", "copy.zarr"))
+    shutil.copytree(out, here)
+    export(here, target, names=["segmentation"], workers=0)
+    shutil.move(here, moved)
+    assert export(moved, target, names=["segmentation"], workers=0).target == target
+    manifest = json.loads(Path(moved, "vimvol", "run.json").read_text())
+    manifest["keys"]["predict"] = "another network"
+    shutil.copytree(moved, here)
+    Path(here, "vimvol", "run.json").write_text(json.dumps(manifest))
+    with pytest.raises(OutputExistsError, match=r"copy\.zarr is a copy of .*moved\.zarr, which would be lost"):
+        export(here, target, workers=0)
+    assert json.loads(Path(target, "vimvol", "export.json").read_text())["source"] == moved
+
+
+def test_a_segmentation_that_the_output_has_lost_is_told_and_stays_in_the_copy(out, tmp_path, capsys, monkeypatch):
+    lost, target = Path(shutil.copytree(out, tmp_path / "out.zarr")), tmp_path / "copy.zarr"
+    assert export(str(lost), str(target), workers=0).kept == ()
+    (lost / "vimvol" / "agglomerated" / "finer" / "run.json").write_text("{")
+    code, told, _ = vimvol(capsys, monkeypatch, "export", lost, target, "--workers", 0)
+    assert (code, told.splitlines()[1:]) == (0, ["also there    finer, as copied before"])
+    _same(f"{out}:labels/finer/0", f"{target}:labels/finer/0")
+    code, _, err = vimvol(capsys, monkeypatch, "export", lost, target, "--workers", 0, "--name", "finer")
+    assert code == 2
+    assert "'finer' of" in (line := mistake(err))
+    assert "is not complete" in line
 
 
 def test_more_segments_than_numbers(out, tmp_path, monkeypatch):

@@ -47,6 +47,8 @@ def export(
             progress=progress,
         )
     typer.echo(f"OME-Zarr 0.4  {done.target}, boundaries and {', '.join(done.labels)}, in {done.seconds:.0f} s")
+    if done.kept:
+        typer.echo(f"also there    {', '.join(done.kept)}, as copied before")
 
 
 @app.command("export-nnunet")

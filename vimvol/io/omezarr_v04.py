@@ -118,13 +118,15 @@ def finish_copy(source: str, target: str) -> None:
         _put(target, found)
 
 
-def list_labels(target: str, names: Sequence[str]) -> None:
-    """Add names to the list of the labels in ``target/labels``."""
+def list_labels(target: str, names: Sequence[str]) -> list[str]:
+    """Add names to the list of the labels in ``target/labels``; return all that are listed."""
     url = join(target, "labels")
     with storage_errors(f"writing {url}"):
         group = find_group(url)
         listed = [] if group is None else ngff.label_names(group.attrs)
-        _put(url, {"labels": [*listed, *(name for name in names if name not in listed)]})
+        listed += [name for name in names if name not in listed]
+        _put(url, {"labels": listed})
+    return listed
 
 
 def _put(url: str, attributes: Mapping[str, Any]) -> None:

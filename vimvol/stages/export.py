@@ -29,6 +29,7 @@ from vimvol.report.progress import silent
 from vimvol.stages.agglomerate import finished_run
 from vimvol.stages.disk import check_writable
 from vimvol.stages.job import BESIDE, NOTE, SEGMENTATION
+from vimvol.stages.manifest import parse_note
 from vimvol.stages.ownership import guard_of, holds_nothing_but_a_lock, lock_of, owned
 from vimvol.stages.workers import workers_of
 
@@ -71,14 +72,17 @@ class Exported:
     target
         Path or URL of the copy.
     labels
-        Names of the segmentations in it.
+        Names of the segmentations that were copied.
     seconds
         Wall time.
+    kept
+        Names of others that were in the copy, which are as they were.
     """
 
     target: str
     labels: tuple[str, ...]
     seconds: float
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def export(
     InputError
         If ``out`` is no complete output, or something given does not fit it.
     OutputExistsError
-        If something else is at ``target``.
+        If something else is at ``target``, as the copy of another output.
     StorageError, IncompleteRunError
         If copying fails; finished blocks are kept.
     """
@@ -141,21 +145,25 @@ def export(
     segmentations = _segmentations(out, manifest, names, dtype)
     boundaries = _Image("", content_key(manifest["keys"]["predict"], manifest["keys"]["pyramid"]))
     wanted = tuple(chunk or manifest["layout"]["chunk"])
+    if len(wanted) != 3 or min(wanted) < 1:
+        raise InputError(f"chunk {wanted} is no shape; give voxels along z, y, x, such as (16, 128, 128)")
     for image in (boundaries, *segmentations):
         _check_chunk(join(out, image.path), wanted)
-    _check_target(target)
+    mark = {"source": out, "boundaries": boundaries.content}
+    _check_target(target, mark)
     check_writable(target)
     lock_of(target).refuse_if_held()
     with workers_of(cluster, workers) as pool, owned(target) as lock:
-        _check_target(target)
+        _check_target(target, mark)
         may_write()
-        open_objects(f"{target}/vimvol").put(MARK, json.dumps({"source": out}, indent=2).encode())
+        open_objects(f"{target}/vimvol").put(MARK, json.dumps(mark, indent=2).encode())
         execution = Execution(pool, progress or silent(), check=lock.check, guard=guard_of(lock)).on("CPU")
         for image in (boundaries, *segmentations):
             _copy(out, target, image, wanted, execution)
         labels = tuple(image.path.removeprefix("labels/") for image in segmentations)
-        list_labels(target, labels)
-    return Exported(target, labels, time.perf_counter() - start)
+        listed = list_labels(target, labels)
+    kept = tuple(name for name in listed if name not in labels)
+    return Exported(target, labels, time.perf_counter() - start, kept)
 
 
 def _copy(out: str, target: str, image: _Image, chunk: Index, execution: Execution) -> None:
@@ -209,7 +217,7 @@ def _segmentations(out: str, manifest: dict[str, Any], names: Sequence[str], dty
     beside = open_objects(f"{out}/vimvol/{BESIDE}")
     notes = {SEGMENTATION: manifest}
     for name in beside.names(""):
-        notes[name] = json.loads(beside.get(f"{name}/{NOTE}") or b"{}")
+        notes[name] = parse_note(beside.get(f"{name}/{NOTE}"))
     if unknown := [name for name in names if name not in notes]:
         raise InputError(f"{out} has no segmentation {unknown[0]!r}; choose of {', '.join(notes)}")
     chosen = {name: note for name, note in notes.items() if name in names or not names}
@@ -227,7 +235,15 @@ def _segmentations(out: str, manifest: dict[str, Any], names: Sequence[str], dty
     return found
 
 
-def _check_target(target: str) -> None:
-    """Refuse to write into what is no copy."""
-    if open_objects(f"{target}/vimvol").get(MARK) is None and not holds_nothing_but_a_lock(target):
+def _check_target(target: str, mark: dict[str, str]) -> None:
+    """Refuse to write into what is no copy of this output, which may have been moved or have changed since."""
+    data = open_objects(f"{target}/vimvol").get(MARK)
+    if data is None and holds_nothing_but_a_lock(target):
+        return
+    found = parse_note(data)
+    if "source" not in found:
         raise OutputExistsError(f"{target} exists and is no copy that vimvol made; choose another path")
+    if all(found.get(name) != value for name, value in mark.items()):
+        raise OutputExistsError(
+            f"{target} is a copy of {found['source']}, which would be lost; choose another path, or remove it"
+        )

@@ -62,6 +62,15 @@ def made_manifest(out: str) -> dict[str, Any] | None:
         ) from None
 
 
+def parse_note(data: bytes | None) -> dict[str, Any]:
+    """Return what a JSON object holds that vimvol wrote beside a manifest; nothing where it is missing or damaged."""
+    try:
+        note = json.loads(data or b"")
+    except ValueError:
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
 def check_intensities(volume: Volume) -> None:
     """Make sure that a volume which shall be segmented is not what a run has made of one.
 

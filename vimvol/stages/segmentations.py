@@ -20,7 +20,7 @@ from vimvol.io.omezarr import create_labels
 from vimvol.stages.graph import graph_stage
 from vimvol.stages.job import NOTE, Job
 from vimvol.stages.leftovers import remove_leftovers
-from vimvol.stages.manifest import now, provenance, read_manifest, write_manifest
+from vimvol.stages.manifest import now, parse_note, provenance, read_manifest, write_manifest
 from vimvol.stages.order import run_stages, stages_of
 from vimvol.stages.output import check_shared, claim_output, is_intact, tidy_output
 from vimvol.stages.ownership import guard_of, lock_of, owned
@@ -109,10 +109,7 @@ def _partitioned(job: Job, execution: Execution) -> dict[str, Any]:
 
 def _runs_of(results: Objects) -> list[dict[str, Any]]:
     """Return the runs that a note tells of."""
-    try:
-        runs: list[dict[str, Any]] = json.loads(results.get(NOTE) or b"{}").get("runs", [])
-    except ValueError:
-        return []
+    runs: list[dict[str, Any]] = parse_note(results.get(NOTE)).get("runs", [])
     return runs
 
 
