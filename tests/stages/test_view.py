@@ -14,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
-from tests.support import mistake, vimvol
+from tests.support import mistake, small_config, vimvol
 from vimvol.errors import InputError, MissingExtraError
 from vimvol.geometry import Block
 from vimvol.io import open_volume
 from vimvol.stages.agglomerate import agglomerate
+from vimvol.stages.segment import segment_volume
 from vimvol.stages.view import view
 
 pytest.importorskip("neuroglancer")
@@ -108,6 +110,31 @@ def test_an_input_that_is_gone_is_told_and_the_rest_shown(out, tmp_path):
     assert len(told) == 1
     assert told[0].startswith("intensities are not shown: ")
     assert "gone.zarr does not exist" in told[0]
+
+
+def test_a_segmentation_that_is_listed_and_gone_is_told_and_the_rest_shown(out, tmp_path):
+    lost = shutil.copytree(out, tmp_path / "out.zarr")
+    shutil.rmtree(lost / "labels" / "finer")
+    told: list[str] = []
+    with view(str(lost), tell=told.append) as viewing:
+        assert list(_layers(viewing)) == ["raw", "boundaries", "segmentation"]
+    assert len(told) == 1
+    assert told[0].startswith("segmentation 'finer' is not shown: ")
+    with pytest.raises(InputError, match="labels/finer/0"):
+        view(str(lost), ["finer"])
+
+
+def test_without_a_known_voxel_size_no_layer_has_a_unit(sample, tmp_path):
+    raw = zarr.open_array(sample / "raw", mode="r")[:1]
+    zarr.create_array(tmp_path / "raw.zarr", data=raw, zarr_format=2)
+    out = str(tmp_path / "out.zarr")
+    segment_volume(str(tmp_path / "raw.zarr"), out, small_config(segment__mode="2d", predict__rescale="none"))
+    axes = zarr.open_group(out, mode="r").attrs["ome"]["multiscales"][0]["axes"]
+    assert not any("unit" in axis for axis in axes)  # so the browser counts the axes of this layer without one
+    with view(out) as viewing:
+        [source] = _layers(viewing)["raw"]["source"]
+        dimensions = viewing._viewer.state.to_json()["dimensions"]
+    assert dimensions == source["transform"]["outputDimensions"] == {axis: [1.0, ""] for axis in "xyz"}
 
 
 def test_mistakes_are_one_line(out, tmp_path, capsys, monkeypatch):

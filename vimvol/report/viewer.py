@@ -93,8 +93,7 @@ class Viewing:
         self._folder = folder or ""
         first = layers[0].volume
         with self._viewer.txn() as state:
-            space = neuroglancer.CoordinateSpace(names=list("xyz"), units="nm", scales=list(first.voxel_size[::-1]))
-            state.dimensions = space
+            state.dimensions = _space("xyz", first)
             state.display_dimensions = list("xyz")
             corner = [o / v for o, v in zip(first.offset, first.voxel_size, strict=True)]
             state.position = [c + s // 2 for c, s in zip(corner, first.shape, strict=True)][::-1]
@@ -129,7 +128,7 @@ class Viewing:
             inside = layer.image.removeprefix(self._folder).strip("/")
             return f"{self._files}/{inside}/|zarr:" if inside else f"{self._files}/|zarr:"
         volume = layer.volume
-        space = neuroglancer.CoordinateSpace(names=list("zyx"), units="nm", scales=list(volume.voxel_size))
+        space = _space("zyx", volume)
         local = neuroglancer.LocalVolume(
             _Read(volume),
             dimensions=space,
@@ -163,6 +162,14 @@ class _Read:
     def __getitem__(self, selection: tuple[slice, ...]) -> npt.NDArray[Any]:
         ranges = [part.indices(extent) for part, extent in zip(selection, self.shape, strict=True)]
         return self._volume.read(Block(tuple(int(r[0]) for r in ranges), tuple(int(r[1]) for r in ranges)))
+
+
+def _space(axes: str, volume: Volume) -> Any:  # noqa: ANN401 - neuroglancer has no types
+    """Return the axes of a volume: in nm, or without a unit as OME-Zarr that tells none, or both would lie apart."""
+    import neuroglancer
+
+    scales = [volume.voxel_size["zyx".index(axis)] for axis in axes]
+    return neuroglancer.CoordinateSpace(names=list(axes), units="nm" if volume.voxel_size_known else "", scales=scales)
 
 
 def _files_handler() -> type:

@@ -69,8 +69,14 @@ def view(out: str, names: Sequence[str] = (), *, port: int = 0, tell: Tell = nob
         boundaries = open_volume(f"{out}:0")
         layers.append(Layer("boundaries", "boundaries", boundaries, image=out, visible=False))
     for name in names or there:
-        url = join(out, "labels", name)
-        layers.append(Layer(name, "labels", open_volume(f"{out}:labels/{name}/0", prefer="labels"), image=url))
+        try:
+            labels = open_volume(f"{out}:labels/{name}/0", prefer="labels")
+        except InputError as error:
+            if names:
+                raise
+            tell(f"segmentation {name!r} is not shown: {error}")
+            continue
+        layers.append(Layer(name, "labels", labels, image=join(out, "labels", name)))
     if not layers:
         raise InputError(f"{out} holds nothing that could be shown; run vimvol segment again to go on")
     return Viewing(layers, out, port=port, flat=manifest.get("mode") == "2d")
