@@ -156,8 +156,10 @@ def test_a_container_is_found_by_name_or_attributes(tmp_path):
 
 def test_other_formats_may_lie_in_a_folder_of_that_name(tmp_path):
     zarr.create_array(str(tmp_path / "a.n5" / "b.zarr"), shape=IMAGE.shape, dtype="u1")
+    zarr.create_array(str(tmp_path / "a.n5" / "b"), shape=IMAGE.shape, dtype="u1")
     tifffile.imwrite(tmp_path / "a.n5" / "c.tif", IMAGE)
-    assert [open_volume(f"{tmp_path}/a.n5/{name}").format for name in ("b.zarr", "c.tif")] == ["zarr", "tiff"]
+    found = [open_volume(f"{tmp_path}/a.n5/{name}").format for name in ("b.zarr", "b", "c.tif")]
+    assert found == ["zarr", "zarr", "tiff"]
 
 
 def test_the_name_of_the_format_changes_nothing(tmp_path, monkeypatch):
@@ -212,6 +214,7 @@ def test_chunks_that_were_never_written_are_0(tmp_path):
         ({"dimensions": [24, 20, 6.5]}, r"damaged attributes .dimensions"),
         ({"dimensions": [24, 20]}, r"damaged attributes .*blockSize \[16, 16, 4\]"),
         ({"blockSize": [16, 16, 0]}, r"a\.n5 cannot be read"),
+        ({"dimensions": [24, 20, 10**20]}, r"a\.n5 cannot be read .int too big"),
         ({"blockSize": None}, r"damaged attributes .blockSize None"),
         ({"dataType": "uint1"}, "damaged attributes .dataType 'uint1'"),
         ({"dataType": {}}, "damaged attributes .dataType"),

@@ -15,7 +15,7 @@ from vimvol.io.formats import stores
 from vimvol.io.formats.base import ArrayInfo, Backend, Kind, choose, missing_dataset, natural
 from vimvol.io.formats.files import entries, stamps
 from vimvol.io.formats.n5_metadata import Chain, geometry
-from vimvol.io.storage import is_url, join, without_format
+from vimvol.io.storage import NODE_METADATA, is_url, join, without_format
 
 _ATTRIBUTES = "attributes.json"
 _TELLING = {"n5", "dimensions", "multiscales", "pixelResolution", "downsamplingFactors", "scales", "painteraData"}
@@ -39,8 +39,10 @@ def matches(path: str) -> bool:
     folder = Path(path)
     if not folder.is_dir():
         return False
-    if folder.suffix == ".n5" or (not folder.suffix and any(p.suffix == ".n5" for p in folder.parents)):
+    if folder.suffix == ".n5":
         return True
+    if not folder.suffix and any(p.suffix == ".n5" for p in folder.parents):
+        return not any((folder / name).exists() for name in NODE_METADATA)  # else it is zarr
     try:
         return (folder / _ATTRIBUTES).is_file() and bool(_TELLING & _attributes(path, "").keys())
     except InputError:

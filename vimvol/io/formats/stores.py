@@ -231,7 +231,7 @@ def _translated() -> Iterator[None]:
         yield
     except VimvolError:
         raise
-    except (ValueError, NotImplementedError, RuntimeError, KeyError, IndexError) as error:
+    except (ValueError, NotImplementedError, RuntimeError, KeyError, IndexError, OverflowError) as error:
         text = _DETAIL.split(one_line(error))[0]
         status = _STATUS.match(text)
         reason = text[status.end() :] if status else text
