@@ -123,9 +123,18 @@ def test_a_stopped_copy_goes_on_and_a_finished_one_copies_only_what_changed(out,
     export(out, target, workers=0)
     assert len(copied) == whole
     agglomerate(out, ["agglomerate.beta=0.5"], name="finer", workers=0)
+    calls.clear()
+    monkeypatch.setattr(CopyBlock, "__call__", stop)
+    with pytest.raises(KeyboardInterrupt):
+        export(out, target, workers=0)
+    # half of it is new
+    assert "multiscales" not in zarr.open_group(f"{target}/labels/finer", mode="r").attrs
+    assert "multiscales" in zarr.open_group(target, mode="r").attrs
+    monkeypatch.setattr(CopyBlock, "__call__", original)
     copied.clear()
     export(out, target, workers=0)
     assert set(copied) == {f"copy labels-finer-{level}" for level in range(3)}
+    assert isinstance(ome_zarr_models.open_ome_zarr(f"{target}/labels/finer"), ImageLabel)
     _same(f"{out}:labels/finer/0", f"{target}:labels/finer/0")
 
 

@@ -105,6 +105,15 @@ def create_copy(source: str, target: str, *, chunk: Sequence[int], dtype: str | 
             make_node_durable(join(target, path))
 
 
+def reopen_copy(target: str) -> None:
+    """Take the metadata away that make the copy an image, before its arrays change; nothing where it is none yet."""
+    with storage_errors(f"writing {target}"):
+        group = find_group(target, read_only=False)
+        if group is not None and "multiscales" in group.attrs:
+            group.attrs.put({name: value for name, value in group.attrs.asdict().items() if name != "multiscales"})
+            make_node_durable(target)
+
+
 def finish_copy(source: str, target: str) -> None:
     """Write the metadata that make the copy an image: those of the source, in the form of version 0.4."""
     with storage_errors(f"writing {target}"):

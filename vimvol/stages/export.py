@@ -23,7 +23,7 @@ from vimvol.geometry import Block, Index
 from vimvol.io.arrays import read_box, write_box
 from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
-from vimvol.io.omezarr_v04 import create_copy, finish_copy, levels_of, list_labels, missing_levels
+from vimvol.io.omezarr_v04 import create_copy, finish_copy, levels_of, list_labels, missing_levels, reopen_copy
 from vimvol.io.storage import absolute, join
 from vimvol.report.progress import silent
 from vimvol.stages.agglomerate import finished_run
@@ -173,13 +173,18 @@ def _copy(out: str, target: str, image: _Image, chunk: Index, execution: Executi
     for path in missing_levels(source, copied):
         ledgers.remove(_records(image, path))  # before there is an empty array of which they would say that it is full
     create_copy(source, copied, chunk=chunk, dtype=image.dtype)
+    stages = []
     for path, array in levels_of(source):
         channels = array.shape[0] if array.ndim == 4 else None
         unit = _unit(array)
         dtype = image.dtype or str(np.dtype(array.dtype))
         plan = plan_stage(f"copy {join(image.path, path).strip('/')}", array.shape[-3:], unit)
         ledger = Ledger(ledgers, _records(image, path), content_key(image.content, path, dtype, chunk), unit)
-        run_stage(plan, CopyBlock(join(source, path), join(copied, path), channels, dtype), ledger, execution)
+        stages.append((plan, CopyBlock(join(source, path), join(copied, path), channels, dtype), ledger))
+    if any(ledger.missing(plan.blocks).count(plan).parts for plan, _, ledger in stages):
+        reopen_copy(copied)
+    for plan, task, ledger in stages:
+        run_stage(plan, task, ledger, execution)
     finish_copy(source, copied)
 
 
