@@ -86,6 +86,17 @@ def test_files_are_served_whole_and_in_parts_and_nothing_else(out, tmp_path):
         _get(url)
 
 
+def test_a_file_that_was_written_anew_is_not_taken_for_the_one_before(out, tmp_path):
+    changed = shutil.copytree(out, tmp_path / "out.zarr")
+    with view(str(changed)) as viewing:
+        root = _source(_layers(viewing)["boundaries"]).removesuffix("/|zarr:")
+        with urllib.request.urlopen(f"{root}/zarr.json", timeout=30) as answer:
+            tag = answer.headers["Etag"]
+        assert _get(f"{root}/zarr.json", **{"If-None-Match": tag}) == (304, b"")
+        (changed / "zarr.json").write_text("{}")
+        assert _get(f"{root}/zarr.json", **{"If-None-Match": tag}) == (200, b"{}")
+
+
 def test_intensities_of_any_format_are_read_by_this_process(out):
     raw = open_volume(json.loads(Path(out, "vimvol/run.json").read_text())["input"]["path"] + ":raw")
     with view(out) as viewing:
