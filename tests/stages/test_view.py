@@ -148,6 +148,19 @@ def test_without_a_known_voxel_size_no_layer_has_a_unit(sample, tmp_path):
     assert dimensions == source["transform"]["outputDimensions"] == {axis: [1.0, ""] for axis in "xyz"}
 
 
+def test_an_output_that_is_not_finished_is_told_and_shown(out, tmp_path):
+    stopped = Path(shutil.copytree(out, tmp_path / "out.zarr"))
+    manifest = json.loads((stopped / "vimvol/run.json").read_text())
+    (stopped / "vimvol/run.json").write_text(json.dumps({**manifest, "state": "running"}))
+    told: list[str] = []
+    with view(str(stopped), tell=told.append) as viewing:
+        assert list(_layers(viewing)) == ["raw", "boundaries", "segmentation", "finer"]
+    (line,) = told
+    assert line.startswith(f"{stopped} is not finished, so what is missing ")
+    with view(out, tell=told.append):
+        assert told == [line]
+
+
 def test_mistakes_are_one_line(out, tmp_path, capsys, monkeypatch):
     code, _, err = vimvol(capsys, monkeypatch, "view", tmp_path / "none.zarr")
     assert (code, "does not exist" in mistake(err)) == (2, True)

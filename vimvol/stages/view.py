@@ -34,7 +34,7 @@ def view(out: str, names: Sequence[str] = (), *, port: int = 0, tell: Tell = nob
     port
         Of this machine, on the loopback interface; 0: any that is free.
     tell
-        Told what cannot be shown.
+        Told what cannot be shown, and where the output is not finished.
 
     Returns
     -------
@@ -56,6 +56,8 @@ def view(out: str, names: Sequence[str] = (), *, port: int = 0, tell: Tell = nob
     there = [] if group is None else ngff.label_names(group.attrs)
     if unknown := [name for name in names if name not in there]:
         raise InputError(f"{out} has no segmentation {unknown[0]!r}; choose of {', '.join(there) or 'none'}")
+    if manifest["state"] != "complete":
+        tell(f"{out} is not finished, so what is missing is not shown, or empty; vimvol status tells how far it is")
     layers = []
     given = manifest["input"]
     address = ":".join(part for part in (given["path"], given["dataset"]) if part)
