@@ -66,8 +66,8 @@ def volume(tmp_path: Path) -> Path:
         ("{h5}:volumes/raw", ["--set", "input.axes=cyx"], "4 channels|channels"),
         ("{h5}:volumes/raw", ["--set", "input.axes=tyx"], "axes"),
         ("{h5}:volumes/raw", ["--set", "input.voxel_size=[0,1,1]"], "voxel size .*positive"),
-        ("{h5}:volumes/metres", [], r"by the metadata of .*:volumes/metres, and EM .*=\[40,4,4\] if these are metres$"),
-        ("{h5}:volumes/raw", ["--set", "input.voxel_size=[2e5,4,4]"], r"200000 .* by input.voxel_size, .*=\[z,y,x\]$"),
+        ("{h5}:volumes/metres", [], r"metadata of .*:volumes/metres, and EM .*='\[40,4,4\]' if these are metres$"),
+        ("{h5}:volumes/raw", ["--set", "input.voxel_size=[2e5,4,4]"], r"200000 .* input.voxel_size, .*='\[z,y,x\]'$"),
     ],
 )  # fmt: skip
 def test_a_mistake_gets_one_line_and_nothing_is_written(run, volume: Path, source, options, message) -> None:
@@ -88,7 +88,7 @@ def test_what_may_be_wrong_is_said_again_in_the_end_and_the_time_is_split(run, s
         assert lines[-2].startswith("not used: agglomerate.beta_across = 0.4, as fragments reach")
         assert lines[-1] == (
             "warning: voxels of 4 x 4 x 40 nm (z, y, x) by input.voxel_size may be wrong; if these are x, y, z, give "
-            "--set input.voxel_size=[40,4,4]"
+            "--set input.voxel_size='[40,4,4]'"
         )
         assert sum("warning: " in line for line in lines) == 2
         assert ("predict: " in err) == told_before
@@ -147,8 +147,11 @@ def test_a_stack_of_tiff_in_2d_mode(run, sample: Path, tmp_path: Path) -> None:
     stack = tmp_path / "stack.tif"
     tifffile.imwrite(stack, zarr.open_array(str(sample / "raw"), mode="r")[:3], photometric="minisblack")
     out = tmp_path / "out.zarr"
-    code, _, err = run("segment", stack, out, *settings(), "--set=segment.mode=2d", "--set=input.voxel_size=[50,4,4]")
+    words = ["segment", stack, out, *settings(), "--set=segment.mode=2d", "--set=input.voxel_size=[50, 4, 4]"]
+    code, _, err = run(*words)
     assert code == 0, err
+    (recorded,) = json.loads((out / "vimvol" / "run.json").read_text())["runs"]
+    assert shlex.split(recorded["command"]) == ["vimvol", *map(str, words)]  # what a shell runs again
     assert zarr.open_array(str(out / "labels" / "segmentation" / "0"), mode="r").shape == (3, 128, 120)
 
 

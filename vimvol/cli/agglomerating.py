@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from typing import Annotated
 
@@ -41,7 +42,7 @@ def agglomerate(
             cluster=chosen_cluster(cluster, scheduler_file),
             workers=workers,
             progress=progress,
-            command=" ".join(sys.argv),
+            command=shlex.join(sys.argv),
             log=log,
             performance_report=performance_report,
         )

@@ -14,7 +14,9 @@ from vimvol.cli.app import Cluster, Log, Overrides, PerformanceReport, Scheduler
 from vimvol.cli.slices import slices_of
 from vimvol.config import SegmentConfig, load_config
 
-Source = Annotated[str, typer.Argument(metavar="PATH[:DATASET]", help="Volume: zarr, OME-Zarr, HDF5, TIFF.")]
+Source = Annotated[
+    str, typer.Argument(metavar="PATH[:DATASET]", help="Volume: zarr, OME-Zarr, N5, precomputed, HDF5, TIFF.")
+]
 Out = Annotated[str, typer.Argument(metavar="OUT.zarr", help="OME-Zarr to write.")]
 Config = Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML configuration.")]
 Model = Annotated[
@@ -78,7 +80,7 @@ def segment(
             overwrite=overwrite,
             replaced=[slices_of(text, "--replaced") for text in replaced or ()],
             progress=progress,
-            command=" ".join(sys.argv),
+            command=shlex.join(sys.argv),
             log=log,
             performance_report=performance_report,
         )

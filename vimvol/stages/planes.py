@@ -91,7 +91,7 @@ def _check(config: SegmentConfig, volume: Volume) -> None:
     if not volume.voxel_size_known:
         raise InputError(
             f"{volume.address} does not say its voxel size, and {given} suits only voxels about as deep as wide; give "
-            "it in nm along z, y, x, e.g. --set input.voxel_size=[8,8,8]"
+            "it in nm along z, y, x, e.g. --set input.voxel_size='[8,8,8]'"
         )
     size = volume.voxel_size
     if max(size) > ANISOTROPIC * min(size):

@@ -52,15 +52,14 @@ def odd_text(volume: Volume, config: SegmentConfig, *, brief: bool = False) -> s
     source = "input.voxel_size" if given else "its metadata"
     what = "if these are x, y, z, give" if reverse else "where that is wrong, give"
     meant = ",".join(f"{along:g}" for along in turned) if reverse else "z,y,x"
+    advice = f"{what} --set input.voxel_size='[{meant}]'"
     if brief:
         shape = " x ".join(f"{s:g}" for s in size)
-        return (
-            f"warning: voxels of {shape} nm (z, y, x) by {source} may be wrong; {what} --set input.voxel_size=[{meant}]"
-        )
+        return f"warning: voxels of {shape} nm (z, y, x) by {source} may be wrong; {advice}"
     return (
         f"warning: a voxel of {volume.address} is {' x '.join(f'{s:g}' for s in size)} nm along z, y, x by {source}, "
         "and in EM y and x are mostly equal, so watershed and network may go by a wrong scale; "
-        f"{what} --set input.voxel_size=[{meant}]"
+        f"{advice}"
     )
 
 
@@ -76,7 +75,7 @@ def check_voxel_size_known(volume: Volume, config: SegmentConfig) -> None:
     if needed and not volume.voxel_size_known:
         raise InputError(
             f"{volume.address} does not say its voxel size, on which the watershed depends; give it in nm "
-            "along z, y, x, e.g. --set input.voxel_size=[40,4,4]"
+            "along z, y, x, e.g. --set input.voxel_size='[40,4,4]'"
         )
 
 
@@ -99,5 +98,5 @@ def _meant(size: Sequence[float]) -> str:
     for unit, nanometers in MISTAKEN.items():
         meant = [along * nanometers for along in size]
         if _is_usual(meant):
-            return f"[{','.join(f'{along:g}' for along in meant)}] if these are {unit}"
-    return "[z,y,x]"
+            return f"'[{','.join(f'{along:g}' for along in meant)}]' if these are {unit}"
+    return "'[z,y,x]'"
