@@ -155,7 +155,7 @@ def finished_run(out: str) -> dict[str, Any]:
     if manifest is None:
         raise InputError(f"{out} does not exist, so there is no segmentation to work on; run vimvol segment first")
     if manifest["state"] != "complete":
-        raise InputError(f"{out} is not finished, so edges are missing; run vimvol segment again to go on")
+        raise InputError(f"{out} is not finished, so parts of it are missing; run vimvol segment again to go on")
     return manifest
 
 
