@@ -136,6 +136,15 @@ def test_a_missing_scheduler_file_is_told(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("kind", ["local", "cuda"])
+def test_fewer_than_no_workers_are_refused_rather_than_waited_for(kind: str) -> None:
+    with (
+        pytest.raises(InputError, match="-1 worker processes cannot be started; give 0 or more"),
+        open_cluster(kind, -1),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("kind", sorted(CLASSES))
 def test_jobs_are_asked_for_what_is_configured(kind: str) -> None:
     cpu = {"jobs": 2, "cores": 4, "memory": "16GB", "queue": "short", "directives": ["--exclusive"]}

@@ -13,6 +13,7 @@ from vimvol.engine.cluster.jobs import jobs
 from vimvol.engine.cluster.kubernetes import kubernetes
 from vimvol.engine.cluster.local import local
 from vimvol.engine.pool import Pool
+from vimvol.errors import InputError
 
 CLUSTERS: dict[str, Callable[[Any, int | None], AbstractContextManager[Pool]]] = {
     "local": local,
@@ -40,7 +41,9 @@ def open_cluster(cluster: str | ClusterConfig, workers: int | None = None) -> Ab
     Raises
     ------
     InputError
-        If there is no such cluster, or nothing answers at the address.
+        If there is no such cluster, nothing answers at the address, or the number of workers is negative.
     """
+    if workers is not None and workers < 0:  # no process would ever come
+        raise InputError(f"{workers} worker processes cannot be started; give 0 or more, 0 to compute in this process")
     config = read_cluster(cluster) if isinstance(cluster, str) else cluster
     return CLUSTERS[config.kind](config, workers)
