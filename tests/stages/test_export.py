@@ -156,8 +156,12 @@ def test_other_chunks_and_numbers(out, tmp_path):
     assert (rows["0"].chunks, rows["labels/finer/0"].chunks) == ((1, 2, 16, 24), (2, 16, 24))
     assert (rows["0"].dtype, rows["labels/finer/0"].dtype) == ("uint8", "uint32")
     _same(f"{out}:labels/finer/1", f"{target}:labels/finer/1")
-    with pytest.raises(OutputExistsError, match="another shape, type or chunk"):
+    before = {path: path.stat().st_mtime_ns for path in Path(target).rglob("*") if path.is_file()}
+    with pytest.raises(OutputExistsError, match=r"/0 is there as uint8 .* in chunks of \(1, 2, 16, 24\), and uint8"):
         export(out, target, workers=0)
+    with pytest.raises(OutputExistsError, match=r"finer/0 is there as uint32 of .* and uint64 of"):
+        export(out, target, names=["finer"], chunk=(2, 16, 24), workers=0)
+    assert before == {path: path.stat().st_mtime_ns for path in Path(target).rglob("*") if path.is_file()}
 
 
 def test_what_does_not_fit_is_one_line_and_writes_nothing(out, tmp_path):

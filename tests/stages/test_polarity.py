@@ -43,6 +43,14 @@ def test_nothing_is_said_of_what_has_no_contrast(tmp_path: Path) -> None:
     assert weight_of_dark_ridges(open_volume(str(tmp_path / "a.zarr"))) is None
 
 
+def test_what_is_not_finite_does_not_count(sample: Path, tmp_path: Path) -> None:
+    raw = zarr.open_group(sample, mode="r")["raw"][:].astype(np.float32)
+    raw[:, :20], raw[0, 30, 30] = np.nan, np.inf
+    array = zarr.create_array(tmp_path / "a.zarr", shape=raw.shape, dtype=raw.dtype, chunks=raw.shape)
+    array[:] = raw
+    assert weight_of_dark_ridges(open_volume(str(tmp_path / "a.zarr"))) > 1 / BRIGHT
+
+
 def test_a_run_warns_unless_it_is_told(sample: Path, inverted: str, tmp_path: Path) -> None:
     for source, given, warned in (
         (inverted, {}, True),

@@ -44,22 +44,15 @@ def levels_of(url: str) -> list[tuple[str, zarr.Array[Any]]]:
     return whole
 
 
-def missing_levels(source: str, target: str) -> list[str]:
-    """Return the paths of the levels of an image that its copy has no array of."""
-    with storage_errors(f"opening {target}"):
-        group = find_group(target)
-        return [path for path, _ in levels_of(source) if group is None or not isinstance(group.get(path), zarr.Array)]
-
-
-def create_copy(source: str, target: str, *, chunk: Sequence[int], dtype: str | None = None) -> None:
-    """Create the arrays of a copy of an image, empty; those that are there already keep their data.
+def missing_levels(source: str, target: str, *, chunk: Sequence[int], dtype: str | None = None) -> list[str]:
+    """Return the paths of the levels of an image that its copy has no array of. Nothing is written.
 
     Parameters
     ----------
     source
         Path or URL of an OME-Zarr image.
     target
-        Path or URL of the copy.
+        Path or URL of the copy, which need not exist.
     chunk
         Voxels (z, y, x) of a chunk, clipped to each level; chunks hold one channel.
     dtype
@@ -72,29 +65,49 @@ def create_copy(source: str, target: str, *, chunk: Sequence[int], dtype: str | 
     OutputExistsError
         If an array of another shape, dtype or chunk is there.
     StorageError
-        If the copy cannot be written.
+        If something cannot be read.
     """
+    missing = []
     for path, array in levels_of(source):
-        front = (1,) * (array.ndim - 3)
-        wanted = (array.shape, np.dtype(dtype or array.dtype), front + _clipped(chunk, array.shape[-3:]))
-        with storage_errors(f"creating {join(target, path)}"):
+        with storage_errors(f"opening {join(target, path)}"):
             group = find_group(target)
             there = None if group is None else group.get(path)
-            if isinstance(there, zarr.Array):
-                if (there.shape, there.dtype, there.chunks) != wanted or there.metadata.zarr_format != 2:
-                    raise OutputExistsError(
-                        f"{join(target, path)} is there with another shape, type or chunk; choose another path, or "
-                        "remove it"
-                    )
-                continue
-            if group is None:
+        if not isinstance(there, zarr.Array):
+            missing.append(path)
+            continue
+        shape, kind, chunks = _layout(array, chunk, dtype)
+        if (there.shape, there.dtype, there.chunks) != (shape, kind, chunks) or there.metadata.zarr_format != 2:
+            raise OutputExistsError(
+                f"{join(target, path)} is there as {there.dtype} of shape {there.shape} in chunks of {there.chunks}, "
+                f"and {kind} of {shape} in {chunks} is wanted; choose another path, or remove it"
+            )
+    return missing
+
+
+def create_copy(source: str, target: str, *, chunk: Sequence[int], dtype: str | None = None) -> None:
+    """Create the arrays of a copy of an image, empty; those that are there already keep their data.
+
+    Parameters and errors are those of `missing_levels`.
+
+    Raises
+    ------
+    StorageError
+        If the copy cannot be written.
+    """
+    missing = missing_levels(source, target, chunk=chunk, dtype=dtype)
+    for path, array in levels_of(source):
+        if path not in missing:
+            continue
+        shape, kind, chunks = _layout(array, chunk, dtype)
+        with storage_errors(f"creating {join(target, path)}"):
+            if find_group(target) is None:
                 zarr.create_group(open_store(target, read_only=False), zarr_format=2)
             zarr.create_array(
                 open_store(target, read_only=False),
                 name=path,
-                shape=wanted[0],
-                dtype=wanted[1],
-                chunks=wanted[2],
+                shape=shape,
+                dtype=kind,
+                chunks=chunks,
                 # what every reader of zarr v2 knows; shuffling makes labels larger
                 compressors=numcodecs.Blosc("zstd", clevel=1, shuffle=numcodecs.Blosc.NOSHUFFLE),
                 filters=None,
@@ -148,5 +161,8 @@ def _put(url: str, attributes: Mapping[str, Any]) -> None:
     make_node_durable(url)
 
 
-def _clipped(chunk: Sequence[int], shape: Sequence[int]) -> Index:
-    return tuple(min(c, s) for c, s in zip(chunk, shape, strict=True))
+def _layout(array: zarr.Array[Any], chunk: Sequence[int], dtype: str | None) -> tuple[Index, np.dtype[Any], Index]:
+    """Return shape, dtype and chunk of the copy of an array."""
+    front = (1,) * (array.ndim - 3)
+    clipped = tuple(min(c, s) for c, s in zip(chunk, array.shape[-3:], strict=True))
+    return array.shape, np.dtype(dtype or array.dtype), front + clipped

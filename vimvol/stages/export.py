@@ -151,6 +151,8 @@ def export(
         _check_chunk(join(out, image.path), wanted)
     mark = {"source": out, "boundaries": boundaries.content}
     _check_target(target, mark)
+    for image in (boundaries, *segmentations):  # refused before anything of the copy changes
+        missing_levels(join(out, image.path), join(target, image.path), chunk=wanted, dtype=image.dtype)
     check_writable(target)
     lock_of(target).refuse_if_held()
     with workers_of(cluster, workers) as pool, owned(target) as lock:
@@ -170,7 +172,7 @@ def _copy(out: str, target: str, image: _Image, chunk: Index, execution: Executi
     """Copy an image level by level; its metadata come last."""
     source, copied = join(out, image.path), join(target, image.path)
     ledgers = open_objects(f"{target}/vimvol/ledger")
-    for path in missing_levels(source, copied):
+    for path in missing_levels(source, copied, chunk=chunk, dtype=image.dtype):
         ledgers.remove(_records(image, path))  # before there is an empty array of which they would say that it is full
     create_copy(source, copied, chunk=chunk, dtype=image.dtype)
     stages = []

@@ -57,10 +57,11 @@ def weight_of_dark_ridges(volume: Volume, roi: Block | None = None, mask: Mask |
         if mask is not None and not wanted_voxels(None, mask, window).any():
             continue
         plane = volume.read(window)[0].astype(np.float32)
-        deviation = float(plane.std())
-        if not np.isfinite(deviation) or deviation == 0:
+        known = np.isfinite(plane)
+        deviation = float(plane[known].std()) if known.any() else 0.0
+        if deviation == 0:
             continue
-        more = _ridges((plane - plane.mean()) / np.float32(deviation))
+        more = _ridges(np.where(known, (plane - plane[known].mean()) / np.float32(deviation), np.float32(0)))
         dark, bright, seen = dark + more[0], bright + more[1], seen + 1
         if seen == WINDOWS:
             break
