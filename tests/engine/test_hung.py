@@ -78,7 +78,8 @@ def test_a_block_that_hangs_is_ended_in_a_stage_of_few(tmp_path: Path, monkeypat
     journal, ledger = Kept(), ledger_in(tmp_path)
     with open_cluster("local", 1) as pool:
         run_stage(few, Work(str(tmp_path), stops=True), ledger, Execution(pool, silent(), journal=journal))
-    assert ("retry", BLOCKS[PADDING]) in journal.troubles
+    # also, or only, of a block whose result was still to be fetched from the process that was stopped
+    assert {what for what, _ in journal.troubles} == {"retry"}
     assert ledger.done() == {block_name(block) for block in few}
 
 

