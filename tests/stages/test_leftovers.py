@@ -27,6 +27,18 @@ def names(out: Path) -> set[str]:
     return {path.relative_to(out).as_posix() for path in (out / "vimvol").rglob("*.table")}
 
 
+def test_what_nobody_here_has_named_so_stays(reference: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(reference, tmp_path / "out.zarr"))
+    foreign = [
+        out / "vimvol" / folder / name for folder in ("costs", "links") for name in ("mine.table", "a-b_c.table")
+    ]
+    for path in foreign:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    agglomerate(str(out), ["agglomerate.beta=0.6"], workers=0)
+    assert all(path.exists() for path in foreign)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -161,9 +161,15 @@ def test_an_output_that_is_not_finished_is_told_and_shown(out, tmp_path):
         assert told == [line]
 
 
+def test_it_starts_without_what_only_networks_need() -> None:
+    program = "import sys, vimvol.stages.view; sys.exit(bool({'torch', 'numba'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_mistakes_are_one_line(out, tmp_path, capsys, monkeypatch):
     code, _, err = vimvol(capsys, monkeypatch, "view", tmp_path / "none.zarr")
     assert (code, "does not exist" in mistake(err)) == (2, True)
+    assert vimvol(capsys, monkeypatch, "view", out, "--port", 70000)[0] == 2
     with pytest.raises(InputError, match="no segmentation 'other'; choose of segmentation, finer"):
         view(out, ["other"])
     with view(out) as viewing, pytest.raises(InputError, match=f"port {viewing.port} cannot be served"):

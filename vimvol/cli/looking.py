@@ -36,7 +36,7 @@ def view(
     names: Annotated[
         list[str] | None, typer.Option("--name", help="Segmentation to show; may be repeated; by default all.")
     ] = None,
-    port: Annotated[int, typer.Option(help="Port on this machine; by default any that is free.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; by default any that is free.")] = 0,
 ) -> None:
     """Show an output in neuroglancer, over its intensities, until Ctrl-C. Other machines reach it through ssh."""
     from vimvol.cli.stop import Stopped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,6 +106,27 @@ def find_group(url: str, *, read_only: bool = True) -> zarr.Group | None:
         return None
     except (ValueError, KeyError) as error:
         raise OutputExistsError(f"{url} holds something else ({error}); remove it or choose another path") from None
+
+
+def put_attributes(
+    url: str, attributes: Mapping[str, Any], *, zarr_format: Literal[2, 3] = 3, without: Collection[str] = ()
+) -> None:
+    """Write attributes of a group in one step, and flush them; others stay, but for those that it is to be without.
+
+    A group that is not there is made.
+
+    Raises
+    ------
+    OutputExistsError
+        If something else is there.
+    """
+    group = find_group(url, read_only=False)
+    if group is None:
+        zarr.create_group(open_store(url, read_only=False), zarr_format=zarr_format, attributes=dict(attributes))
+    else:
+        kept = {name: value for name, value in group.attrs.asdict().items() if name not in without}
+        group.attrs.put({**kept, **attributes})
+    make_node_durable(url)
 
 
 def read_box(url: str, box: Block) -> npt.NDArray[Any]:

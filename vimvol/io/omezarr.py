@@ -15,7 +15,7 @@ from zarr.codecs import ZstdCodec
 
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.geometry import Index
-from vimvol.io.arrays import find_group
+from vimvol.io.arrays import find_group, put_attributes
 from vimvol.io.errors import storage_errors
 from vimvol.io.formats import ngff
 from vimvol.io.levels import Level, pyramid, storage_shapes
@@ -261,14 +261,8 @@ def _same_array(group: zarr.Group, number: int, layout: tuple[Index, ...], dtype
 
 
 def _finish(url: str, attributes: Mapping[str, Any]) -> None:
-    """Write the metadata of a group in one step, and flush them; attributes of others stay."""
-    group = find_group(url, read_only=False)
-    if group is None:
-        zarr.create_group(open_store(url, read_only=False), zarr_format=3, attributes=dict(attributes))
-    else:
-        kept = {k: v for k, v in group.attrs.asdict().items() if k != ngff.INCOMPLETE}
-        group.attrs.put({**kept, **attributes})
-    make_node_durable(url)
+    """Write the metadata that make an image, or a list of labels, of a group."""
+    put_attributes(url, attributes, without=(ngff.INCOMPLETE,))
 
 
 def _levels_of(root: str) -> tuple[tuple[Level, ...], tuple[float, ...], bool]:

@@ -15,7 +15,7 @@ import zarr
 
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.geometry import Index
-from vimvol.io.arrays import find_group
+from vimvol.io.arrays import find_group, put_attributes
 from vimvol.io.errors import storage_errors
 from vimvol.io.formats import ngff
 from vimvol.io.storage import join, make_node_durable, open_store
@@ -121,10 +121,9 @@ def create_copy(source: str, target: str, *, chunk: Sequence[int], dtype: str | 
 def reopen_copy(target: str) -> None:
     """Take the metadata away that make the copy an image, before its arrays change; nothing where it is none yet."""
     with storage_errors(f"writing {target}"):
-        group = find_group(target, read_only=False)
+        group = find_group(target)
         if group is not None and "multiscales" in group.attrs:
-            group.attrs.put({name: value for name, value in group.attrs.asdict().items() if name != "multiscales"})
-            make_node_durable(target)
+            put_attributes(target, {}, without=("multiscales",))
 
 
 def finish_copy(source: str, target: str) -> None:
@@ -137,7 +136,7 @@ def finish_copy(source: str, target: str) -> None:
         }
         if "image-label" in attributes:
             found["image-label"] = {**attributes["image-label"], "version": VERSION}
-        _put(target, found)
+        put_attributes(target, found, zarr_format=2)
 
 
 def list_labels(target: str, names: Sequence[str]) -> list[str]:
@@ -147,18 +146,8 @@ def list_labels(target: str, names: Sequence[str]) -> list[str]:
         group = find_group(url)
         listed = [] if group is None else ngff.label_names(group.attrs)
         listed += [name for name in names if name not in listed]
-        _put(url, {"labels": listed})
+        put_attributes(url, {"labels": listed}, zarr_format=2)
     return listed
-
-
-def _put(url: str, attributes: Mapping[str, Any]) -> None:
-    """Write attributes of a group; others stay."""
-    group = find_group(url, read_only=False)
-    if group is None:
-        zarr.create_group(open_store(url, read_only=False), zarr_format=2, attributes=dict(attributes))
-    else:
-        group.attrs.put({**group.attrs.asdict(), **attributes})
-    make_node_durable(url)
 
 
 def _layout(array: zarr.Array[Any], chunk: Sequence[int], dtype: str | None) -> tuple[Index, np.dtype[Any], Index]:

@@ -60,7 +60,7 @@ class Viewing:
     layers
         What is shown, the lowest first; the first sets place and scale.
     folder
-        Folder on this machine whose files the browser may read; none: no files.
+        Path or URL of the output; the browser may read its files where it is on this machine.
     port
         Of this machine, on the loopback interface; 0: any that is free.
     flat
@@ -74,7 +74,7 @@ class Viewing:
         If the port is taken.
     """
 
-    def __init__(self, layers: Sequence[Layer], folder: str | None, *, port: int = 0, flat: bool = False) -> None:
+    def __init__(self, layers: Sequence[Layer], folder: str, *, port: int = 0, flat: bool = False) -> None:
         try:
             import neuroglancer
         except ImportError:
@@ -89,8 +89,8 @@ class Viewing:
             raise InputError(f"port {port} cannot be served ({error.strerror}); give another --port") from None
         self.url = str(self._viewer)
         self.port = int(self.url.split("/")[2].rsplit(":", 1)[1])
-        self._files = self._serve(folder) if folder is not None and not is_url(folder) else ""
-        self._folder = folder or ""
+        self._files = self._serve(folder) if not is_url(folder) else ""
+        self._folder = folder
         first = layers[0].volume
         with self._viewer.txn() as state:
             state.dimensions = _space("xyz", first)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vimvol.config import SegmentConfig, load_config, parse_config
+from vimvol.config import SegmentConfig, load_config
 from vimvol.config.cluster import ClusterConfig
 from vimvol.engine.performance import check_report
 from vimvol.engine.run import Progress
@@ -22,11 +22,7 @@ from vimvol.segment.multicut.division import bytes_per_edge, merge_costs, solve_
 from vimvol.stages.announce import Tell
 from vimvol.stages.disk import check_writable
 from vimvol.stages.job import SEGMENTATION, Job
-from vimvol.stages.manifest import (
-    config_of,
-    differences,
-    made_manifest,
-)
+from vimvol.stages.manifest import differences, finished_run, input_address, made_manifest, settings_of
 from vimvol.stages.order import stages_of
 from vimvol.stages.output import AGGLOMERATING
 from vimvol.stages.record import Telling
@@ -143,31 +139,6 @@ def agglomerate(
     return Agglomerated(job.labels, **numbers, best=best, seconds=seconds, replaced=replaced)
 
 
-def finished_run(out: str) -> dict[str, Any]:
-    """Return the manifest of a complete output.
-
-    Raises
-    ------
-    InputError
-        If there is none, or it is not complete.
-    """
-    manifest = made_manifest(out)
-    if manifest is None:
-        raise InputError(f"{out} does not exist, so there is no segmentation to work on; run vimvol segment first")
-    if manifest["state"] != "complete":
-        raise InputError(f"{out} is not finished, so parts of it are missing; run vimvol segment again to go on")
-    return manifest
-
-
-def settings_of(manifest: dict[str, Any]) -> SegmentConfig:
-    """Return the settings that an output was made with, of how its work was scheduled only the blocks.
-
-    In others, edges would be measured again.
-    """
-    config = {**config_of(manifest), "run": {"block": manifest.get("block")}}
-    return parse_config(SegmentConfig, config, source="the manifest")
-
-
 def _changed(manifest: dict[str, Any], overrides: Sequence[str], workers: int | None) -> SegmentConfig:
     """Return the settings of the run with the changes.
 
@@ -212,15 +183,15 @@ def _on_stored(out: str, overrides: Sequence[str], workers: int | None, tell: Te
         # an earlier version did not note what has to be known of the input
         manifest = finished_run(out)
         config = _changed(manifest, overrides, workers)
-        address = ":".join(part for part in (manifest["input"]["path"], manifest["input"]["dataset"]) if part)
-        job = prepare(address, out, config, writing=True, tell=tell)
+        job = prepare(input_address(manifest), out, config, writing=True, tell=tell)
         if job.keys["graph"] != manifest["keys"]["graph"]:
             raise InputError(
                 f"the input or the weights of {out} have changed since, or vimvol has, so stored edges do not serve; "
                 "run vimvol segment"
             )
         return manifest, job
-    if manifest["state"] != "complete" and ("block" not in manifest or _missing(out, manifest)):
+    unfinished = manifest["state"] != "complete"
+    if unfinished and "block" not in manifest:  # it never was complete
         finished_run(out)
     config = _changed(manifest, overrides, workers)
     check_solver(config.agglomerate.solver)
@@ -228,6 +199,8 @@ def _on_stored(out: str, overrides: Sequence[str], workers: int | None, tell: Te
     job = stored_job(out, manifest, config)
     check_sizes(job.config, stitched=job.stitched)
     if stage := _missing(out, manifest):
+        if unfinished:
+            finished_run(out)
         raise InputError(
             f"{out} lacks blocks of stage {stage} that its manifest tells of, so stored edges do not serve; run vimvol "
             "segment"

@@ -23,12 +23,12 @@ from vimvol.report.progress import silent
 from vimvol.segment.edges import GRAPH_FORMAT, pair_order
 from vimvol.segment.features import Features, edge_features
 from vimvol.segment.forest import Forest
-from vimvol.stages.agglomerate import finished_run, settings_of
 from vimvol.stages.fragments import read_fragments
 from vimvol.stages.graph import graph_stage, nodes_of_edges, read_edges
 from vimvol.stages.job import Job
 from vimvol.stages.labels import check_truth
 from vimvol.stages.learned import TABLES, kind_of
+from vimvol.stages.manifest import finished_run, input_address, settings_of
 from vimvol.stages.ownership import guard_of, lock_of, owned
 from vimvol.stages.segment import prepare
 from vimvol.train.edges import check_installed, train_forest
@@ -130,11 +130,10 @@ def train_edges(
 
 def _opened(out: str, truth: str, slab: tuple[int, int] | None) -> tuple[Job, Volume]:
     manifest = finished_run(out)
-    address = ":".join(part for part in (manifest["input"]["path"], manifest["input"]["dataset"]) if part)
     settings = settings_of(manifest)
     # what the edges cost before does not matter, and its file may be gone
     plain = settings.agglomerate.model_copy(update={"costs": "boundary"})
-    job = prepare(address, out, settings.model_copy(update={"agglomerate": plain}))
+    job = prepare(input_address(manifest), out, settings.model_copy(update={"agglomerate": plain}))
     if job.stitched:
         raise InputError(f"{out} was made without agglomeration, so it has no edges to learn from; give another output")
     if job.keys["graph"] != manifest["keys"]["graph"]:

@@ -26,10 +26,9 @@ from vimvol.io.objects import open_objects
 from vimvol.io.omezarr_v04 import create_copy, finish_copy, levels_of, list_labels, missing_levels, reopen_copy
 from vimvol.io.storage import absolute, join
 from vimvol.report.progress import silent
-from vimvol.stages.agglomerate import finished_run
 from vimvol.stages.disk import check_writable
 from vimvol.stages.job import BESIDE, NOTE, SEGMENTATION
-from vimvol.stages.manifest import parse_note
+from vimvol.stages.manifest import finished_run, parse_note
 from vimvol.stages.ownership import guard_of, holds_nothing_but_a_lock, lock_of, owned
 from vimvol.stages.workers import workers_of
 

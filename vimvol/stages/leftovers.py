@@ -72,7 +72,7 @@ def _remove_levels(job: Job, reduced: int) -> None:
 
 
 def _is_below(count: int, name: str) -> bool:
-    return int(name) < count
+    return not name.isdecimal() or int(name) < count  # what nobody here has named so stays
 
 
 def _names_blocks_of(plan: StagePlan) -> Callable[[str], bool]:
@@ -80,7 +80,10 @@ def _names_blocks_of(plan: StagePlan) -> Callable[[str], bool]:
     cells, blocks = plan.cells(), plan.blocks
 
     def is_one(name: str) -> bool:
-        begin = [int(part.partition("-")[0]) for part in name.split("_")]
+        parts = [part.partition("-")[0] for part in name.split("_")]
+        if len(parts) != len(blocks.cell) or not all(part.isdecimal() for part in parts):
+            return True  # nobody here has named it so
+        begin = [int(part) for part in parts]
         index = Block(*(tuple(b // c + end for b, c in zip(begin, blocks.cell, strict=True)) for end in (0, 1)))
         return cells.contains(index) and block_name(blocks.block(index.begin)) == name
 

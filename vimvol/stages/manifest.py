@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from vimvol.config import SegmentConfig
+from vimvol.config import SegmentConfig, parse_config
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.io import Volume
 from vimvol.io.fence import may_write
@@ -71,6 +71,37 @@ def parse_note(data: bytes | None) -> dict[str, Any]:
     return note if isinstance(note, dict) else {}
 
 
+def finished_run(out: str) -> dict[str, Any]:
+    """Return the manifest of a complete output.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it is not complete.
+    """
+    manifest = made_manifest(out)
+    if manifest is None:
+        raise InputError(f"{out} does not exist, so there is no segmentation to work on; run vimvol segment first")
+    if manifest["state"] != "complete":
+        raise InputError(f"{out} is not finished, so parts of it are missing; run vimvol segment again to go on")
+    return manifest
+
+
+def settings_of(manifest: dict[str, Any]) -> SegmentConfig:
+    """Return the settings that an output was made with, of how its work was scheduled only the blocks.
+
+    In others, edges would be measured again.
+    """
+    config = {**config_of(manifest), "run": {"block": manifest.get("block")}}
+    return parse_config(SegmentConfig, config, source="the manifest")
+
+
+def input_address(manifest: Mapping[str, Any]) -> str:
+    """Return the address of what an output was made of, ``PATH[:DATASET]``."""
+    given = manifest["input"]
+    return f"{given['path']}:{given['dataset']}" if given["dataset"] else str(given["path"])
+
+
 def check_intensities(volume: Volume) -> None:
     """Make sure that a volume which shall be segmented is not what a run has made of one.
 
@@ -81,8 +112,7 @@ def check_intensities(volume: Volume) -> None:
     """
     own = volume.dataset.split("/")[0]
     if (own.isdigit() or own in ("labels", "vimvol")) and has_manifest(volume.url):
-        made_of = (read_manifest(volume.url) or {})["input"]
-        address = ":".join(part for part in (made_of["path"], made_of["dataset"]) if part)
+        address = input_address(read_manifest(volume.url) or {})
         raise InputError(
             f"{volume.address} is what vimvol segment made of {address}, boundaries and no intensities, so a network "
             "would see membranes only; give that volume"

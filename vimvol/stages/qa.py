@@ -23,9 +23,9 @@ from vimvol.io.objects import open_objects
 from vimvol.io.storage import holds_node
 from vimvol.io.volume import forget_open
 from vimvol.report.seam import draw_seam
-from vimvol.stages.agglomerate import finished_run, settings_of
 from vimvol.stages.fragments import read_boundaries
 from vimvol.stages.job import SEGMENTATION, Job
+from vimvol.stages.manifest import finished_run, input_address, settings_of
 from vimvol.stages.region import wanted_voxels
 from vimvol.stages.segment import prepare
 from vimvol.stages.shifted import compare_shifted
@@ -93,9 +93,8 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
         If ``out`` is no complete output, or has no such segmentation.
     """
     manifest = finished_run(out)
-    address = ":".join(part for part in (manifest["input"]["path"], manifest["input"]["dataset"]) if part)
     try:
-        job = prepare(address, out, settings_of(manifest))
+        job = prepare(input_address(manifest), out, settings_of(manifest))
         if name != SEGMENTATION and not holds_node(f"{job.out}/labels/{name}"):
             raise InputError(f"{out} has no segmentation {name!r}, so there is nothing to check; give one that it has")
         labels = f"{job.out}/labels/{name}/0"

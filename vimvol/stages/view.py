@@ -14,9 +14,8 @@ from vimvol.io.arrays import find_group
 from vimvol.io.formats import ngff
 from vimvol.io.storage import absolute, join
 from vimvol.report.viewer import Layer, Viewing
-from vimvol.stages.agglomerate import settings_of
 from vimvol.stages.announce import Tell, nobody
-from vimvol.stages.manifest import made_manifest
+from vimvol.stages.manifest import input_address, made_manifest, settings_of
 
 LOOKED_AT = 512
 """Voxels of a slice along y and x whose intensities say what is shown black and white."""
@@ -59,11 +58,9 @@ def view(out: str, names: Sequence[str] = (), *, port: int = 0, tell: Tell = nob
     if manifest["state"] != "complete":
         tell(f"{out} is not finished, so what is missing is not shown, or empty; vimvol status tells how far it is")
     layers = []
-    given = manifest["input"]
-    address = ":".join(part for part in (given["path"], given["dataset"]) if part)
     try:
         settings = settings_of(manifest).input
-        raw = open_volume(address, axes=settings.axes, voxel_size=settings.voxel_size)
+        raw = open_volume(input_address(manifest), axes=settings.axes, voxel_size=settings.voxel_size)
         layers.append(Layer("raw", "raw", raw, span=_span(raw)))
     except VimvolError as error:
         tell(f"intensities are not shown: {error}")
