@@ -34,20 +34,20 @@ import psutil
 import zarr
 from scipy.spatial import cKDTree
 
+from vimvol.commands.segment import prepare
 from vimvol.config import SegmentConfig, load_config
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.run import Execution
 from vimvol.geometry import Block
 from vimvol.io.arrays import write_box
+from vimvol.outputs.output import claim_output, new_manifest
 from vimvol.report.progress import silent
 from vimvol.stages.fragments import fragments_stage
 from vimvol.stages.graph import graph_stage
 from vimvol.stages.job import Job
 from vimvol.stages.order import run_stages, stages_of
-from vimvol.stages.output import claim_output, new_manifest
 from vimvol.stages.predict import predict_stage
 from vimvol.stages.pyramid import pyramid_stages
-from vimvol.stages.segment import prepare
 from vimvol.stages.solve import solve_stage
 from vimvol.stages.write import write_stage
 

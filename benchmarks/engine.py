@@ -33,6 +33,7 @@ import psutil
 import zarr
 from distributed.deploy.subprocess import SubprocessCluster
 
+from vimvol.commands.segment import prepare, segment_volume
 from vimvol.config import SegmentConfig, load_config
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.cluster.local import available_cores
@@ -43,12 +44,11 @@ from vimvol.engine.plan import plan_stage
 from vimvol.engine.run import Execution, run_stage
 from vimvol.geometry import Block
 from vimvol.io.objects import open_objects
+from vimvol.outputs.output import claim_output, new_manifest
 from vimvol.report.progress import silent
 from vimvol.sample import SampleSpec, generate
 from vimvol.stages.fragments import FragmentsBlock, fragments_stage
-from vimvol.stages.output import claim_output, new_manifest
 from vimvol.stages.predict import predict_stage
-from vimvol.stages.segment import prepare, segment_volume
 
 SETTINGS = {"output.chunk": [16, 128, 128], "output.shard": [16, 256, 256], "predict.tile": [256, 256]}
 """The same blocks whatever the volume, so that only their number grows."""

@@ -29,18 +29,18 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
+from vimvol.commands.segment import prepare
 from vimvol.config import SegmentConfig, load_config
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.dask_pool import DaskPool
 from vimvol.engine.journal import NoJournal, StageReport
 from vimvol.engine.run import Execution, run_stage
 from vimvol.geometry import Block
+from vimvol.outputs.output import claim_output, new_manifest
 from vimvol.report.progress import silent
 from vimvol.sample import SampleSpec, generate
 from vimvol.stages import predict as stage
-from vimvol.stages.output import claim_output, new_manifest
 from vimvol.stages.predict import PredictBlock, predict_stage
-from vimvol.stages.segment import prepare
 
 SHAPE = (16, 1024, 1024)
 SETTINGS = {"output.chunk": [16, 128, 128], "output.shard": [16, 256, 256], "predict.tile": [256, 256]}

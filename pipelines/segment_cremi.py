@@ -11,9 +11,9 @@ import typer
 
 from vimvol import SegmentConfig, load_config, score, segment_volume
 from vimvol.cli import run_script
+from vimvol.commands.picture import draw_overview
 from vimvol.report.progress import make_progress
 from vimvol.report.transfer import Transfers
-from vimvol.stages.picture import draw_overview
 from vimvol.train.download import download
 
 

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from vimvol import SegmentConfig, load_config, segment_volume
 from vimvol.cli import run_script
+from vimvol.commands.agglomerate import agglomerate
+from vimvol.commands.edges import train_edges
 from vimvol.evaluate.protocol import score_volume
 from vimvol.geometry import Block
 from vimvol.io import open_volume
 from vimvol.sample import SampleSpec, generate
-from vimvol.stages.agglomerate import agglomerate
-from vimvol.stages.edges import train_edges
 
 VOLUME = "fib25_sample2_z000-149.h5"
 CHOICES = {

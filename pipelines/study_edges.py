@@ -14,11 +14,11 @@ import typer
 
 from vimvol import SegmentConfig, load_config, segment_volume
 from vimvol.cli import run_script
+from vimvol.commands.agglomerate import agglomerate
+from vimvol.commands.edges import train_edges
 from vimvol.evaluate.protocol import score_slices, score_volume
 from vimvol.geometry import Block
 from vimvol.io import open_volume
-from vimvol.stages.agglomerate import agglomerate
-from vimvol.stages.edges import train_edges
 
 BETAS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 FOLDS = {

@@ -25,12 +25,12 @@ from skimage import exposure, transform
 
 from vimvol import SegmentConfig, load_config, segment_volume
 from vimvol.cli import run_script
+from vimvol.commands.agglomerate import agglomerate
 from vimvol.evaluate.protocol import score_slices, score_volume
 from vimvol.geometry import Block
 from vimvol.io import open_volume
+from vimvol.outputs.manifest import read_manifest
 from vimvol.sample import SampleSpec, generate
-from vimvol.stages.agglomerate import agglomerate
-from vimvol.stages.manifest import read_manifest
 
 Stack = NDArray[Any]
 HERE = Path("runs/prediction")

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from vimvol import SegmentConfig, load_config, segment_volume
 from vimvol.cli import run_script
+from vimvol.commands.agglomerate import agglomerate
 from vimvol.evaluate.protocol import score_slices, score_volume
 from vimvol.geometry import Block
 from vimvol.io import open_volume
-from vimvol.stages.agglomerate import agglomerate
 
 BODIES, SECTIONS = "fib25_sample2_z000-149.h5", "vnc_stack1_z00-14.h5"
 THINNED = ((4, 0), (4, 4), (6, 4))

@@ -12,8 +12,8 @@ import torch
 import zarr
 
 from tests.support import small_config, vimvol
+from vimvol.commands.segment import segment_volume
 from vimvol.sample import SampleSpec, generate
-from vimvol.stages.segment import segment_volume
 
 # Time limits of single examples say more about the machine than about the code.
 hypothesis.settings.register_profile("vimvol", deadline=None)

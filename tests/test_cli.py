@@ -16,8 +16,8 @@ import tifffile
 import zarr
 
 from tests.support import digest, mistake, settings, small_config
+from vimvol.commands.segment import segment_volume
 from vimvol.models.registry import MODELS
-from vimvol.stages.segment import segment_volume
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from vimvol.commands.score import score
+    from vimvol.commands.segment import segment_volume
     from vimvol.config import SegmentConfig, TrainConfig, load_config
     from vimvol.io import open_volume
     from vimvol.models import build_model, load_checkpoint
-    from vimvol.stages.score import score
-    from vimvol.stages.segment import segment_volume
     from vimvol.train.fit import fit
 
 _HOMES = {
@@ -27,8 +27,8 @@ _HOMES = {
     "load_checkpoint": "vimvol.models",
     "load_config": "vimvol.config",
     "open_volume": "vimvol.io",
-    "score": "vimvol.stages.score",
-    "segment_volume": "vimvol.stages.segment",
+    "score": "vimvol.commands.score",
+    "segment_volume": "vimvol.commands.segment",
 }
 
 __all__ = [

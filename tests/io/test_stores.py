@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from tests.io.tensors import GZIP, SHARDING, write_group, write_n5, write_precomputed
+from vimvol.commands.score import score
 from vimvol.errors import InputError, MissingExtraError, StorageError
 from vimvol.geometry import Block
 from vimvol.io import describe, open_volume
 from vimvol.io.formats import stores
 from vimvol.io.objects import open_objects
 from vimvol.io.volume import forget_open
-from vimvol.stages.score import score
 
 IMAGE = np.random.default_rng(0).integers(1, 256, (6, 5, 6), dtype=np.uint8).repeat(4, 1).repeat(4, 2)
 """Also fit for labels."""

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.support import small_config
+from vimvol.commands.segment import segment_volume
 from vimvol.errors import CheckpointError, InputError
 from vimvol.models import ModelSpec, build_model, load_checkpoint, save_checkpoint
 from vimvol.models.checkpoint import read_spec, read_weights
-from vimvol.stages.segment import segment_volume
 
 WIDTHS = {"base": 768, "large": 1024, "huge": 1280}
 SMALL = {"embedding": 16, "depth": 4, "heads": 2, "window": 2, "canvas": 64, "widths": (16, 12, 8, 4, 4)}

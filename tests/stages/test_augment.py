@@ -8,10 +8,10 @@ import pytest
 import zarr
 
 from tests.support import digest, small_config
+from vimvol.commands.segment import prepare, segment_volume
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.stages.predict import PredictBlock
-from vimvol.stages.segment import prepare, segment_volume
 
 
 def test_the_setting_counts_for_what_follows_from_it(sample, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 import zarr
 
 from tests.support import digest, small_config
+from vimvol.commands.segment import segment_volume
 from vimvol.errors import InputError
-from vimvol.stages.segment import segment_volume
 
 
 def stored(path: Path, data: np.ndarray) -> str:

@@ -7,12 +7,12 @@ import pytest
 import zarr
 
 from tests.support import digest, random_network, small_config
+from vimvol.commands.picture import draw_overview
+from vimvol.commands.segment import segment_volume
 from vimvol.config import CellsConfig
 from vimvol.errors import InputError
 from vimvol.segment.cells import METHODS, cells_2d
 from vimvol.segment.relabel import consecutive
-from vimvol.stages.picture import draw_overview
-from vimvol.stages.segment import segment_volume
 from vimvol.train.targets import TARGETS
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tests.support import small_config
+from vimvol.commands.segment import prepare
 from vimvol.segment.edges import BINS, EdgeTable
 from vimvol.stages.costs import costs_of_edges
-from vimvol.stages.segment import prepare
 
 
 @pytest.mark.parametrize(("dimension", "times"), [("2d", 10), ("3d", 100)])

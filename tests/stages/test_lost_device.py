@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests.support import small_config
+from vimvol.commands.plan import plan_volume
 from vimvol.engine.pool import WorkersBrokenError
 from vimvol.infer.device import is_device_lost
 from vimvol.infer.predictor import Predictor
-from vimvol.stages import preflight
-from vimvol.stages.plan import plan_volume
+from vimvol.preflight import check as preflight
 
 Accelerator = getattr(torch, "AcceleratorError", RuntimeError)
 ILLEGAL = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported"

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from tests.support import small_config
+from vimvol.commands.segment import prepare
 from vimvol.engine.ledger import block_name
 from vimvol.io.arrays import has_layout
 from vimvol.io.tables import read_table
 from vimvol.stages.job import BESIDE, Job
 from vimvol.stages.order import stages_of
-from vimvol.stages.segment import prepare
 
 OF_ONE = {"costs", "solve", "contacts", "sizes", "write", "label-pyramid"}
 

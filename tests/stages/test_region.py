@@ -6,16 +6,16 @@ import pytest
 import zarr
 
 from tests.support import digest, small_config
+from vimvol.commands.qa import check_seams
+from vimvol.commands.score import score
+from vimvol.commands.segment import prepare, segment_volume
 from vimvol.errors import InputError
 from vimvol.evaluate.protocol import score_slices, score_volume
 from vimvol.geometry import Block
 from vimvol.infer.predictor import Predictor
 from vimvol.io import open_volume
 from vimvol.io.volume import Volume
-from vimvol.stages.qa import check_seams
-from vimvol.stages.score import score
-from vimvol.stages.segment import prepare, segment_volume
-from vimvol.stages.survey import survey
+from vimvol.preflight.survey import survey
 
 ROI = [[1, 20, 30], [3, 90, 110]]
 BLOCKS = [None, [2, 128, 48], [4, 64, 96], [4, 128, 144]]
@@ -67,7 +67,7 @@ def test_boundaries_inside_are_those_of_the_whole_volume(
 ) -> None:
     """Context is read from outside; only the statistics are those of what is wanted."""
     everything = prepare(f"{sample}:raw", str(tmp_path / "x"), small_config()).standardization
-    monkeypatch.setattr("vimvol.stages.segment.survey", lambda *_: everything)
+    monkeypatch.setattr("vimvol.commands.segment.survey", lambda *_: everything)
     segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(input__roi=ROI, input__mask=mask))
     inside = wanted(mask)
     np.testing.assert_array_equal(level(tmp_path / "out.zarr", "")[0], np.where(inside, level(reference, "")[0], 0))

@@ -10,13 +10,13 @@ import torch
 import zarr
 
 from tests.support import digest, random_network
+from vimvol.commands.agglomerate import agglomerate
+from vimvol.commands.segment import prepare, segment_volume
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
 from vimvol.infer.predictor import Predictor
 from vimvol.io import open_volume
-from vimvol.stages.agglomerate import agglomerate
-from vimvol.stages.planes import rescaled_text, scale_of
-from vimvol.stages.segment import prepare, segment_volume
+from vimvol.preflight.planes import rescaled_text, scale_of
 
 TRAINED = ((50.0, 4.6, 4.6), (10.0, 10.0, 10.0))
 SETTINGS = {

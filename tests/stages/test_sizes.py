@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import digest, small_config
+from vimvol.commands.agglomerate import agglomerate
+from vimvol.commands.segment import prepare, segment_volume
 from vimvol.errors import ConfigError
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box
+from vimvol.outputs.manifest import read_manifest
 from vimvol.segment.graph import edge_table
 from vimvol.stages import sizes
-from vimvol.stages.agglomerate import agglomerate
 from vimvol.stages.fragments import read_boundaries, read_fragments
-from vimvol.stages.manifest import read_manifest
-from vimvol.stages.segment import prepare, segment_volume
 from vimvol.stages.sizes import segments_of
 from vimvol.stages.solve import BYTES_PER_FRAGMENT
 

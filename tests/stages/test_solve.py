@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import digest, small_config
+from vimvol.commands.segment import segment_volume
 from vimvol.errors import ConfigError
+from vimvol.outputs.manifest import read_manifest
 from vimvol.segment.multicut.division import bytes_per_edge
 from vimvol.stages import solve
-from vimvol.stages.manifest import read_manifest
-from vimvol.stages.segment import segment_volume
 
 DIVIDED = {"agglomerate__levels": 2, "agglomerate__cell": [1, 64, 64]}
 

@@ -6,9 +6,9 @@ import zarr
 
 from tests.support import small_config
 from tests.train.test_configs import SMALL
+from vimvol.commands.segment import segment_volume
 from vimvol.models.registry import MODELS
-from vimvol.stages.manifest import read_manifest
-from vimvol.stages.segment import segment_volume
+from vimvol.outputs.manifest import read_manifest
 from vimvol.train.fit import fit
 
 

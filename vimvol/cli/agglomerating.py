@@ -29,9 +29,9 @@ def agglomerate(
     performance_report: PerformanceReport = None,
 ) -> None:
     """Partition the fragments of a finished run again: another threshold or solver, in seconds to minutes."""
+    from vimvol.commands import agglomerate as stage
     from vimvol.report.progress import make_progress
     from vimvol.report.table import print_rows
-    from vimvol.stages import agglomerate as stage
 
     with make_progress() as progress:
         result = stage.agglomerate(
@@ -71,10 +71,10 @@ def qa(
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the result, too.")] = None,
 ) -> None:
     """Look for seams: segments that end where blocks meet, and what shifted blocks change. Exit code 1 if there are."""
+    from vimvol.commands.qa import check_seams
+    from vimvol.commands.shifted import EXCESS
     from vimvol.evaluate.seams import RELEVANCE, SIGNIFICANCE
     from vimvol.report.table import print_rows
-    from vimvol.stages.qa import check_seams
-    from vimvol.stages.shifted import EXCESS
 
     result = check_seams(out, name=name)
     rows = [

@@ -32,8 +32,8 @@ def export(
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
 ) -> None:
     """Copy a finished run as OME-Zarr 0.4 (zarr v2, no shards), for viewers that do not know 0.5."""
+    from vimvol.commands import export as stage
     from vimvol.report.progress import make_progress
-    from vimvol.stages import export as stage
 
     with make_progress() as progress:
         done = stage.export(
@@ -65,7 +65,7 @@ def export_nnunet(
 ) -> None:
     """Write the data of a training, or a volume to predict, in the format of nnU-Net v2."""
     if not source.endswith((".yaml", ".yml")):
-        from vimvol.stages.nnunet import export_volume
+        from vimvol.commands.nnunet import export_volume
 
         if number is not None or overrides:
             raise InputError(f"{source} is no configuration of a training, and --id and --set are for those")
@@ -73,7 +73,7 @@ def export_nnunet(
         typer.echo(f"predict them  nnUNetv2_predict -i {shlex.quote(folder)} -o PREDICTED ... --save_probabilities")
         return
     from vimvol.io.storage import local_path
-    from vimvol.stages.disk import check_writable
+    from vimvol.preflight.disk import check_writable
     from vimvol.train.nnunet import export_dataset
 
     if number is None:
@@ -92,7 +92,7 @@ def import_nnunet(
     out: Annotated[str, typer.Argument(metavar="BOUNDARIES.zarr", help="OME-Zarr to write.")],
 ) -> None:
     """Make boundaries to segment by of what nnU-Net predicted of a volume."""
-    from vimvol.stages.nnunet import import_predictions
+    from vimvol.commands.nnunet import import_predictions
 
     done = import_predictions(predicted, source, out)
     named = shlex.quote(f"predict.classes={json.dumps(list(done.classes))}")

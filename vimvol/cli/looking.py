@@ -15,8 +15,8 @@ def models(
     name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Show the card of these weights.")] = None,
 ) -> None:
     """List the networks: names, parameters, what each is for, and the terms of shipped weights."""
+    from vimvol.commands.listing import card_rows, model_rows
     from vimvol.report.table import print_rows
-    from vimvol.stages.listing import card_rows, model_rows
 
     print_rows(*(model_rows() if name is None else card_rows(name)))
 
@@ -24,8 +24,8 @@ def models(
 @app.command()
 def info(path: Annotated[str, typer.Argument(metavar="PATH[:DATASET]")]) -> None:
     """Show what is in a volume: axes, voxel size, chunks, shards, dtype."""
+    from vimvol.commands.listing import volume_rows
     from vimvol.report.table import print_rows
-    from vimvol.stages.listing import volume_rows
 
     print_rows(*volume_rows(path))
 
@@ -40,7 +40,7 @@ def view(
 ) -> None:
     """Show an output in neuroglancer, over its intensities, until Ctrl-C. Other machines reach it through ssh."""
     from vimvol.cli.stop import Stopped
-    from vimvol.stages.view import view as stage
+    from vimvol.commands.view import view as stage
 
     try:
         with stage(out, names or (), port=port, tell=lambda text: typer.echo(text, err=True)) as viewing:

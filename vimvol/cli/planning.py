@@ -31,13 +31,13 @@ def plan(
     check_file(json_file)
     chosen, settings = chosen_cluster(cluster, scheduler_file), settings_of(config, overrides, model, workers)
     tell_opening(source)
+    from vimvol.commands.plan import plan_volume
+    from vimvol.outputs.expected import as_json
+    from vimvol.preflight.check import check_fits, free_text, worker_text
+    from vimvol.preflight.planes import rescaled_text
     from vimvol.report.amounts import clock_text, disk_text, memory_text
     from vimvol.report.progress import make_progress
     from vimvol.report.table import print_rows
-    from vimvol.stages.expected import as_json
-    from vimvol.stages.plan import plan_volume
-    from vimvol.stages.planes import rescaled_text
-    from vimvol.stages.preflight import check_fits, free_text, worker_text
 
     with make_progress() as progress:
         found = plan_volume(source, out, settings, cluster=chosen, overwrite=overwrite, tell=progress.note)

@@ -41,9 +41,9 @@ def evaluate(
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the scores, too.")] = None,
 ) -> None:
     """Score a segmentation against a ground truth: VOI, adapted Rand, CREMI score, mean segmentation accuracy."""
+    from vimvol.commands.score import BANDS, objects_csv, score
     from vimvol.geometry import Block
     from vimvol.report.table import print_scores
-    from vimvol.stages.score import BANDS, objects_csv, score
 
     for path in (json_file, objects):
         check_file(path)

@@ -66,10 +66,10 @@ def segment(
     settings = settings_of(config, overrides, model, workers)
     chosen = chosen_cluster(cluster, scheduler_file)
     tell_opening(source)
+    from vimvol.commands.picture import draw_overview
+    from vimvol.commands.segment import segment_volume
     from vimvol.report.amounts import parts_text
     from vimvol.report.progress import make_progress
-    from vimvol.stages.picture import draw_overview
-    from vimvol.stages.segment import segment_volume
 
     with make_progress() as progress:
         result = segment_volume(
@@ -105,9 +105,9 @@ def demo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other results in FOLDER.")] = False,
 ) -> None:
     """Segment and score a small synthetic EM volume, and draw it: the whole pipeline in one command."""
+    from vimvol.commands.demo import run_demo
     from vimvol.report.progress import make_progress
     from vimvol.report.table import print_scores
-    from vimvol.stages.demo import run_demo
 
     with make_progress() as progress:
         result = run_demo(folder, workers, progress, overwrite=overwrite)

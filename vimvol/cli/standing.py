@@ -18,9 +18,9 @@ def status(
     overrides: Overrides = None,
 ) -> None:
     """Tell what is done, failed, stale or missing, and who is at it. Exit code 0: complete, 1: not."""
+    from vimvol.commands.status import status as read_status
     from vimvol.config import SegmentConfig, load_config
     from vimvol.report.table import print_rows
-    from vimvol.stages.status import status as read_status
 
     settings = load_config(SegmentConfig, config, overrides or ()) if config or overrides else None
     found = read_status(out, settings)

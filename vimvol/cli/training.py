@@ -46,8 +46,8 @@ def train_edges(
     note: Annotated[str, typer.Option(help="Data and their licence, for the card in the file.")] = "",
 ) -> None:
     """Learn from ground truth what edges cost, for `--set agglomerate.costs=FILE`."""
+    from vimvol.commands.edges import train_edges as learn
     from vimvol.report.table import print_rows
-    from vimvol.stages.edges import train_edges as learn
 
     if len(pairs) % 2:
         raise InputError(f"{pairs[-1]} has no ground truth; give OUT TRUTH in turn")
@@ -75,8 +75,8 @@ def download(
 ) -> None:
     """Fetch a data set from its authors, with checksums. The same command again goes on where it stopped."""
     from vimvol.io.storage import local_path
+    from vimvol.preflight.disk import check_writable
     from vimvol.report.transfer import Transfers
-    from vimvol.stages.disk import check_writable
     from vimvol.train.download import download as fetch
 
     check_writable(str(local_path(folder).absolute()))

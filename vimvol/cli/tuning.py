@@ -30,9 +30,9 @@ def tune(
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
 ) -> None:
     """Search for the post-processing that scores best on volumes with ground truth. Called again, it goes on."""
+    from vimvol.commands.trials import Trial
+    from vimvol.commands.tune import tune
     from vimvol.report.amounts import clock_text
-    from vimvol.stages.trials import Trial
-    from vimvol.stages.tune import tune
 
     if len(volumes) % 2:
         raise InputError(

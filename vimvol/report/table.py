@@ -37,7 +37,7 @@ def print_rows(names: Sequence[str], rows: Sequence[Sequence[str]], console: Con
 
 
 def print_scores(result: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print what `vimvol.stages.score.score` returns: a row a metric, a column a protocol."""
+    """Print what `vimvol.commands.score.score` returns: a row a metric, a column a protocol."""
     scores: Mapping[str, Mapping[str, float]] = result["scores"]
     metrics = [name for name in SHOWN if any(name in values for values in scores.values())]
     rows = []

@@ -114,10 +114,10 @@ class Job:
     name
         Name of the segmentation among the labels of the output.
     replaced
-        Sections that were replaced since the first run, see `vimvol.stages.replaced`.
+        Sections that were replaced since the first run, see `vimvol.outputs.replaced`.
     recorded
         Names and keys of the stages that serve every segmentation, of a job on what these have left, see
-        `vimvol.stages.stored`; empty: they follow from the input.
+        `vimvol.outputs.stored`; empty: they follow from the input.
     """
 
     source: Volume

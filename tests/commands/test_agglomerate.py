@@ -1,0 +1,309 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import digest, random_network, small_config
+from vimvol.commands.agglomerate import agglomerate
+from vimvol.commands.segment import prepare, segment_volume
+from vimvol.commands.status import status
+from vimvol.engine.recorder import Recorder
+from vimvol.errors import ConfigError, InputError, OutputExistsError
+from vimvol.geometry import Block
+from vimvol.io.arrays import read_box
+from vimvol.outputs import stored
+from vimvol.outputs.manifest import now, read_manifest, write_manifest
+from vimvol.outputs.output import new_manifest
+from vimvol.outputs.ownership import owned
+from vimvol.stages.graph import graph_stage
+from vimvol.stages.write import WriteBlock
+
+SHAPE = (4, 128, 120)
+BETA = "agglomerate.beta=0.6"
+
+
+@pytest.fixture
+def out(reference: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(reference, tmp_path / "out.zarr"))
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Blocks computed and recorded, by stage."""
+    computed: dict[str, int] = {}
+    original = Recorder.done
+
+    def count(self, block, result):
+        stage = self._ledger.stage
+        computed[stage] = computed.get(stage, 0) + 1
+        return original(self, block, result)
+
+    monkeypatch.setattr(Recorder, "done", count)
+    return computed
+
+
+@pytest.mark.parametrize("name", ["segmentation", "finer"])
+def test_edges_are_not_measured_again_in_other_blocks(
+    sample: Path, stages: dict[str, int], tmp_path: Path, name: str
+) -> None:
+    out = str(tmp_path / "out.zarr")
+    segment_volume(f"{sample}:raw", out, small_config(run__block=[4, 128, 144]))
+    stages.clear()
+    agglomerate(out, [BETA], name=name, workers=0)
+    assert "graph" not in stages
+    assert stages["costs"] == 1
+
+
+def test_only_what_depends_on_the_change_is_computed(
+    sample: Path, out: Path, stages: dict[str, int], tmp_path: Path
+) -> None:
+    result = agglomerate(str(out), [BETA], workers=0)
+    assert set(stages) == {"costs", "solve", "sizes", "write", "label-pyramid 1", "label-pyramid 2"}
+    segment_volume(f"{sample}:raw", str(tmp_path / "new.zarr"), small_config(agglomerate__beta=0.6))
+    assert digest(out) == digest(tmp_path / "new.zarr")
+    manifest = read_manifest(str(out)) or {}
+    assert manifest["config"]["agglomerate"]["beta"] == 0.6
+    assert (manifest["segments"], manifest["energy"]) == (result.segments, result.energy)
+    with pytest.raises(OutputExistsError, match=r"on the same boundaries and edges; give --overwrite") as refused:
+        segment_volume(f"{sample}:raw", str(out), small_config())
+    told = str(refused.value)
+    assert told.endswith(f"vimvol agglomerate {out} --set agglomerate.beta=0.25 --name NAME")
+    stages.clear()
+    assert agglomerate(str(out), ["segment.min_size=100"], workers=0).replaced == ("segment.min_size: 25 -> 100",)
+    assert set(stages) == {"sizes", "write", "label-pyramid 1", "label-pyramid 2"}
+
+
+def test_a_name_puts_another_segmentation_beside_the_first(reference: Path, out: Path, stages: dict[str, int]) -> None:
+    result = agglomerate(str(out), [BETA], name="split", workers=0)
+    assert set(stages) == {"costs", "solve", "sizes", "write", "label-pyramid 1", "label-pyramid 2"}
+    assert result.labels == f"{out}/labels/split"
+    before, after = digest(reference), digest(out)
+    listed = '"labels": ["segmentation", "split"]'
+    assert after["labels"] == before.pop("labels").replace('"labels": ["segmentation"]', listed)
+    assert {key: after[key] for key in before} == before
+    assert any(key.startswith("labels/split/2") for key in after)
+    labels = read_box(f"{out}/labels/split/0", Block.whole(SHAPE))
+    assert set(np.unique(labels)) - {0} == set(range(1, result.segments + 1))
+    (told,) = status(str(out)).beside
+    assert told == f"split: done, {result.segments} segments; agglomerate.beta = 0.6 (the run's: 0.25)"
+    # once more costs nothing, and neither result disturbs the other
+    stages.clear()
+    assert agglomerate(str(out), [BETA], name="split", workers=0).segments == result.segments
+    assert stages == {}
+    agglomerate(str(out), ["agglomerate.beta=0.2"], workers=0)
+    assert (read_box(f"{out}/labels/split/0", Block.whole(SHAPE)) == labels).all()
+
+
+@pytest.fixture
+def alone(sample: Path, tmp_path: Path) -> Path:
+    """An output whose input and network are gone."""
+    volume, model = tmp_path / "gone.zarr", tmp_path / "gone.safetensors"
+    shutil.copytree(sample, volume)
+    random_network(model, 30)
+    out = tmp_path / "alone.zarr"
+    segment_volume(f"{volume}:raw", str(out), small_config(predict__model=str(model)))
+    shutil.rmtree(volume)
+    model.unlink()
+    return out
+
+
+def test_neither_input_nor_network_need_be_there(
+    sample: Path, alone: Path, stages: dict[str, int], tmp_path: Path
+) -> None:
+    stages.clear()
+    agglomerate(str(alone), [BETA], name="split", workers=0)
+    result = agglomerate(str(alone), [BETA], compare=True, workers=0)
+    assert set(stages) == {"costs", "solve", "sizes", "write", "label-pyramid 1", "label-pyramid 2"}
+    random_network(tmp_path / "gone.safetensors", 30)
+    new = tmp_path / "new.zarr"
+    segment_volume(
+        f"{sample}:raw",
+        str(new),
+        small_config(predict__model=str(tmp_path / "gone.safetensors"), agglomerate__beta=0.6),
+    )
+    made, wanted = digest(alone), digest(new)
+    assert {key: value for key, value in made.items() if "split" not in key and key != "labels"} == {
+        key: value for key, value in wanted.items() if key != "labels"
+    }
+    assert result.gap == 0
+    beside, wanted_labels = (
+        read_box(f"{path}/0", Block.whole(SHAPE)) for path in (f"{alone}/labels/split", f"{new}/labels/segmentation")
+    )
+    assert (beside == wanted_labels).all()
+    assert status(str(alone)).complete
+
+
+def test_an_input_that_was_replaced_is_not_looked_at(reference: Path, out: Path) -> None:
+    manifest = read_manifest(str(out)) or {}
+    write_manifest(str(out), {**manifest, "input": {**manifest["input"], "identity": "another"}})
+    assert agglomerate(str(out), [BETA], workers=0).segments > 0
+
+
+def test_an_agglomeration_that_was_stopped_goes_on_without_the_input(alone: Path, monkeypatch) -> None:
+    def stop(self: WriteBlock, block: Block) -> dict:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteBlock, "__call__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            agglomerate(str(alone), [BETA], workers=0)
+    assert (read_manifest(str(alone)) or {})["state"] == "running"
+    assert agglomerate(str(alone), [BETA], workers=0).segments > 0
+    assert (read_manifest(str(alone)) or {})["state"] == "complete"
+
+
+def test_edges_that_another_segmentation_measured_in_other_blocks_are_measured_again(
+    out: Path, stages: dict[str, int]
+) -> None:
+    agglomerate(str(out), ["run.block=[4,128,144]"], name="wide", workers=0)
+    assert stages["graph"] == 1
+    agglomerate(str(out), [BETA], workers=0)
+    assert stages["graph"] == 1 + 8
+
+
+def test_what_another_version_stored_otherwise_is_refused(out: Path, monkeypatch) -> None:
+    before = digest(out)
+    for what in stored.FORMATS:
+        monkeypatch.setitem(stored.FORMATS, what, 99)
+        with pytest.raises(InputError, match=f"the {what} of .* another version of vimvol .*stored edges do not serve"):
+            agglomerate(str(out), [BETA], workers=0)
+        monkeypatch.undo()
+    shutil.rmtree(out / "vimvol" / "fragments")
+    with pytest.raises(InputError, match="fragments is not what vimvol stored there"):
+        agglomerate(str(out), [BETA], workers=0)
+    assert digest(out) == before
+
+
+def test_an_output_of_an_earlier_version_takes_its_input(out: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(str(out)) or {}
+    del manifest[stored.STORED]
+    write_manifest(str(out), {**manifest, "input": {**manifest["input"], "path": str(tmp_path / "gone")}})
+    with pytest.raises(InputError, match="gone"):
+        agglomerate(str(out), [BETA], workers=0)
+    write_manifest(str(out), manifest)
+    agglomerate(str(out), [BETA], workers=0)
+    assert stored.STORED in (read_manifest(str(out)) or {})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"segment__mode": "2d"},
+        {"input__roi": [[0, 10, 20], [3, 100, 110]], "agglomerate__fill_below": 9},
+        {"fragments__dimension": "3d", "fragments__tile": [2, 64, 64], "fragments__halo": [1, 16, 16]},
+        {"output__levels": 1, "run__block": [4, 128, 144], "input__voxel_size": [40, 5, 5]},
+    ],
+    ids=["3d", "2d", "part", "fragments in 3d", "one level"],
+)
+def test_a_job_on_what_is_stored_is_the_job_of_the_input(sample: Path, tmp_path: Path, changes: dict) -> None:
+    job = prepare(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(**changes))
+    manifest = json.loads(json.dumps(new_manifest(job, "")))
+    found = stored.stored_job(job.out, manifest, job.config)
+    assert found.keys == job.keys
+    assert list(graph_stage(found).plan) == list(graph_stage(job).plan)
+    same = ("source", "fragments_config", "fragment_tiles", "chunk", "shard", "levels", "roi", "stitched", "sectioned")
+    assert [getattr(found, name) for name in same] == [getattr(job, name) for name in same]
+
+
+def test_the_status_of_another_segmentation_is_told_while_it_is_not_done(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: WriteBlock, block: Block) -> dict:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteBlock, "__call__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            agglomerate(str(out), [BETA], name="split", workers=0)
+    assert status(str(out)).beside[0].startswith("split: not complete, stopped; agglomerate.beta = 0.6")
+    agglomerate(str(out), [BETA], name="split", workers=0)
+    assert status(str(out)).beside[0].startswith("split: done")
+    assert status(str(out), small_config(fragments__min_size=300)).beside[0].startswith("split: stale; ")
+
+
+def test_the_status_of_another_segmentation_that_was_killed_and_of_a_note_that_is_odd(out: Path) -> None:
+    agglomerate(str(out), [BETA], name="split", workers=0)
+    path = out / "vimvol" / "agglomerated" / "split" / "run.json"
+    note = json.loads(path.read_text())
+
+    def told(content: object) -> str:
+        path.write_text(json.dumps(content))
+        return status(str(out)).beside[0]
+
+    last = {key: value for key, value in note["runs"][-1].items() if key not in ("finished", "seconds", "stages")}
+    killed = {"state": "running", "name": "split", "runs": [{**last, "state": "running"}]}
+    assert told(killed).startswith("split: not complete, no end recorded; agglomerate.beta = 0.6")
+    with owned(str(out)):
+        killed["runs"][0]["started"] = now()
+        assert told(killed).startswith("split: not complete, running; ")
+        killed["runs"][0]["started"] = "2020-01-01T00:00:00+0000"  # before who holds the output now
+        assert told(killed).startswith("split: not complete, no end recorded; ")
+    stateless = {key: value for key, value in last.items() if key != "state"}
+    odd = [
+        {key: value for key, value in note.items() if key != "segments"},
+        {**note, "config": {"segment": {}}},
+        {**note, "config": {"segment": {}, "agglomerate": [1]}},
+        {**killed, "runs": [stateless]},
+        {**killed, "runs": [{**last, "state": "running", "started": 7}]},
+        None,
+    ]
+    with owned(str(out)):
+        assert {told(content) for content in odd} == {"split: no record of how it was made"}
+
+
+def test_the_gap_to_the_whole_graph_is_told(out: Path) -> None:
+    result = agglomerate(
+        str(out), ["agglomerate.levels=1", "agglomerate.cell=[1,64,64]"], name="parts", compare=True, workers=0
+    )
+    assert len(result.levels) == 2
+    assert result.best is not None
+    assert result.gap == pytest.approx((result.energy - result.best) / abs(result.best))
+    assert result.gap < 0.002
+    assert agglomerate(str(out), name="parts", workers=0).gap is None
+
+
+@pytest.mark.parametrize("solver", ["greedy", "mutex-watershed", "average", "components", "fusion-moves", "lifted"])
+def test_every_solver_can_be_asked_for(out: Path, solver: str) -> None:
+    assert agglomerate(str(out), [f"agglomerate.solver={solver}"], name=solver, workers=0).segments > 0
+
+
+def test_what_edges_depend_on_is_refused(out: Path) -> None:
+    before = digest(out)
+    with pytest.raises(ConfigError, match=r"fragments\.threshold: 0\.4 -> 0\.5 changes more than the agglomeration"):
+        agglomerate(str(out), ["fragments.threshold=0.5"])
+    with pytest.raises(ConfigError, match=r"unknown key 'agglomerate\.bta'"):
+        agglomerate(str(out), ["agglomerate.bta=0.5"])
+    with pytest.raises(InputError, match="cannot name a label image"):
+        agglomerate(str(out), name="../boundaries")
+    assert digest(out) == before
+
+
+def test_an_output_that_does_not_serve_is_refused(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        agglomerate(str(tmp_path / "nothing.zarr"))
+    (out / "labels" / "mine").mkdir()
+    with pytest.raises(OutputExistsError, match="vimvol did not make it"):
+        agglomerate(str(out), name="mine", workers=0)
+    manifest = read_manifest(str(out)) or {}
+    write_manifest(str(out), {**manifest, "keys": {**manifest["keys"], "graph": "other"}})
+    with pytest.raises(InputError, match="stored edges do not serve"):
+        agglomerate(str(out))
+    write_manifest(str(out), {**manifest, "state": "running"})
+    shutil.rmtree(out / "vimvol" / "ledger" / "graph")
+    with pytest.raises(InputError, match="is not finished"):
+        agglomerate(str(out))
+
+
+def test_on_the_command_line(run, out: Path) -> None:
+    code, printed, _ = run("agglomerate", out, "--set", BETA, "--name", "b", "--compare", "--workers", 0)
+    assert code == 0
+    assert "energy if all are cut" in printed
+    assert "energy        summed costs of the edges that are cut; lower is better" in printed
+    assert "gap           0.000%" in printed
+    assert f"segmentation  {out}/labels/b" in printed.replace("\n", "")
+    code, _, error = run("agglomerate", out, "--set", "predict.batch=2")
+    assert code == 2
+    assert error.startswith("error: predict.batch: 1 -> 2")

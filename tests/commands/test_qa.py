@@ -1,0 +1,115 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from PIL import Image
+
+from tests.support import small_config
+from vimvol.commands.qa import check_seams, families_of
+from vimvol.commands.segment import prepare, segment_volume
+from vimvol.commands.shifted import compare_shifted
+from vimvol.errors import InputError
+from vimvol.sample import SampleSpec, generate
+
+SHAPE = (8, 192, 192)
+SETTINGS = {"output__shard": [4, 64, 96], "output__chunk": [4, 32, 48]}
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("volume") / "raw.zarr"
+    array = zarr.create_array(str(path), shape=SHAPE, dtype="uint8", chunks=(8, 64, 64), zarr_format=2)
+    array[:] = generate(SampleSpec(shape=SHAPE))[0]
+    array.attrs["resolution"] = [50.0, 4.6, 4.6]
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(volume: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "out.zarr"
+    segment_volume(str(volume), str(out), small_config(**SETTINGS))
+    return out
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "out.zarr"))
+
+
+def cut_at(out: Path, axis: int, plane: int) -> None:
+    """Let every segment end at a plane."""
+    array = zarr.open_array(str(out / "labels" / "segmentation" / "0"), mode="r+")
+    labels = array[:]
+    behind = np.moveaxis(labels, axis, 0)[plane:]
+    behind[behind > 0] += labels.max()
+    array[:] = labels
+
+
+def test_the_families_are_the_planes_where_something_meets(volume: Path, finished: Path) -> None:
+    job = prepare(str(volume), str(finished), small_config(**SETTINGS))
+    found = {("zyx"[f.axis], f.step): f.names for f in families_of(job, divided=False)}
+    assert found == {
+        ("z", 4): ("shard",),
+        ("y", 64): ("shard", "watershed tile", "prediction tile"),
+        ("x", 64): ("watershed tile", "prediction tile"),
+        ("x", 96): ("shard",),
+    }
+    assert any("subproblem" in f.names for f in families_of(job, divided=True)) is False
+    flat = prepare(str(volume), str(finished), small_config(**SETTINGS, segment__mode="2d"))
+    assert {f.axis for f in families_of(flat, divided=False)} == {1, 2}
+
+
+def test_an_output_without_seams_passes(out: Path) -> None:
+    result = check_seams(str(out))
+    assert result["passed"], result
+    assert all(plane["segments"] > 5 for plane in result["planes"])
+    assert result["shifted"]["passed"]
+    assert json.loads((out / "vimvol" / "qa.json").read_text()) == result
+    with Image.open(out / "vimvol" / "qa.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 20
+
+
+@pytest.mark.parametrize(("axis", "plane"), [(1, 64), (2, 96)])
+def test_a_seam_is_found_and_named(out: Path, axis: int, plane: int) -> None:
+    cut_at(out, axis, plane)
+    result = check_seams(str(out))
+    failed = {(p["axis"], p["step"]) for p in result["planes"] if not p["passed"]}
+    assert failed == {("zyx"[axis], plane)}
+    assert not result["passed"]
+    assert (result["worst"]["axis"], result["worst"]["plane"]) == ("zyx"[axis], plane)
+    assert result["worst"]["ended"] == result["worst"]["segments"]
+
+
+def test_shifted_tiles_differ_where_the_stored_labels_were_made_otherwise(volume: Path, out: Path) -> None:
+    job = prepare(str(volume), str(out), small_config(**SETTINGS))
+    usual = compare_shifted(job, f"{out}/labels/segmentation/0")
+    assert usual is not None
+    assert usual["same"] < 0.2
+    cut_at(out, 2, 60)
+    cut_at(out, 1, 120)
+    cut = compare_shifted(job, f"{out}/labels/segmentation/0")
+    assert cut is not None
+    assert cut["same"] > usual["same"] + 0.2
+
+
+def test_on_the_command_line(run, out: Path, tmp_path: Path) -> None:
+    file = tmp_path / "qa.json"
+    code, printed, _ = run("qa", out, "--json", file)
+    assert code == 0
+    assert "watershed tile" in printed
+    assert json.loads(file.read_text())["passed"]
+    cut_at(out, 1, 64)
+    code, printed, _ = run("qa", out)
+    assert code == 1
+    assert "FAIL" in printed
+    code, _, error = run("qa", out, "--name", "other")
+    assert code == 2
+    assert "no segmentation 'other'" in error
+
+
+def test_what_is_no_finished_output_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        check_seams(str(tmp_path / "nothing.zarr"))

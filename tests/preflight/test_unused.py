@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+from tests.support import small_config
+from vimvol.commands.segment import prepare
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, None),
+        ({"agglomerate__beta_across": 0.45}, None),
+        ({"agglomerate__beta_across": 0.45, "segment__mode": "2d"}, "agglomerate.beta_across = 0.45, as in 2d mode"),
+        (
+            {"agglomerate__beta_across": 0.6, "input__voxel_size": [8, 8, 8]},
+            "agglomerate.beta_across = 0.6, as fragments reach through sections",
+        ),
+        (
+            {"agglomerate__beta": 0.3, "segment__mode": "2d", "fragments__seeds": "components"},
+            "agglomerate.beta = 0.3, as fragments are whole instances",
+        ),
+        ({"agglomerate__beta_learned": 0.4}, "agglomerate.beta_learned = 0.4, as no learned costs are given"),
+        ({"predict__rescale": "auto"}, None),
+        ({"predict__rescale": "auto", "predict__boundaries": "{sample}:raw"}, "predict.rescale = auto, as boundaries"),
+        ({"cells__seed": 0.4}, "cells.seed = 0.4, as the network predicts no foreground"),
+    ],
+    ids=str,
+)
+def test_settings_that_are_given_and_not_used_are_told(sample: Path, tmp_path: Path, changes, told) -> None:
+    given = {k: v.format(sample=sample) if isinstance(v, str) else v for k, v in changes.items()}
+    lines: list[str] = []
+    prepare(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(**given), tell=lines.append)
+    found = [line for line in lines if line.startswith("not used: ")]
+    assert len(found) == (told is not None), found
+    assert told is None or found[0].startswith(f"not used: {told}")
+
+
+def test_of_an_agglomeration_only_what_it_was_given_is_told(run, sample: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.zarr"
+    options = [f"--set={key}={value}" for key, value in {"segment.mode": "2d", "run.workers": 0}.items()]
+    assert run("segment", f"{sample}:raw", out, *options)[0] == 0
+    _, _, err = run("agglomerate", out, "--workers", 0, "--name", "a", "--set", "agglomerate.beta=0.3")
+    assert "not used" not in err
+    for name in ("b", "segmentation"):
+        _, _, err = run("agglomerate", out, "--workers", 0, "--name", name, "--set", "agglomerate.beta_across=0.3")
+        assert err.count("not used: agglomerate.beta_across = 0.3, as in 2d mode") == 1

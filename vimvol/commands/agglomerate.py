@@ -1,0 +1,238 @@
+"""Agglomerating again: another segmentation from the fragments and edges that a run has left."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vimvol.commands.segment import prepare
+from vimvol.commands.segmentations import segment_beside, segment_instead
+from vimvol.config import SegmentConfig, load_config
+from vimvol.config.cluster import ClusterConfig
+from vimvol.engine.performance import check_report
+from vimvol.engine.run import Progress
+from vimvol.errors import ConfigError, InputError
+from vimvol.io.storage import absolute
+from vimvol.io.volume import forget_open
+from vimvol.outputs.manifest import differences, finished_run, input_address, made_manifest, settings_of
+from vimvol.outputs.output import AGGLOMERATING
+from vimvol.outputs.record import Telling
+from vimvol.outputs.stored import STORED, stored_job
+from vimvol.preflight.announce import Tell
+from vimvol.preflight.disk import check_writable
+from vimvol.preflight.unused import unused_texts
+from vimvol.report.jsonlog import JsonLog
+from vimvol.report.progress import silent
+from vimvol.segment.multicut import check_solver
+from vimvol.segment.multicut.division import bytes_per_edge, merge_costs, solve_table
+from vimvol.stages.job import SEGMENTATION, Job
+from vimvol.stages.order import stages_of
+from vimvol.stages.sizes import check_sizes
+from vimvol.stages.solve import all_costs, solver_of
+
+
+@dataclass(frozen=True)
+class Agglomerated:
+    """What was made.
+
+    Attributes
+    ----------
+    labels
+        Path of the segmentation, (z, y, x) uint64 at full resolution in its array ``0``.
+    segments
+        Number of segments.
+    joined, filled
+        Small segments that joined a neighbour, and holes that were filled.
+    levels
+        Edges and energy of every level of the solver, the whole graph first; see `LevelReport`.
+    energy
+        Summed costs of the edges that the solution cuts, before sizes are looked at; lower is better.
+    best
+        The same of one solve of the whole graph, where that was asked for.
+    seconds
+        Wall time.
+    replaced
+        Settings, before and now, where the run's own segmentation of others was replaced.
+    """
+
+    labels: str
+    segments: int
+    joined: int
+    filled: int
+    levels: list[dict[str, Any]]
+    energy: float
+    best: float | None
+    seconds: float
+    replaced: tuple[str, ...] = ()
+
+    @property
+    def gap(self) -> float | None:
+        """How far the energy lies above that of one solve of the whole graph, as a part of its size."""
+        if self.best is None:
+            return None
+        return (self.energy - self.best) / abs(self.best) if self.best else 0.0
+
+
+def agglomerate(
+    out: str,
+    overrides: Sequence[str] = (),
+    *,
+    name: str = SEGMENTATION,
+    compare: bool = False,
+    cluster: str | ClusterConfig = "local",
+    workers: int | None = None,
+    progress: Progress | None = None,
+    command: str = "",
+    log: str | None = None,
+    performance_report: str | None = None,
+) -> Agglomerated:
+    """Partition the fragments of a finished output again.
+
+    Boundaries, fragments and edges stay; what is computed are costs, solution, labels and their pyramid, and of these
+    only what depends on what has changed. Neither the input nor the network is looked at: they may be gone or others by
+    now.
+
+    Parameters
+    ----------
+    out
+        Path of an output of `segment_volume`.
+    overrides
+        ``section.key=value`` of the settings that differ from those of the run.
+    name
+        Name of the segmentation among the labels. The run's own is replaced; another is put beside it.
+    compare
+        Solve the whole graph, too, and tell the difference in energy.
+    cluster, progress, command, log, performance_report
+        As in `segment_volume`.
+    workers
+        Worker processes; none: as many as cores.
+
+    Raises
+    ------
+    InputError
+        If ``out`` is no complete output, or the settings would change more than the agglomeration.
+    StorageError, IncompleteRunError
+        If writing or computing fails; finished blocks are kept.
+    """
+    start = time.perf_counter()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise InputError(f"name {name!r} cannot name a label image; use letters, digits, '_', '-' and '.'")
+    if performance_report is not None:
+        check_report(performance_report)
+    try:
+        shown = progress or silent()
+        manifest, job = _on_stored(out, overrides, workers, shown.note)
+        job = replace(job, name=name)
+        with JsonLog(log) as events:
+            telling = Telling(shown, events, command, performance_report)
+            result = (segment_instead if name == SEGMENTATION else segment_beside)(job, cluster, telling)
+        best = _solved_at_once(job, result["edges"]) if compare else None
+    finally:
+        forget_open()
+    seconds = time.perf_counter() - start
+    numbers = {name: result[name] for name in ("segments", "joined", "filled", "levels", "energy")}
+    before, after = (each.model_dump(mode="json", exclude={"run"}) for each in (settings_of(manifest), job.config))
+    replaced = tuple(differences(before, after)) if name == SEGMENTATION else ()
+    return Agglomerated(job.labels, **numbers, best=best, seconds=seconds, replaced=replaced)
+
+
+def _changed(manifest: dict[str, Any], overrides: Sequence[str], workers: int | None) -> SegmentConfig:
+    """Return the settings of the run with the changes.
+
+    Raises
+    ------
+    ConfigError
+        If they change more than the agglomeration.
+    """
+    old = settings_of(manifest)
+    # defaults left out, so that what was given can be told from them
+    usual = old.model_dump(mode="json", exclude_defaults=True)
+    before = {f"{section}.{key}": value for section, part in usual.items() for key, value in part.items()}
+    changes = load_config(SegmentConfig, None, overrides).model_dump(mode="json", exclude_unset=True)
+    flat = {f"{section}.{key}": value for section, part in changes.items() for key, value in part.items()}
+    new = load_config(SegmentConfig, None, before | flat)
+    new = new.model_copy(update={"run": new.run.model_copy(update={} if workers is None else {"workers": workers})})
+    other = [
+        change
+        for change in differences(
+            old.model_dump(mode="json", exclude={"run"}), new.model_dump(mode="json", exclude={"run"})
+        )
+        if not change.startswith(AGGLOMERATING)
+    ]
+    if other:
+        raise ConfigError(
+            f"{other[0]} changes more than the agglomeration, so stored edges do not serve; set agglomerate.* or "
+            "segment.min_size, or run vimvol segment"
+        )
+    return new
+
+
+def _on_stored(out: str, overrides: Sequence[str], workers: int | None, tell: Tell) -> tuple[dict[str, Any], Job]:
+    """Return the manifest of an output, and the job on what is stored there.
+
+    Raises
+    ------
+    InputError
+        If it does not serve.
+    """
+    manifest = made_manifest(out)
+    if manifest is None or STORED not in manifest:
+        # an earlier version did not note what has to be known of the input
+        manifest = finished_run(out)
+        config = _changed(manifest, overrides, workers)
+        job = prepare(input_address(manifest), out, config, writing=True, tell=tell)
+        if job.keys["graph"] != manifest["keys"]["graph"]:
+            raise InputError(
+                f"the input or the weights of {out} have changed since, or vimvol has, so stored edges do not serve; "
+                "run vimvol segment"
+            )
+        return manifest, job
+    unfinished = manifest["state"] != "complete"
+    if unfinished and "block" not in manifest:  # it never was complete
+        finished_run(out)
+    config = _changed(manifest, overrides, workers)
+    check_solver(config.agglomerate.solver)
+    check_writable(absolute(out))
+    job = stored_job(out, manifest, config)
+    check_sizes(job.config, stitched=job.stitched)
+    if stage := _missing(out, manifest):
+        if unfinished:
+            finished_run(out)
+        raise InputError(
+            f"{out} lacks blocks of stage {stage} that its manifest tells of, so stored edges do not serve; run vimvol "
+            "segment"
+        )
+    given = {change.partition("=")[0] for change in overrides}
+    for text in unused_texts(job, given, sizes_known=True):
+        tell(text)
+    return manifest, job
+
+
+def _missing(out: str, manifest: dict[str, Any]) -> str:
+    """Return the first of the stages before the agglomeration of which something is missing; empty if none is."""
+    job = stored_job(out, manifest, settings_of(manifest))
+    for stage in stages_of(job):
+        if stage.own:
+            continue
+        if stage.array is not None:
+            missing = stage.ledger.missing(stage.plan.blocks).count(stage.plan).parts > 0
+        else:
+            # another segmentation may have measured the edges in other blocks, and then this one does so again
+            edges = stage.ledger.progress()
+            missing = edges is None or not edges.complete
+        if missing:
+            return stage.name
+    return ""
+
+
+def _solved_at_once(job: Job, edges: int) -> float:
+    needed = edges * bytes_per_edge(solver_of(job))
+    if needed > job.config.agglomerate.memory and job.config.agglomerate.levels is None:
+        raise ConfigError(
+            f"the whole graph has {edges} edges, more than agglomerate.memory = {job.config.agglomerate.memory} holds, "
+            f"so it is not solved for comparison; set {needed} with agglomerate.levels, or leave --compare out"
+        )
+    return solve_table(merge_costs(all_costs(job)), solver_of(job))[1]

@@ -1,0 +1,255 @@
+"""Export: a finished output, or some of its segmentations, copied as OME-Zarr 0.4 for older viewers.
+
+Arrays are copied block by block, as a run computes them: by any number of workers, and again only what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+
+from vimvol.commands.workers import workers_of
+from vimvol.config.cluster import ClusterConfig
+from vimvol.engine.ledger import Ledger, content_key
+from vimvol.engine.plan import plan_stage
+from vimvol.engine.run import Execution, Progress, run_stage
+from vimvol.errors import InputError, OutputExistsError
+from vimvol.geometry import Block, Index
+from vimvol.io.arrays import read_box, write_box
+from vimvol.io.fence import may_write
+from vimvol.io.objects import open_objects
+from vimvol.io.omezarr_v04 import create_copy, finish_copy, levels_of, list_labels, missing_levels, reopen_copy
+from vimvol.io.storage import absolute, join
+from vimvol.outputs.manifest import finished_run, parse_note
+from vimvol.outputs.ownership import guard_of, holds_nothing_but_a_lock, lock_of, owned
+from vimvol.preflight.disk import check_writable
+from vimvol.report.progress import silent
+from vimvol.stages.job import BESIDE, NOTE, SEGMENTATION
+
+MARK = "export.json"
+"""What a copy is known by, beside its ledger."""
+
+
+@dataclass(frozen=True)
+class CopyBlock:
+    """Copies one block of one array.
+
+    Attributes
+    ----------
+    source, target
+        Paths or URLs of arrays of one shape, (z, y, x) or (c, z, y, x).
+    channels
+        Length of the channel axis; none: there is no such axis.
+    dtype
+        Of the target.
+    """
+
+    source: str
+    target: str
+    channels: int | None
+    dtype: str
+
+    def __call__(self, block: Block) -> dict[str, Any]:
+        """Read and write the block's voxels of all channels."""
+        box = block if self.channels is None else Block((0, *block.begin), (self.channels, *block.end))
+        write_box(self.target, box, read_box(self.source, box).astype(self.dtype, copy=False), zarr_format=2)
+        return {}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was copied.
+
+    Attributes
+    ----------
+    target
+        Path or URL of the copy.
+    labels
+        Names of the segmentations that were copied.
+    seconds
+        Wall time.
+    kept
+        Names of others that were in the copy, which are as they were.
+    """
+
+    target: str
+    labels: tuple[str, ...]
+    seconds: float
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One image of the output: where, a digest of what it holds, and its dtype in the copy; none: as it is."""
+
+    path: str
+    content: str
+    dtype: str | None = None
+
+
+def export(
+    out: str,
+    target: str,
+    *,
+    names: Sequence[str] = (),
+    chunk: Sequence[int] | None = None,
+    dtype: str = "uint64",
+    cluster: str | ClusterConfig = "local",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Copy a finished output as OME-Zarr 0.4: boundaries and segmentations with their pyramids.
+
+    A copy that was interrupted goes on where it stopped; of one that is complete, only what has changed since, such as
+    a segmentation that was agglomerated again, is copied again.
+
+    Parameters
+    ----------
+    out
+        Path or URL of an output of `vimvol.commands.segment.segment_volume`.
+    target
+        Path or URL of the copy.
+    names
+        Segmentations to copy; none: all that vimvol made.
+    chunk
+        Voxels (z, y, x) of a chunk, each of which is a file, since version 0.4 has no shards; none: that of the
+        output. The output's shard is a multiple of it.
+    dtype
+        Of segmentations, ``uint64`` or ``uint32``.
+    cluster, progress
+        As in `vimvol.commands.segment.segment_volume`.
+    workers
+        Worker processes; none: as many as cores.
+
+    Raises
+    ------
+    InputError
+        If ``out`` is no complete output, or something given does not fit it.
+    OutputExistsError
+        If something else is at ``target``, as the copy of another output.
+    StorageError, IncompleteRunError
+        If copying fails; finished blocks are kept.
+    """
+    start = time.perf_counter()
+    out, target = absolute(out), absolute(target)
+    manifest = finished_run(out)
+    if target == out or target.startswith(f"{out}/") or out.startswith(f"{target}/"):
+        raise InputError(f"copy {target} and output {out} would lie in one another; choose another path")
+    segmentations = _segmentations(out, manifest, names, dtype)
+    boundaries = _Image("", content_key(manifest["keys"]["predict"], manifest["keys"]["pyramid"]))
+    wanted = tuple(chunk or manifest["layout"]["chunk"])
+    if len(wanted) != 3 or min(wanted) < 1:
+        raise InputError(f"chunk {wanted} is no shape; give voxels along z, y, x, such as (16, 128, 128)")
+    for image in (boundaries, *segmentations):
+        _check_chunk(join(out, image.path), wanted)
+    mark = {"source": out, "boundaries": boundaries.content}
+    _check_target(target, mark)
+    for image in (boundaries, *segmentations):  # refused before anything of the copy changes
+        missing_levels(join(out, image.path), join(target, image.path), chunk=wanted, dtype=image.dtype)
+    check_writable(target)
+    lock_of(target).refuse_if_held()
+    with workers_of(cluster, workers) as pool, owned(target) as lock:
+        _check_target(target, mark)
+        may_write()
+        open_objects(f"{target}/vimvol").put(MARK, json.dumps(mark, indent=2).encode())
+        execution = Execution(pool, progress or silent(), check=lock.check, guard=guard_of(lock)).on("CPU")
+        for image in (boundaries, *segmentations):
+            _copy(out, target, image, wanted, execution)
+        labels = tuple(image.path.removeprefix("labels/") for image in segmentations)
+        listed = list_labels(target, labels)
+    kept = tuple(name for name in listed if name not in labels)
+    return Exported(target, labels, time.perf_counter() - start, kept)
+
+
+def _copy(out: str, target: str, image: _Image, chunk: Index, execution: Execution) -> None:
+    """Copy an image level by level; its metadata come last."""
+    source, copied = join(out, image.path), join(target, image.path)
+    ledgers = open_objects(f"{target}/vimvol/ledger")
+    for path in missing_levels(source, copied, chunk=chunk, dtype=image.dtype):
+        ledgers.remove(_records(image, path))  # before there is an empty array of which they would say that it is full
+    create_copy(source, copied, chunk=chunk, dtype=image.dtype)
+    stages = []
+    for path, array in levels_of(source):
+        channels = array.shape[0] if array.ndim == 4 else None
+        unit = _unit(array)
+        dtype = image.dtype or str(np.dtype(array.dtype))
+        plan = plan_stage(f"copy {join(image.path, path).strip('/')}", array.shape[-3:], unit)
+        ledger = Ledger(ledgers, _records(image, path), content_key(image.content, path, dtype, chunk), unit)
+        stages.append((plan, CopyBlock(join(source, path), join(copied, path), channels, dtype), ledger))
+    if any(ledger.missing(plan.blocks).count(plan).parts for plan, _, ledger in stages):
+        reopen_copy(copied)
+    for plan, task, ledger in stages:
+        run_stage(plan, task, ledger, execution)
+    finish_copy(source, copied)
+
+
+def _records(image: _Image, path: str) -> str:
+    """Return the name under which it is recorded what is copied of a level of an image."""
+    return f"copy {join(image.path, path).strip('/').replace('/', '-')}"
+
+
+def _unit(array: zarr.Array[Any]) -> Index:
+    """Return the voxels (z, y, x) that are stored together, and copied by one task."""
+    return tuple((array.shards or array.chunks)[-3:])
+
+
+def _check_chunk(source: str, chunk: Index) -> None:
+    """Refuse chunks of which two tasks would write one."""
+    for path, array in levels_of(source):
+        unit, shape = _unit(array), array.shape[-3:]
+        if any(u < s and u % min(c, s) for u, c, s in zip(unit, chunk, shape, strict=True)):
+            raise InputError(
+                f"chunk {chunk} does not divide the shard {unit} of {join(source, path)}, so two tasks would write one "
+                "chunk and lose data; choose one that does"
+            )
+
+
+def _segmentations(out: str, manifest: dict[str, Any], names: Sequence[str], dtype: str) -> list[_Image]:
+    """Return the segmentations to copy, that of the run first.
+
+    Raises
+    ------
+    InputError
+        If one is not there, not complete, or has more segments than the dtype has numbers.
+    """
+    if dtype not in ("uint32", "uint64"):
+        raise InputError(f"dtype {dtype!r} cannot hold a segmentation; give uint32 or uint64")
+    beside = open_objects(f"{out}/vimvol/{BESIDE}")
+    notes = {SEGMENTATION: manifest}
+    for name in beside.names(""):
+        notes[name] = parse_note(beside.get(f"{name}/{NOTE}"))
+    if unknown := [name for name in names if name not in notes]:
+        raise InputError(f"{out} has no segmentation {unknown[0]!r}; choose of {', '.join(notes)}")
+    chosen = {name: note for name, note in notes.items() if name in names or not names}
+    unfinished = [name for name, note in chosen.items() if note.get("state") != "complete"]
+    if unfinished and unfinished[0] in names:
+        raise InputError(f"segmentation {unfinished[0]!r} of {out} is not complete; run vimvol agglomerate again first")
+    found = []
+    for name in (name for name in chosen if name not in unfinished):
+        segments, keys = chosen[name]["segments"], chosen[name]["keys"]
+        if segments > np.iinfo(dtype).max:
+            raise InputError(
+                f"segmentation {name!r} has {segments} segments, more than {dtype} can number; give uint64"
+            )
+        found.append(_Image(f"labels/{name}", content_key(keys["write"], keys["label-pyramid"]), dtype))
+    return found
+
+
+def _check_target(target: str, mark: dict[str, str]) -> None:
+    """Refuse to write into what is no copy of this output, which may have been moved or have changed since."""
+    data = open_objects(f"{target}/vimvol").get(MARK)
+    if data is None and holds_nothing_but_a_lock(target):
+        return
+    found = parse_note(data)
+    if "source" not in found:
+        raise OutputExistsError(f"{target} exists and is no copy that vimvol made; choose another path")
+    if all(found.get(name) != value for name, value in mark.items()):
+        raise OutputExistsError(
+            f"{target} is a copy of {found['source']}, which would be lost; choose another path, or remove it"
+        )

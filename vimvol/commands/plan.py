@@ -1,0 +1,58 @@
+"""The plan of a run, without the run."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import replace
+
+from vimvol.commands.segment import prepare
+from vimvol.commands.workers import workers_of
+from vimvol.config import SegmentConfig
+from vimvol.config.cluster import ClusterConfig, read_cluster
+from vimvol.io.volume import forget_open
+from vimvol.outputs.output import check_output, new_manifest
+from vimvol.preflight.announce import Tell, nobody, workers_text
+from vimvol.preflight.check import Preflight, nothing_to_sample, preflight
+from vimvol.preflight.device import settle_device
+from vimvol.preflight.scratch import Scratch
+
+
+def plan_volume(
+    source: str,
+    out: str,
+    config: SegmentConfig | None = None,
+    *,
+    cluster: str | ClusterConfig = "local",
+    overwrite: bool = False,
+    tell: Tell = nobody,
+) -> Preflight:
+    """Return what `segment_volume` would take, given the same, and tell what is being done; nothing of it stays.
+
+    A sample is taken on the workers of the cluster, one block each; they are started only if there is one to take.
+
+    Raises
+    ------
+    InputError
+        As `segment_volume` does, and if not even the sample fits memory or disk.
+    """
+    start = time.perf_counter()
+    try:
+        config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
+        config = settle_device(config, cluster, tell)
+        job = prepare(source, out, config, writing=True, tell=tell)
+        manifest = check_output(job, new_manifest(job, ""), overwrite)
+        fresh = not manifest["created"]
+        if (counted := nothing_to_sample(job, fresh=fresh)) is not None:
+            return counted
+        if text := workers_text(cluster, config.run.workers):
+            tell(text)
+        with (
+            Scratch(job.out) as scratch,
+            workers_of(cluster, config.run.workers) as pool,
+            contextlib.nullcontext(time.perf_counter() - start) as starting,
+            preflight(job, pool, scratch, fresh=fresh, worth=0, tell=tell) as found,
+        ):
+            return replace(found, starting=starting)
+    finally:
+        forget_open()

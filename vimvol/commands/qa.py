@@ -1,0 +1,252 @@
+"""Quality: whether the planes where blocks meet can be seen in a segmentation.
+
+Two questions. Do more segments end at the planes of shards, watershed tiles, prediction tiles or subproblems than at
+planes between them? And does a region come out the same if its fragments are made on tiles that lie elsewhere? Both
+read samples of bounded size, whatever the size of the volume.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vimvol.commands.segment import prepare
+from vimvol.commands.shifted import compare_shifted
+from vimvol.errors import DiskFullError, InputError, StorageError
+from vimvol.evaluate.seams import Endings, endings, judge
+from vimvol.geometry import Block, Grid
+from vimvol.io.arrays import read_box
+from vimvol.io.objects import open_objects
+from vimvol.io.storage import holds_node
+from vimvol.io.volume import forget_open
+from vimvol.outputs.manifest import finished_run, input_address, settings_of
+from vimvol.report.seam import draw_seam
+from vimvol.stages.fragments import read_boundaries
+from vimvol.stages.job import SEGMENTATION, Job
+from vimvol.stages.region import wanted_voxels
+from vimvol.stages.solve import hierarchy_of
+
+WINDOW = (64, 256, 256)
+"""Voxels (z, y, x) of a place where endings are counted; one plane thick across the seam."""
+PLACES = 100
+"""Places of a family of planes that are looked at, spread evenly over the volume."""
+CONTROLS = 4
+"""Planes near a seam that it is compared with."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Planes at all multiples of a step along an axis.
+
+    Attributes
+    ----------
+    names
+        What meets there.
+    axis
+        0, 1, 2 for z, y, x.
+    step
+        Voxels between planes.
+    """
+
+    names: tuple[str, ...]
+    axis: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Endings at one place of a plane, and at planes near it."""
+
+    box: Block
+    axis: int
+    plane: int
+    seam: Endings
+    interior: Endings
+    planes: int
+
+
+def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
+    """Look for seams in a finished output.
+
+    Parameters
+    ----------
+    out
+        Path of an output of `vimvol.commands.segment.segment_volume`.
+    name
+        Name of the segmentation among its labels.
+
+    Returns
+    -------
+    dict
+        ``passed``; ``planes``: one entry a family of planes; ``shifted``: the comparison with shifted tiles, none where
+        there is nothing to shift; ``worst``: the place of the largest excess of endings, with its ``picture``. The same
+        is written to ``OUT/vimvol/qa.json``, where that can be written; else there is no picture either.
+
+    Raises
+    ------
+    InputError
+        If ``out`` is no complete output, or has no such segmentation.
+    """
+    manifest = finished_run(out)
+    try:
+        job = prepare(input_address(manifest), out, settings_of(manifest))
+        if name != SEGMENTATION and not holds_node(f"{job.out}/labels/{name}"):
+            raise InputError(f"{out} has no segmentation {name!r}, so there is nothing to check; give one that it has")
+        labels = f"{job.out}/labels/{name}/0"
+        families = list(families_of(job, divided=len(manifest.get("levels", ())) > 1))
+        planes, places = [], []
+        for family in families:
+            found = list(_places(family, families, job, labels))
+            places += found
+            count = max((place.planes for place in found), default=0)
+            verdict = judge([p.seam for p in found], [p.interior for p in found], count, len(families))
+            planes.append(
+                {
+                    "what": ", ".join(family.names),
+                    "axis": "zyx"[family.axis],
+                    "step": family.step,
+                    "segments": verdict.seam.total,
+                    "rate": round(verdict.seam.rate, 4),
+                    "interior": round(verdict.interior.rate, 4),
+                    "p": verdict.p,
+                    "passed": verdict.passed,
+                }
+            )
+        shifted = compare_shifted(job, labels)
+        worst = _worst(places)
+        shown = None if worst is None else _draw(job, labels, worst)
+    finally:
+        forget_open()
+    result = {
+        "segmentation": labels,
+        "passed": all(p["passed"] for p in planes) and (shifted is None or shifted["passed"]),
+        "planes": planes,
+        "shifted": shifted,
+        "worst": shown,
+    }
+    report = "qa.json" if name == SEGMENTATION else f"qa-{name}.json"
+    try:
+        open_objects(job.work).put(report, (json.dumps(result, indent=2) + "\n").encode())
+    except DiskFullError:
+        raise
+    except StorageError:
+        pass  # who may only read an output is told all of it anyway
+    return result
+
+
+def families_of(job: Job, *, divided: bool) -> Iterator[Family]:
+    """Yield the planes inside a volume at which something meets, those of one place under all their names.
+
+    Parameters
+    ----------
+    job
+        The job.
+    divided
+        Whether the graph was solved in parts.
+    """
+    across = {"y": " across y", "x": " across x"}
+    cells = {
+        "shard": job.shard,
+        "watershed tile": job.fragment_tiles.cell,
+        **{"prediction tile" + across.get(plane.axis, ""): plane.cell for plane in job.planes},
+        "subproblem": hierarchy_of(job).cell if divided else job.shape,
+    }
+    for axis in (1, 2) if job.flat else (0, 1, 2):
+        # planes at every voxel, as between slices, have nothing between them to compare with
+        steps = sorted({cell[axis] for cell in cells.values() if 1 < cell[axis] < job.shape[axis]})
+        for step in steps:
+            yield Family(tuple(name for name, cell in cells.items() if cell[axis] == step), axis, step)
+
+
+def _places(family: Family, families: list[Family], job: Job, labels: str) -> Iterator[Place]:
+    axis, shape = family.axis, job.shape
+    steps = [other.step for other in families if other.axis == axis]
+    planes = range(family.step, shape[axis], family.step)
+    sizes = [min(w, s) for w, s in zip(WINDOW, shape, strict=True)]
+    sizes[axis] = shape[axis]
+    window = Grid(shape, tuple(sizes))
+    total = len(planes) * len(window)
+    for number in range(min(PLACES, total)):
+        at, where = divmod(number * total // min(PLACES, total), len(window))
+        plane = planes[at]
+        controls = _controls(plane, shape[axis], steps)
+        near = [plane, *controls]
+        whole = window.block(window.index(where))
+        box = Block(
+            tuple(min(near) - 1 if a == axis else b for a, b in enumerate(whole.begin)),
+            tuple(max(near) + 1 if a == axis else e for a, e in enumerate(whole.end)),
+        )
+        slices = np.moveaxis(read_box(labels, box), axis, 0)
+        # A segment that ends with the region of interest or the mask ends at no seam.
+        wanted = np.moveaxis(wanted_voxels(job.roi, job.mask, box), axis, 0)
+        first = box.begin[axis]
+        counted = []
+        for p in (p - first for p in near):
+            both = wanted[p - 1] & wanted[p]
+            counted.append(endings(np.where(both, slices[p - 1], 0), np.where(both, slices[p], 0)))
+        yield Place(box, axis, plane, counted[0], sum(counted[1:], Endings(0, 0)), len(controls))
+
+
+def _controls(plane: int, extent: int, steps: list[int]) -> list[int]:
+    """Return the nearest planes at which nothing meets, right at the seam excepted."""
+    found: list[int] = []
+    for distance, sign in itertools.product(range(2, extent), (1, -1)):
+        other = plane + sign * distance
+        if 0 < other < extent and all(other % step for step in steps):
+            found.append(other)
+        if len(found) == CONTROLS:
+            break
+    return found
+
+
+def _worst(places: list[Place]) -> Place | None:
+    """Return the place with the largest excess of endings."""
+    return max(places, key=lambda p: p.seam.ended - p.interior.rate * p.seam.total, default=None)
+
+
+def _draw(job: Job, labels: str, place: Place) -> dict[str, Any]:
+    """Draw a cut through the worst place, across the seam; return where it is."""
+    axis = place.axis
+    # across the seam and along x, or along y where x is across
+    along = 1 if axis == 2 else 2
+    middle = [(b + e) // 2 for b, e in zip(place.box.begin, place.box.end, strict=True)]
+    half = [0, 0, 0]
+    half[axis] = half[along] = 128
+    middle[axis] = place.plane
+    box = Block(
+        tuple(m - h for m, h in zip(middle, half, strict=True)),
+        tuple(m + max(h, 1) for m, h in zip(middle, half, strict=True)),
+    ).clip(job.shape)
+    flat = 3 - axis - along
+    rows, columns = sorted((axis, along))
+    raw, boundaries, segmentation = job.source.read(box), read_boundaries(job, box), read_box(labels, box)
+    path = f"{job.work}/qa.png"
+    picture: str | None = path
+    try:
+        draw_seam(
+            raw.squeeze(flat),
+            boundaries.squeeze(flat),
+            segmentation.squeeze(flat),
+            path,
+            seam=place.plane - box.begin[axis],
+            horizontal=axis == rows,
+            aspect=job.source.voxel_size[rows] / job.source.voxel_size[columns],
+            title=f"{'zyx'[axis]} = {place.plane}, {place.seam.ended} of {place.seam.total} segments end, "
+            f"{place.interior.rate:.0%} near it",
+        )
+    except StorageError:  # who may only read an output is told the rest
+        picture = None
+    return {
+        "axis": "zyx"[axis],
+        "plane": place.plane,
+        "box": str(place.box),
+        "ended": place.seam.ended,
+        "segments": place.seam.total,
+        "interior": round(place.interior.rate, 4),
+        "picture": picture,
+    }

@@ -1,0 +1,305 @@
+"""From raw intensities to a segmentation: all stages, one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from vimvol.commands.workers import workers_of
+from vimvol.config import SegmentConfig
+from vimvol.config.cluster import ClusterConfig, read_cluster
+from vimvol.engine.performance import check_report
+from vimvol.engine.plan import default_shard
+from vimvol.engine.run import Execution, Progress
+from vimvol.errors import InputError
+from vimvol.geometry import Block, Grid
+from vimvol.infer.device import named_device
+from vimvol.infer.standardization import Standardization
+from vimvol.io import Volume, open_volume, pyramid, storage_shapes
+from vimvol.io.mask import Mask, open_mask
+from vimvol.io.storage import absolute
+from vimvol.io.volume import forget_open
+from vimvol.outputs.leftovers import remove_leftovers
+from vimvol.outputs.manifest import check_intensities, now, write_manifest
+from vimvol.outputs.output import check_output, claim_output, keep_apart, new_manifest, tidy_output
+from vimvol.outputs.ownership import guard_of, lock_of, owned
+from vimvol.outputs.record import Telling, compared, new_run, recorded
+from vimvol.outputs.replaced import as_recorded, carry_over, with_replaced
+from vimvol.preflight.announce import Tell, Warnings, input_text, mask_text, nobody, workers_text
+from vimvol.preflight.check import check_fits, preflight, short_text
+from vimvol.preflight.device import settle_device
+from vimvol.preflight.disk import check_writable
+from vimvol.preflight.planes import planes_of, rescaled_text
+from vimvol.preflight.polarity import bright_text
+from vimvol.preflight.scale import check_voxel_size, check_voxel_size_known, odd_text
+from vimvol.preflight.scratch import Scratch
+from vimvol.preflight.survey import survey
+from vimvol.preflight.unused import settings_given, unused_texts
+from vimvol.report.jsonlog import JsonLog
+from vimvol.report.progress import silent
+from vimvol.segment.multicut import check_solver
+from vimvol.stages.boundaries import Boundaries, find_boundaries
+from vimvol.stages.fragments import resolve_cells, resolve_fragments
+from vimvol.stages.job import Job, Sections, are_instances
+from vimvol.stages.learned import find_learned
+from vimvol.stages.order import run_stages, stages_of
+from vimvol.stages.predict import not_finite_text, predict_stage
+from vimvol.stages.region import region_of
+from vimvol.stages.sizes import check_sizes
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What a run made.
+
+    Attributes
+    ----------
+    out
+        Path of the OME-Zarr.
+    labels
+        Path of the segmentation in it, (z, y, x) uint64 at full resolution in its array ``0``.
+    segments
+        Number of segments; their ids are 1 to this.
+    fragments
+        Number of fragments that they were made of.
+    seconds
+        Wall time of this run.
+    spent
+        What of that the stages took, and the sample before them: ``stages`` and ``sample``; empty where all was there.
+    warnings
+        What may be wrong with the input or the settings, a line each.
+    """
+
+    out: str
+    labels: str
+    segments: int
+    fragments: int
+    seconds: float
+    spent: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = False, tell: Tell = nobody) -> Job:
+    """Decide everything about a segmentation before anything is written.
+
+    Parameters
+    ----------
+    source, out, config
+        As `segment_volume` takes them.
+    writing
+        Whether the output is to be written; whether it can be is then found out before the network is loaded.
+    tell
+        Told what is being done.
+
+    Raises
+    ------
+    InputError
+        If input, network and configuration do not fit each other, or the output cannot be written, in one line each.
+    """
+    volume = open_volume(source, axes=config.input.axes, voxel_size=config.input.voxel_size)
+    out, given = absolute(out), settings_given(config)
+    keep_apart(out, volume)
+    check_intensities(volume)
+    tell(input_text(source, volume))
+    if writing:
+        check_writable(out)
+    if volume.channels > 1:
+        raise InputError(
+            f"{volume.address} has {volume.channels} channels, and EM has 1, so it is unclear what to segment; "
+            "store the wanted channel by itself, or, where these are sections, give --set input.axes=zyx"
+        )
+    check_voxel_size(volume, config)
+    if text := odd_text(volume, config):
+        tell(text)
+    if config.predict.device != "auto":
+        named_device(config.predict.device)
+    tell(f"boundaries: {config.predict.boundaries or f'network {config.predict.model}'}")
+    config, found = find_boundaries(config, volume)
+    # a network that makes cells of slices is told first, as it wants another mode, which needs no voxel size
+    check_voxel_size_known(volume, config)
+    if found.network.given is not None:
+        keep_apart(out, found.network.given)
+    wanted = config.output.shard or default_shard(volume.shape, config.output.chunk, found.tile)
+    chunk, shard = storage_shapes(volume.shape, config.output.chunk, wanted)
+    roi, mask = region_of(config, volume), None
+    if config.input.mask is not None:
+        mask = open_mask(config.input.mask, volume)
+        tell(mask_text(mask, volume))
+        # The mask is found again from another working directory.
+        absolutely = config.input.model_copy(update={"mask": mask.volume.address})
+        config = config.model_copy(update={"input": absolutely})
+    cells = found.network.cells
+    if cells is None:
+        fragments = resolve_fragments(config.fragments, config.segment.mode, volume.voxel_size, shard)
+    else:
+        fragments = resolve_cells(config.fragments, volume.shape)
+    check_solver(config.agglomerate.solver)
+    stitched = are_instances(config, cells, fragments)
+    learned = find_learned(config, fragments, stitched=stitched)
+    check_sizes(config, stitched=stitched)
+    if learned is not None:
+        # found again from another working directory
+        costs = config.agglomerate.model_copy(update={"costs": learned.path})
+        config = config.model_copy(update={"agglomerate": costs})
+    job = Job(
+        source=volume,
+        out=out,
+        config=config,
+        network=found.network,
+        standardization=_standardization(config, volume, found, roi, mask),
+        planes=planes_of(config, volume, found),
+        fragments_config=fragments,
+        fragment_tiles=Grid(volume.shape, fragments.tile or volume.shape),
+        chunk=chunk,
+        shard=shard,
+        levels=tuple(pyramid(volume.shape, volume.voxel_size, config.output.levels)),
+        roi=roi,
+        mask=mask,
+        learned=learned,
+    )
+    predict_stage(job)  # refuses blocks that share shards
+    if found.network.given is None and "predict.invert" not in given and (text := bright_text(volume, roi, mask)):
+        tell(text)
+    for text in unused_texts(job, given, sizes_known=bool(found.voxel_sizes)):
+        tell(text)
+    return as_recorded(job)
+
+
+def _standardization(
+    config: SegmentConfig, volume: Volume, found: Boundaries, roi: Block | None, mask: Mask | None
+) -> Standardization:
+    """Return what makes the input of the network of intensities."""
+    fixed = found.standardization
+    made = fixed or survey(volume, config.predict.normalize, roi, mask, config.input.missing)
+    if not config.predict.invert or found.network.given is not None:
+        return made
+    return made.inverted(span=0.0 if fixed is None else 1.0)
+
+
+def segment_volume(
+    source: str,
+    out: str,
+    config: SegmentConfig | None = None,
+    *,
+    cluster: str | ClusterConfig = "local",
+    overwrite: bool = False,
+    replaced: Sequence[Sections] = (),
+    progress: Progress | None = None,
+    command: str = "",
+    log: str | None = None,
+    performance_report: str | None = None,
+) -> Segmented:
+    """Segment a volume into an OME-Zarr 0.5.
+
+    The boundaries are its image, the segmentation its ``labels/segmentation``; both have a pyramid. A run that was
+    interrupted goes on where it stopped when it is started again.
+
+    Parameters
+    ----------
+    source
+        ``PATH[:DATASET]`` of the intensities, (z, y, x) uint8, uint16 or float32.
+    out
+        Path of the OME-Zarr.
+    config
+        What to do and how; none: the defaults.
+    cluster
+        Its settings, or ``local``, ``cuda``, the address of a scheduler, or a YAML file as in ``configs/cluster``.
+    overwrite
+        Allow results of other settings in ``out`` to be replaced; stages that do not depend on what changed are kept.
+    replaced
+        Sections of the input, first and one after the last, that are new since ``out`` was made, the others being the
+        same: blocks that do not depend on these are kept, see `vimvol.outputs.replaced`.
+    progress
+        Who is told how far it is; none: nobody.
+    command
+        What to record as the command.
+    log
+        Path of a log in JSON lines that is appended to; none: there is none.
+    performance_report
+        Path of Dask's performance report, HTML; none: there is none.
+
+    Raises
+    ------
+    InputError
+        If something given cannot be used; nothing is written then.
+    StorageError, IncompleteRunError
+        If writing or computing fails; finished blocks are kept.
+    """
+    start = time.perf_counter()
+    if performance_report is not None:
+        check_report(performance_report)
+    spent: dict[str, float] = {}
+    try:
+        with JsonLog(log) as events:
+            config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
+            telling = Telling(progress or silent(), events, command, performance_report)
+            heard = Warnings(telling.progress.note)
+            config = settle_device(config, cluster, heard)
+            job = prepare(source, out, config, writing=True, tell=heard)
+            heard.repeat(odd_text(job.source, config, brief=True))
+            if replaced:
+                job = with_replaced(job, replaced, overwrite=overwrite)
+            manifest = _finished(job, cluster, overwrite or bool(replaced), telling, spent)
+            heard.repeat(not_finite_text(job))
+    finally:
+        # An HDF5 file that stays open could not be written by its owner.
+        forget_open()
+    seconds = time.perf_counter() - start
+    return Segmented(job.out, job.labels, manifest["segments"], manifest["fragments"], seconds, spent, heard.lines)
+
+
+def _finished(
+    job: Job, cluster: ClusterConfig, overwrite: bool, telling: Telling, spent: dict[str, float]
+) -> dict[str, Any]:
+    """Run what is not done yet; return the manifest of the complete output; put into ``spent`` what took how long."""
+    manifest = check_output(job, new_manifest(job, telling.command), overwrite)
+    if manifest["state"] == "complete":
+        return manifest
+    lock_of(job.out).refuse_if_held()
+    for text in (rescaled_text(job), workers_text(cluster, job.config.run.workers)):
+        if text:
+            telling.progress.note(text)
+    with (
+        Scratch(job.out) as scratch,
+        workers_of(cluster, job.config.run.workers) as pool,
+        telling.reported(pool),
+        ExitStack() as until_adopted,
+    ):
+        ahead = until_adopted.enter_context(
+            preflight(job, pool, scratch, fresh=not manifest["created"], tell=telling.progress.note)
+        )
+        check_fits(job, ahead.forecast, cluster)
+        if text := short_text(ahead):
+            telling.progress.note(text)
+        with owned(job.out) as lock:
+            carry_over(job)
+            # Another run may have written the output since.
+            manifest = check_output(job, new_manifest(job, telling.command), overwrite)
+            entry = {**new_run(job, telling.command, cluster.kind), "workers": pool.slots}
+            manifest["runs"] = [*manifest.get("runs", ()), entry]
+            claim_output(job, manifest)
+            with recorded(entry, telling.log, partial(write_manifest, job.out, manifest)) as journal:
+                journal.expect(entry, ahead.adopt(pool), ahead.seconds)
+                until_adopted.close()
+                run = job.config.run
+                execution = Execution(pool, telling.progress, run.window, run.retries, deadline=run.deadline)
+                execution = replace(execution, check=lock.check, guard=guard_of(lock), journal=journal)
+                manifest |= _run(job, execution, ahead.slowest)
+                tidy_output(job)
+                remove_leftovers(job, len(manifest["levels"]) - 1)
+                manifest |= {"state": "complete", "finished": now(), "block": job.config.run.block}
+            spent |= {"sample": ahead.seconds, "stages": sum(stage["seconds"] for stage in entry["stages"])}
+            if text := compared(entry):
+                telling.progress.note(text)
+    return manifest
+
+
+def _run(job: Job, execution: Execution, sampled: float) -> dict[str, Any]:
+    """Run every stage that is not done; return what is known of the segmentation; ``sampled``: of `Execution`."""
+    predict, *others = stages_of(job)
+    predict.run(replace(execution, sampled=sampled))
+    return run_stages(others, execution)

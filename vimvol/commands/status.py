@@ -1,0 +1,226 @@
+"""How far an output is, stage by stage, from its manifest and ledgers alone; nothing is computed or written."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from vimvol.config import SegmentConfig
+from vimvol.engine.ledger import Ledger
+from vimvol.engine.lock import SINCE, Holder, is_alive, read_holder
+from vimvol.engine.objects import Objects
+from vimvol.errors import InputError, VimvolError
+from vimvol.io import open_volume
+from vimvol.io.objects import open_objects
+from vimvol.io.storage import absolute
+from vimvol.outputs.manifest import differences, made_manifest, recorded_settings
+from vimvol.report.amounts import clock_text
+from vimvol.stages.job import BESIDE, NOTE
+
+State = Literal["done", "begun", "failed", "stale", "missing"]
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How far one stage is.
+
+    Attributes
+    ----------
+    name
+        Name of the stage.
+    state
+        ``done``; ``begun``: not all is done, and a run is at it or was stopped; ``failed``: begun, and some
+        blocks failed for good; ``stale``: made with other settings or from another input; ``missing``: not begun.
+    blocks
+        Blocks in all; 0 where the stage was not begun.
+    share
+        Finished share of the voxels, 0..1.
+    failures
+        Blocks that failed for good, as text, and why.
+    age
+        Seconds since the last record by the clocks of the two machines; none without one.
+    """
+
+    name: str
+    state: State
+    blocks: int = 0
+    share: float = 0.0
+    failures: tuple[tuple[str, str], ...] = ()
+    age: float | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far an output is.
+
+    Attributes
+    ----------
+    out
+        Path of the output.
+    stages
+        In the order in which they run.
+    complete
+        Whether every stage is done for the input and settings asked about.
+    holder
+        Who is writing it, as text; empty if nobody is.
+    notes
+        What is stale, and why.
+    runs
+        Of every run that contributed, the latest last: when it began, how it ended, seconds, and its command, as text.
+    beside
+        Of every other segmentation, see `vimvol.commands.agglomerate`: its name, how it stands and its settings.
+    """
+
+    out: str
+    stages: tuple[StageStatus, ...]
+    complete: bool
+    holder: str
+    notes: tuple[str, ...]
+    runs: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+
+def status(out: str, config: SegmentConfig | None = None) -> Status:
+    """Tell how far an output is.
+
+    Parameters
+    ----------
+    out
+        Path of the OME-Zarr.
+    config
+        Settings that the output is compared with; none: those that it was begun with.
+
+    Raises
+    ------
+    InputError
+        If there is no output of vimvol, or the input that it was made from is gone and ``config`` is given.
+    """
+    out = absolute(out)
+    manifest = made_manifest(out)
+    if manifest is None:
+        raise InputError(f"{out} holds nothing yet; begin it with vimvol segment")
+    keys, notes = dict(manifest["keys"]), []
+    if config is not None:
+        wanted, changes = _keys_of(out, manifest, config)
+        notes += [f"other settings: {change}" for change in changes[:5]]
+    else:
+        wanted = keys
+    if changed := _changed_input(manifest):
+        wanted, notes = dict.fromkeys(keys, ""), [*notes, changed]
+    objects = open_objects(f"{out}/vimvol/ledger")
+    begun = objects.names("")
+    stages = []
+    for name, key in keys.items():
+        levels = [folder for folder in begun if folder.split(" ")[0] == name]
+        folders = sorted(levels, key=lambda folder: (len(folder), folder)) or [name]
+        stale = wanted.get(name) != key
+        if name == "solve":  # what a large graph needs besides has keys that follow from those of the stages
+            stages += _further(objects, {folder for folder in begun if folder.split(" ")[0] not in keys}, stale=stale)
+        stages += [_stage(Ledger(objects, folder, key), stale=stale) for folder in folders]
+    if manifest["state"] == "complete":  # what was not begun was not needed, as a pyramid of a small volume
+        stages = [stage for stage in stages if stage.state != "missing"]
+    holder = read_holder(open_objects(f"{out}/vimvol"))
+    text = ""
+    if holder is not None:
+        there = {True: "", False: ", which has ended", None: ", on another machine"}[is_alive(holder)]
+        text = f"{holder}{there}"
+    complete = manifest["state"] == "complete" and not any(stage.state == "stale" for stage in stages)
+    runs = tuple(_run_text(run) for run in manifest.get("runs", ()))
+    others = open_objects(f"{out}/vimvol/{BESIDE}").names("")
+    beside = tuple(_beside_text(out, name, manifest, wanted.get("graph", ""), holder) for name in others)
+    return Status(out, tuple(stages), complete, text, tuple(notes), runs, beside)
+
+
+def _beside_text(out: str, name: str, manifest: dict[str, Any], graph: str, holder: Holder | None) -> str:
+    """Return how a segmentation beside that of the run stands; ``graph``: key of the edges that are good."""
+    try:
+        note = json.loads(open_objects(f"{out}/vimvol/{BESIDE}/{name}").get(NOTE) or b"")
+        made = note if note["state"] == "complete" else note["runs"][-1]
+        key = made["keys"]["graph"]
+        done = f"done, {note['segments']} segments" if made is note else f"not complete, {_ending(made, holder)}"
+        changed = [
+            f"{section}.{key} = {value} (the run's: {manifest['config'].get(section, {}).get(key)})"
+            for section in ("segment", "agglomerate")
+            for key, value in made["config"][section].items()
+            if value != manifest["config"].get(section, {}).get(key)
+        ]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return f"{name}: no record of how it was made"
+    if name not in open_objects(f"{out}/labels").names(""):
+        state = "missing"
+    elif key != graph:
+        state = "stale"
+    else:
+        state = done
+    return f"{name}: {state}; {', '.join(changed) or 'the settings of the run'}"
+
+
+def _ending(run: dict[str, Any], holder: Holder | None) -> str:
+    """Return how a run ended; it is under way only if who holds the output is alive and began no later."""
+    if run["state"] != "running":
+        return str(run["state"])
+    if holder is None or holder.host != run["host"] or not is_alive(holder):
+        return "no end recorded"
+    # another run may hold the output by now
+    before = datetime.fromisoformat(run["started"]) < datetime.strptime(holder.since, SINCE)
+    return "no end recorded" if before else "running"
+
+
+def _run_text(run: dict[str, Any]) -> str:
+    took = f" after {clock_text(run['seconds'])}" if "seconds" in run else ", no end recorded"
+    ahead = run.get("forecast", {}).get("seconds")
+    told = f" ({clock_text(ahead)} forecast)" if ahead else ""
+    where = f"{run.get('workers', 0)} at once on {run['host']}"
+    return f"{run['started']} {run['state']}{took}{told}, {where}: {run['command']}"
+
+
+def _further(objects: Objects, folders: set[str], *, stale: bool) -> list[StageStatus]:
+    found = [_stage(Ledger(objects, f, key), stale=stale) for f in folders for key in objects.names(f)[:1]]
+    return sorted(found, key=lambda stage: (-(stage.age or 0.0), stage.name))
+
+
+def _stage(ledger: Ledger, *, stale: bool) -> StageStatus:
+    found = ledger.progress()
+    if found is None:
+        other = ledger.objects.names(ledger.stage)
+        return StageStatus(ledger.stage, "stale" if other else "missing")
+    failures = tuple((str(block), error) for block, error in found.failures.items())
+    if stale:
+        state: State = "stale"
+    elif found.complete:
+        state = "done"
+    else:
+        state = "failed" if failures else "begun"
+    age = max(0.0, time.time() - found.written) if found.written else None
+    share = found.done / found.voxels if found.voxels else 1.0
+    return StageStatus(ledger.stage, state, found.blocks, share, failures, age)
+
+
+def _keys_of(out: str, manifest: dict[str, Any], config: SegmentConfig) -> tuple[dict[str, str], list[str]]:
+    """Return the keys that a run with these settings would have, and what is different."""
+    from vimvol.commands.segment import prepare
+
+    source, dataset = manifest["input"]["path"], manifest["input"]["dataset"]
+    job = prepare(f"{source}:{dataset}" if dataset else source, out, config)
+    return job.keys, differences(recorded_settings(manifest), config.model_dump(mode="json", exclude={"run"}))
+
+
+def _changed_input(manifest: dict[str, Any]) -> str:
+    """Return what happened to the input, as a note; empty if nothing did."""
+    source, dataset = manifest["input"]["path"], manifest["input"]["dataset"]
+    settings = manifest["config"]["input"]
+    try:
+        volume = open_volume(
+            f"{source}:{dataset}" if dataset else source, axes=settings["axes"], voxel_size=settings["voxel_size"]
+        )
+    except VimvolError:
+        return ""  # it may be gone for good, or not reachable from here; what is made of it stays good
+    if volume.identity() == manifest["input"]["identity"]:
+        return ""
+    return (
+        f"the input {source} has changed; where only some sections are new, vimvol segment --replaced FIRST:END keeps "
+        "what does not depend on them"
+    )

@@ -1,0 +1,314 @@
+"""A timed sample of a run: single blocks go through all stages on the run's own workers, in a folder of their own.
+
+What a block takes of a real worker, with the real network and data, is measured and not modelled. The sample of a block
+is the job with the block as its region of interest, so it runs the very code of the stages. The boundaries of a block
+do not depend on others: they are kept, and the run goes on with them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vimvol.engine.blocks import BlockTask, compute_blocks
+from vimvol.engine.lock import Permit
+from vimvol.engine.pace import Pace
+from vimvol.engine.pool import Pool, Resource
+from vimvol.engine.usage import Usage, memory_of_process, release_memory
+from vimvol.geometry import Block
+from vimvol.io.arrays import read_box, write_box
+from vimvol.io.fence import writing_only_if
+from vimvol.io.volume import forget_open
+from vimvol.outputs.output import create_arrays
+from vimvol.preflight.disk import stored_bytes
+from vimvol.preflight.overhead import seconds_besides_blocks
+from vimvol.preflight.scratch import Scratch
+from vimvol.segment.multicut.division import merge_costs, solve_table
+from vimvol.stages.costs import costs_stage
+from vimvol.stages.fragments import FragmentsBlock, fragments_stage, reach_of, read_fragments, write_offsets
+from vimvol.stages.graph import graph_stage
+from vimvol.stages.job import Job
+from vimvol.stages.levels import LevelReport
+from vimvol.stages.predict import PredictBlock, predict_stage
+from vimvol.stages.pyramid import pyramid_stages
+from vimvol.stages.sizes import contacts_stage, sizes_stage
+from vimvol.stages.solve import Solve, all_costs, solve_stage, solver_of
+from vimvol.stages.stage import Stage
+from vimvol.stages.write import write_stage
+
+WARM_UP = "warm-up"
+BLOCKS_OF_CALL = 20
+"""Stages that a call of the sample goes through at the most, with a single voxel before."""
+EDGES_BEYOND = {"3d": (3, 3, 3), "2d": (2, 1, 1)}
+"""Edges that a fragment, 3D or 2D, at the end of a block along z, y, x has beyond it, rather too few: along z 3.4 were
+measured between blocks of FIB-25 (3D) and 2.3 between those of VNC (2D); within slices 2D fragments touch in lines."""
+SECONDS_OF_PATIENCE = 1.0
+"""Time between two looks for calls that hang."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a stage took for the block.
+
+    Attributes
+    ----------
+    voxels
+        Of the block at full resolution, also where a level of the pyramid is made from it.
+    largest
+        Voxels of the largest box that was computed at once.
+    seconds
+        Wall time.
+    usage
+        Of the worker process.
+    base
+        Bytes of memory that the process had before.
+    """
+
+    voxels: int
+    largest: int
+    seconds: float
+    usage: Usage
+    base: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one block took.
+
+    Attributes
+    ----------
+    job
+        The job whose region of interest and output are those of the sample.
+    block
+        The block.
+    stages
+        What the stages took, by the first word of their names.
+    result
+        What the prediction returned; none: the boundaries were there.
+    edges
+        Edges of the block's graph.
+    fragments
+        Its fragments.
+    stored
+        Bytes that what its stages wrote takes on the disk, in whole blocks of the file system.
+    solving
+        Seconds that partitioning this graph took; what else the stage of that name took does not grow with it.
+    besides
+        Seconds that a stage takes besides its blocks.
+    """
+
+    job: Job
+    block: Block
+    stages: dict[str, Taken]
+    result: dict[str, Any] | None = None
+    edges: int = 0
+    fragments: int = 0
+    stored: int = 0
+    solving: float = 0.0
+    besides: float = 0.0
+
+
+def take_probes(job: Job, blocks: Sequence[Block], scratch: Scratch, pool: Pool, *, predicted: bool) -> list[Probe]:
+    """Run the sample of every block, all at once, as blocks run later.
+
+    Parameters
+    ----------
+    job
+        The job.
+    blocks
+        Blocks of the prediction, one for each worker.
+    scratch
+        Where to write.
+    pool
+        The workers.
+    predicted
+        Whether the boundaries of the blocks are there, and are to be copied instead.
+
+    Raises
+    ------
+    Exception
+        What the block raised.
+    """
+    permit = scratch.open()
+    tasks = []
+    for number, block in enumerate(blocks):
+        region = block if job.roi is None else block.intersect(job.roi)
+        tasks.append(replace(job, out=f"{scratch.folder}/{number}", roi=region))
+        create_arrays(tasks[-1])
+    deadline = job.config.run.deadline
+    if deadline is not None:  # that of a block of one stage, and a call has those of all
+        deadline *= BLOCKS_OF_CALL * max(len(fragments_stage(own).plan) for own in tasks)
+    voxels = max(block.size for block in blocks)
+    try:
+        if predicted:
+            for own, block in zip(tasks, blocks, strict=True):
+                _copy(job, own, block)
+            first = [Probe(own, block, {}) for own, block in zip(tasks, blocks, strict=True)]
+        else:
+            first = _all(
+                pool,
+                predict_stage(job).resource,
+                _predict,
+                [(own, block, permit) for own, block in zip(tasks, blocks, strict=True)],
+                deadline,
+                voxels,
+            )
+        found = _all(pool, "CPU", _rest, [(probe, job.roi, permit) for probe in first], deadline, voxels)
+        besides = seconds_besides_blocks(f"{scratch.folder}/ledger", pool)
+        return [replace(probe, besides=besides) for probe in found]
+    finally:
+        pool.cancel()
+
+
+def adopt(job: Job, probes: Sequence[Probe]) -> None:
+    """Take the boundaries of samples over into the output, as blocks of the prediction that are done."""
+    stage = predict_stage(job)
+    ledger = stage.ledger
+    ledger.begin(stage.plan.blocks)
+    for probe in probes:
+        if probe.result is not None:
+            _copy(probe.job, job, probe.block)
+            ledger.record(probe.block, {"seconds": round(probe.stages["predict"].seconds, 3), **probe.result})
+
+
+def _copy(source: Job, target: Job, block: Block) -> None:
+    box = Block((0, *block.begin), (source.network.channels, *block.end))
+    write_box(target.boundaries, box, read_box(source.boundaries, box))
+
+
+def _all(
+    pool: Pool,
+    resource: Resource | None,
+    function: Any,  # noqa: ANN401
+    calls: Sequence[tuple[Any, ...]],
+    deadline: float | None,
+    voxels: int = 0,
+) -> list[Any]:
+    """Compute calls; return their results in order, or raise what one raised, once none is running any more.
+
+    A call that hangs is ended as in a run, a block of ``voxels`` each; ``deadline`` is that of a call.
+    """
+    pace = Pace(deadline)
+    begin = time.monotonic()
+    tickets = [pool.submit(function, *call, resource=resource) for call in calls]
+    results: dict[int, Any] = {}
+    while len(results) < len(tickets):
+        if arrived := pool.next_within(SECONDS_OF_PATIENCE):
+            ticket, results[ticket] = arrived
+            pace.learn(time.monotonic() - begin)
+        pool.end_overdue(lambda _: pace.allowed(1, voxels=voxels))
+    for outcome in results.values():
+        if isinstance(outcome, Exception):
+            raise outcome
+    return [results[ticket] for ticket in tickets]
+
+
+def _predict(job: Job, block: Block, permit: Permit) -> Probe:
+    """Predict the block, on a worker; before that one tile, for which the network is loaded and loops compiled."""
+    with writing_only_if(permit.check):
+        _timed(WARM_UP, PredictBlock(_smallest(job)), [block], block.size, 0)
+        # or what the warm-up has read would be at hand
+        forget_open()
+        release_memory()
+        taken, results = _timed("predict", PredictBlock(job), [block], block.size, memory_of_process())
+    return Probe(job, block, {"predict": taken}, results[0])
+
+
+def _rest(probe: Probe, roi: Block | None, permit: Permit) -> Probe:
+    """Take the block of a job with this region through the other stages, on a worker; before that a single voxel."""
+    with writing_only_if(permit.check):
+        _stages(_smallest(probe.job), probe.block, probe.job.roi, warm_up=True)
+        _surround(probe.job, probe.block)
+        forget_open()
+        found = _stages(probe.job, probe.block, roi, warm_up=False)
+    stored = _stored(probe.job, boundaries=bool(probe.stages))
+    return replace(found, stages=probe.stages | found.stages, result=probe.result, stored=stored)
+
+
+def _smallest(job: Job) -> Job:
+    """Return the job of one voxel in the middle of its region."""
+    assert job.roi is not None  # a sample has one
+    middle = tuple((b + e) // 2 for b, e in zip(job.roi.begin, job.roi.end, strict=True))
+    return replace(job, roi=Block(middle, tuple(m + 1 for m in middle)))
+
+
+def _surround(job: Job, block: Block) -> None:
+    """Surround the boundaries of the block by their mirror image, so that its fragments cost what they will."""
+    channels = job.network.channels
+    reach = reach_of(job, block).hull(block)
+    inside = read_box(job.boundaries, Block((0, *block.begin), (channels, *block.end)))
+    pad = [(b - r, s - e) for r, b, e, s in zip(reach.begin, block.begin, block.end, reach.end, strict=True)]
+    write_box(
+        job.boundaries, Block((0, *reach.begin), (channels, *reach.end)), np.pad(inside, [(0, 0), *pad], "symmetric")
+    )
+
+
+def _stored(job: Job, *, boundaries: bool) -> int:
+    """Return the bytes that a sample takes on the disk but for what does not grow, its metadata; 0 behind a URL."""
+    whole = stored_bytes(Path(job.out), but="zarr.json")
+    return whole if boundaries else whole - stored_bytes(Path(job.boundaries), but="zarr.json")
+
+
+def _stages(job: Job, block: Block, roi: Block | None, *, warm_up: bool) -> Probe:
+    """Take a block through all stages but the first; fragments are made as in a job with the region ``roi``."""
+    stages = {}
+    # of all stages, and without what earlier ones left to be used again: it is no part of what the process has besides
+    release_memory()
+    base = memory_of_process()
+
+    def timed(stage: Stage, blocks: Iterable[Block] | None = None) -> list[dict[str, Any]]:
+        name, boxes = WARM_UP if warm_up else stage.kind, list(stage.plan if blocks is None else blocks)
+        stages[stage.kind], results = _timed(name, stage.task, boxes, block.size, base)
+        return results
+
+    write_offsets(job, timed(replace(fragments_stage(job), task=FragmentsBlock(replace(job, roi=roi)))))
+    timed(graph_stage(job))
+    edges = sum(result["edges"] for result in timed(costs_stage(job)))
+    start = time.perf_counter()
+    solve_table(merge_costs(all_costs(job)), solver_of(job))
+    solving = time.perf_counter() - start
+    (solved,) = timed(replace(solve_stage(job), task=Solve(job, (LevelReport(0, edges, 0.0),))))
+    if job.small_below:
+        timed(contacts_stage(job))
+    timed(sizes_stage(job))
+    timed(write_stage(job))
+    if len(job.levels) > 1:
+        level = job.levels[1]
+        coarse = [block.coarser(level.factor).clip(level.shape)]
+        for labels in (True, False):
+            timed(next(pyramid_stages(job, labels=labels)), coarse)
+    edges += 0 if job.stitched else _beyond(job, block, roi)
+    release_memory()
+    return Probe(job, block, stages, None, edges, solved["fragments"], solving=solving)
+
+
+def _beyond(job: Job, block: Block, roi: Block | None) -> int:
+    """Return about how many edges lead out of the block towards higher coordinates, in a job with this region."""
+    labels = read_fragments(job, block).labels
+    last = job.shape if roi is None else roi.end
+    edges = 0
+    for axis, each in enumerate(EDGES_BEYOND["3d" if job.fragments_config.dimension == "3d" else "2d"]):
+        if block.end[axis] < last[axis] and (axis or not job.flat):
+            end = np.take(labels, -1, axis=axis)
+            edges += each * len(np.unique(end[end > 0]))
+    return edges
+
+
+def _timed(
+    stage: str, task: BlockTask, blocks: Sequence[Block], voxels: int, base: int
+) -> tuple[Taken, list[dict[str, Any]]]:
+    """Compute blocks and return what that took, and what they returned."""
+    release_memory()
+    outcomes = compute_blocks(task, blocks, stage)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    largest = max(block.size for block in blocks)
+    usage = sum((outcome.usage for outcome in outcomes), Usage())
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    return Taken(voxels, largest, seconds, usage, base), [outcome.result or {} for outcome in outcomes]
