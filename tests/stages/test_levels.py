@@ -1,3 +1,6 @@
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -6,6 +9,7 @@ from vimvol.engine.cluster import open_cluster
 from vimvol.engine.run import Execution
 from vimvol.geometry import Block
 from vimvol.io.objects import open_objects
+from vimvol.io.recent import Recent
 from vimvol.report.progress import silent
 from vimvol.segment.multicut.division import UNIT, CostTable, merge_costs, solve_table
 from vimvol.stages import hierarchy as tables
@@ -104,11 +108,26 @@ def test_a_task_reads_the_tables_around_it_and_no_others(graph, tmp_path, monkey
     original = tables.read_table
     monkeypatch.setattr(tables, "read_table", lambda url, name: read.append((url, name)) or original(url, name))
     cells = hierarchy.cells(0)
-    Decide(hierarchy, 0)(cells.block((0, 0, 0)))
+    Decide(replace(hierarchy, recent=Recent()), 0)(cells.block((0, 0, 0)))
     whole = [name for url, name in read if url.endswith("interior")]
     rims = {cells.index(int(name)) for url, name in read if url.endswith("rim")}
     assert whole == ["0"]
     assert rims == {(0, y, x) for y in (0, 1) for x in (0, 1)}
+
+
+def test_neighbouring_cells_share_what_they_read(graph, tmp_path, monkeypatch):
+    hierarchy, _ = store_graph(tmp_path, *graph, tiles=TILES, cell=1)
+    read = Counter()
+    original = tables.read_table
+
+    def counted(url, name):
+        read[url, name] += 1
+        return original(url, name)
+
+    monkeypatch.setattr(tables, "read_table", counted)
+    climbed(hierarchy, 1)
+    assert len([url for url, _ in read if url.endswith("rim")]) == len(hierarchy.cells(0))
+    assert set(read.values()) == {1}
 
 
 def test_an_interrupted_climb_goes_on(graph, tmp_path, monkeypatch):

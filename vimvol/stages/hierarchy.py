@@ -7,7 +7,7 @@ number of workers change the result. Which tasks run over them: `vimvol.stages.l
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,14 @@ import numpy.typing as npt
 from vimvol.engine.plan import StagePlan
 from vimvol.geometry import Block, Grid, Index
 from vimvol.io.arrays import read_box
+from vimvol.io.recent import Recent
 from vimvol.io.tables import read_table, write_table
 from vimvol.segment.multicut.division import CostTable, Groups, merge_costs, split_rim
 
 Ids = npt.NDArray[np.uint64]
+
+FEW_TILES = 1 << 16
+"""Tiles whose offsets are read at once, half a megabyte; a box of more tiles may be a small part of them."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Hierarchy:
         Edges between a cell and the farthest nodes of its subproblem.
     solver
         Solver of the subproblems.
+    recent
+        Tables that neighbouring cells read, too.
     """
 
     folder: str
@@ -75,6 +81,7 @@ class Hierarchy:
     cell: Index
     margin: int
     solver: str
+    recent: Recent = field(default_factory=Recent, repr=False, compare=False)
 
     def cells(self, level: int) -> Grid:
         """Return the cells of a level."""
@@ -94,12 +101,12 @@ class Hierarchy:
         ratio = [c // t for c, t in zip(cells.cell, self.tiles.cell, strict=True)]
         tiles = np.unravel_index(np.arange(first, last + 1), self.tiles.counts)
         found = np.ravel_multi_index([tile // r for tile, r in zip(tiles, ratio, strict=True)], cells.counts)
-        offsets = read_box(self.offsets, Block((first,), (last + 2,)))
-        return Places(offsets, np.concatenate([[-1], found, [-1]]))
+        return Places(self._offsets(first, last + 2), np.concatenate([[-1], found, [-1]]))
 
     def read(self, what: str, level: int, cell: int) -> dict[str, npt.NDArray[Any]]:
         """Read a table of a cell."""
-        return read_table(f"{self.folder}/{level}/{what}", str(cell))
+        folder, name = f"{self.folder}/{level}/{what}", str(cell)
+        return self.recent.get(f"{folder}/{name}", lambda: read_table(folder, name))
 
     def write(self, what: str, level: int, cell: int, columns: dict[str, npt.NDArray[Any]]) -> None:
         """Write a table of a cell."""
@@ -128,6 +135,13 @@ class Hierarchy:
         self.write("interior", level, cell, interior.columns())
         own = inside[0]
         return {"edges": int(own.sum()), "cost": int(edges.cost[own].sum()), "rim": len(rim)}
+
+    def _offsets(self, begin: int, end: int) -> Ids:
+        """Return the offsets of some tiles; where there are few tiles, from all of them, read once."""
+        if (total := len(self.tiles) + 1) > FEW_TILES:
+            return read_box(self.offsets, Block((begin,), (end,)))
+        whole = self.recent.get(self.offsets, lambda: {"": read_box(self.offsets, Block((0,), (total,)))})
+        return whole[""][begin:end]
 
     def own_edges(self, level: int) -> Iterable[CostTable]:
         """Yield all edges of a level, each once, cell by cell."""

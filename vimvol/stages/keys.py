@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 FORMAT = 4
 """Version of what the stages write; part of every key, raised when a stage computes something else."""
 
-SOLVE_FORMAT = 4
-"""Version of what is solved for; part of the keys of its stage and of those that follow."""
+SOLVE_FORMAT = 5
+"""Version of what is solved for; part of the keys of its stage, of its levels and of those that follow."""
 
 FRAGMENTS_FORMAT = 2
 """Version of the fragments; part of the keys of their stage and of those that follow."""

@@ -23,6 +23,7 @@ from vimvol.geometry import Block, Grid
 from vimvol.io.tables import read_table
 from vimvol.segment.multicut.division import UNIT, CostTable, contract, decide, merge_costs, reduce
 from vimvol.stages.hierarchy import Hierarchy
+from vimvol.stages.keys import SOLVE_FORMAT
 
 AT_EVERY_LEVEL = frozenset({"rim", "interior"})
 """Tables that there are also at the level that is solved in one process; the others tell what follows from a level."""
@@ -165,7 +166,7 @@ def climb(
         One a level, the whole graph first; the last is that whose edges are left.
     """
     collected = content_key(key, hierarchy.tiles.cell, hierarchy.cell, hierarchy.margin)
-    solved = content_key(collected, hierarchy.solver)
+    solved = content_key(collected, hierarchy.solver, SOLVE_FORMAT)
 
     def run(name: str, level: int, task: Collect | Decide | Contract | Reduce) -> tuple[Ledger, StagePlan]:
         plan = hierarchy.plan(name, level)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from vimvol.errors import ConfigError, MissingExtraError
 from vimvol.segment.multicut import SOLVERS, check_solver, energy, is_divisible, solve
+from vimvol.segment.multicut.moves import Neighbours, move_nodes
 
 NO_NIFTY = importlib.util.find_spec("nifty") is None
 ALL = [
@@ -238,3 +239,22 @@ def test_an_unknown_solver_is_refused_with_the_known_ones():
 def test_what_is_no_graph_is_refused(uv, costs, message):
     with pytest.raises(ValueError, match=message):
         solve(2, uv, costs)
+
+
+def test_a_part_of_a_graph_has_one_round_and_the_whole_has_two():
+    further = 0
+    for seed in range(10):
+        uv, costs = random_graph(80, seed, 0.3)
+        greedy = solve(80, uv, costs, "greedy")
+        once = move_nodes(Neighbours.of(80, uv, costs), greedy)[0]
+        part = solve(80, uv, costs, part=True)
+        assert energy(uv, costs, part) == pytest.approx(min(energy(uv, costs, each) for each in (greedy, once)))
+        whole = energy(uv, costs, solve(80, uv, costs))
+        further += whole < energy(uv, costs, part) - 1e-9
+    assert further > 0
+
+
+@pytest.mark.parametrize("solver", [name for name in SOLVERS if name not in ("kernighan-lin", "nifty")])
+def test_other_solvers_take_a_part_like_a_whole(solver):
+    uv, costs = random_graph(60, 3)
+    assert (solve(60, uv, costs, solver, part=True) == solve(60, uv, costs, solver)).all()

@@ -207,7 +207,7 @@ def decide(
     part = known & seen[a] & seen[b]
     number = np.cumsum(seen) - 1
     pairs = np.stack([number[a[part]], number[b[part]]], axis=1).astype(np.uint64)
-    labels = solve(int(seen.sum()), pairs, edges.where(part).costs(), solver)
+    labels = solve(int(seen.sum()), pairs, edges.where(part).costs(), solver, part=True)
     together = labels[pairs[:, 0]] == labels[pairs[:, 1]]
     ends = np.stack([edges.u[part], edges.v[part]], axis=1)
     within, own = u_cell[part] == v_cell[part], u_cell[part] == cell

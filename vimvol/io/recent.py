@@ -1,0 +1,61 @@
+"""Tables that were read last, kept for the next block that wants them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+Table = dict[str, NDArray[Any]]
+
+BYTES = 64 * 2**20
+"""What one `Recent` keeps at the most; see `Recent`."""
+
+
+class Recent:
+    """Keeps tables in the order in which they were last asked for, within so many bytes.
+
+    Neighbouring blocks of a stage read the same tables; blocks that one process computes share what it keeps. It
+    belongs to one stage of one run, whose inputs do not change. A copy for another process begins empty.
+
+    Parameters
+    ----------
+    limit
+        Bytes of all tables that are kept; a larger table is read every time.
+    """
+
+    def __init__(self, limit: int = BYTES) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[str, Table] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Recent], tuple[int]]:
+        return Recent, (self._limit,)
+
+    def get(self, name: str, read: Callable[[], Table]) -> Table:
+        """Return a table: the one that is kept under a name, else what ``read`` returns.
+
+        Its columns are shared, and cannot be written to.
+        """
+        with self._lock:
+            if (kept := self._kept.get(name)) is not None:
+                self._kept.move_to_end(name)
+                return kept
+        table = read()
+        for column in table.values():
+            column.flags.writeable = False
+        with self._lock:
+            if name not in self._kept:
+                self._kept[name] = table
+                self._bytes += _bytes(table)
+            while self._bytes > self._limit:
+                self._bytes -= _bytes(self._kept.popitem(last=False)[1])
+        return table
+
+
+def _bytes(table: Table) -> int:
+    return sum(column.nbytes for column in table.values())
