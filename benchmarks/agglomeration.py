@@ -34,13 +34,13 @@ import psutil
 import zarr
 from scipy.spatial import cKDTree
 
-from vimvol.commands.segment import prepare
 from vimvol.config import SegmentConfig, load_config
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.run import Execution
 from vimvol.geometry import Block
 from vimvol.io.arrays import write_box
 from vimvol.outputs.output import claim_output, new_manifest
+from vimvol.preflight.prepare import prepare
 from vimvol.report.progress import silent
 from vimvol.stages.fragments import fragments_stage
 from vimvol.stages.graph import graph_stage

@@ -33,7 +33,7 @@ import psutil
 import zarr
 from distributed.deploy.subprocess import SubprocessCluster
 
-from vimvol.commands.segment import prepare, segment_volume
+from vimvol.commands.segment import segment_volume
 from vimvol.config import SegmentConfig, load_config
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.cluster.local import available_cores
@@ -45,6 +45,7 @@ from vimvol.engine.run import Execution, run_stage
 from vimvol.geometry import Block
 from vimvol.io.objects import open_objects
 from vimvol.outputs.output import claim_output, new_manifest
+from vimvol.preflight.prepare import prepare
 from vimvol.report.progress import silent
 from vimvol.sample import SampleSpec, generate
 from vimvol.stages.fragments import FragmentsBlock, fragments_stage

@@ -29,7 +29,6 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from vimvol.commands.segment import prepare
 from vimvol.config import SegmentConfig, load_config
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.dask_pool import DaskPool
@@ -37,6 +36,7 @@ from vimvol.engine.journal import NoJournal, StageReport
 from vimvol.engine.run import Execution, run_stage
 from vimvol.geometry import Block
 from vimvol.outputs.output import claim_output, new_manifest
+from vimvol.preflight.prepare import prepare
 from vimvol.report.progress import silent
 from vimvol.sample import SampleSpec, generate
 from vimvol.stages import predict as stage

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import digest, random_network, small_config
 from vimvol.commands.agglomerate import agglomerate
-from vimvol.commands.segment import prepare, segment_volume
+from vimvol.commands.segment import segment_volume
 from vimvol.commands.status import status
 from vimvol.engine.recorder import Recorder
 from vimvol.errors import ConfigError, InputError, OutputExistsError
@@ -17,6 +17,7 @@ from vimvol.outputs import stored
 from vimvol.outputs.manifest import now, read_manifest, write_manifest
 from vimvol.outputs.output import new_manifest
 from vimvol.outputs.ownership import owned
+from vimvol.preflight.prepare import prepare
 from vimvol.stages.graph import graph_stage
 from vimvol.stages.write import WriteBlock
 

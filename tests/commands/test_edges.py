@@ -11,9 +11,10 @@ from tests.support import digest, small_config
 from vimvol.commands.agglomerate import agglomerate
 from vimvol.commands.edges import train_edges
 from vimvol.commands.qa import check_seams
-from vimvol.commands.segment import prepare, segment_volume
+from vimvol.commands.segment import segment_volume
 from vimvol.errors import InputError, MissingExtraError
 from vimvol.outputs.manifest import read_manifest
+from vimvol.preflight.prepare import prepare
 from vimvol.segment.forest import Forest
 
 

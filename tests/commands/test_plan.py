@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.support import SMALL, digest, disk_of, read_only, small_config
 from vimvol.commands.plan import plan_volume
-from vimvol.commands.segment import prepare, segment_volume
+from vimvol.commands.segment import segment_volume
 from vimvol.config.cluster import AddressCluster
 from vimvol.engine import run
 from vimvol.engine.pace import Pace
@@ -31,6 +31,7 @@ from vimvol.outputs.output import create_arrays
 from vimvol.preflight import check as preflight
 from vimvol.preflight.disk import stored_bytes
 from vimvol.preflight.forecast import forecast, makespan
+from vimvol.preflight.prepare import prepare
 from vimvol.preflight.probe import _predict
 from vimvol.preflight.scratch import PREFIX, Scratch
 from vimvol.stages.fragments import FragmentsBlock, fragments_stage

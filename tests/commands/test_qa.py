@@ -9,9 +9,10 @@ from PIL import Image
 
 from tests.support import small_config
 from vimvol.commands.qa import check_seams, families_of
-from vimvol.commands.segment import prepare, segment_volume
+from vimvol.commands.segment import segment_volume
 from vimvol.commands.shifted import compare_shifted
 from vimvol.errors import InputError
+from vimvol.preflight.prepare import prepare
 from vimvol.sample import SampleSpec, generate
 
 SHAPE = (8, 192, 192)

@@ -310,8 +310,8 @@ def test_the_manifest_tells_what_made_the_output(sample: Path, reference: Path) 
 
 def test_the_whole_graph_is_that_of_the_volume(sample: Path, reference: Path) -> None:
     """Edges accumulated by block equal those of the fragments taken whole."""
-    from vimvol.commands.segment import prepare
     from vimvol.geometry import Block
+    from vimvol.preflight.prepare import prepare
     from vimvol.segment.edges import merge
     from vimvol.segment.graph import edge_table
     from vimvol.segment.numbering import number_after

@@ -6,10 +6,10 @@ import pytest
 import tifffile
 
 from tests.support import small_config
-from vimvol.commands.segment import prepare
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.io import open_volume
+from vimvol.preflight.prepare import prepare
 
 RAW = np.zeros((5, 16, 16), np.uint8)
 

@@ -5,7 +5,6 @@ import pytest
 import zarr
 
 from tests.support import digest, small_config
-from vimvol.commands import segment as module
 from vimvol.commands.agglomerate import agglomerate
 from vimvol.commands.segment import segment_volume
 from vimvol.commands.status import status
@@ -99,7 +98,7 @@ def test_statistics_of_the_volume_stay(raw: Path, tmp_path: Path, monkeypatch: p
     assert status(str(out)).complete
     shutil.rmtree(out / "labels" / "split")
     recorded = Standardization(tuple(known["mean"]), tuple(known["std"]))
-    monkeypatch.setattr(module, "survey", lambda *_: recorded)
+    monkeypatch.setattr("vimvol.preflight.prepare.survey", lambda *_: recorded)
     go(raw, tmp_path / "new.zarr")
     new = digest(tmp_path / "new.zarr")
     assert before == new

@@ -7,7 +7,6 @@ import pytest
 import zarr
 
 from tests.support import small_config
-from vimvol.commands.segment import prepare
 from vimvol.config.cluster import (
     AddressCluster,
     CudaCluster,
@@ -20,6 +19,7 @@ from vimvol.io import open_volume
 from vimvol.io.mask import open_mask
 from vimvol.io.omezarr import create_image
 from vimvol.preflight.announce import input_text, mask_text, more_memory_text, workers_text
+from vimvol.preflight.prepare import prepare
 
 
 def test_other_arrays_are_named_where_none_was_chosen_and_need_not_be_intact(reference: Path, tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tests.support import small_config
-from vimvol.commands.segment import prepare
 from vimvol.config.cluster import AddressCluster, JobPool, JobsCluster, LocalCluster, read_cluster
 from vimvol.engine.turns import run_call
 from vimvol.errors import InputError
 from vimvol.infer.device import slow_text
 from vimvol.preflight.device import settle_device
+from vimvol.preflight.prepare import prepare
 from vimvol.stages import predict
 
 LOCAL, CUDA, THERE = LocalCluster(), read_cluster("cuda"), AddressCluster(address="tcp://node:8786")

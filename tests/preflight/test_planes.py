@@ -9,11 +9,12 @@ import zarr
 
 from tests.support import digest, random_network
 from vimvol.commands.qa import families_of
-from vimvol.commands.segment import prepare, segment_volume
+from vimvol.commands.segment import segment_volume
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.infer.predictor import Predictor
+from vimvol.preflight.prepare import prepare
 from vimvol.sample import SampleSpec, generate
 from vimvol.stages.fragments import fragments_stage
 from vimvol.stages.predict import PredictBlock, predict_stage
@@ -112,7 +113,7 @@ def test_a_region_has_the_boundaries_of_the_whole_and_costs_only_its_tiles(
     cube: str, config, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     roi, whole = Block((2, 4, 26), (8, 14, 36)), prepare(cube, str(tmp_path / "x"), config())
-    monkeypatch.setattr("vimvol.commands.segment.survey", lambda *_: whole.standardization)
+    monkeypatch.setattr("vimvol.preflight.prepare.survey", lambda *_: whole.standardization)
     tiles, forward = [], Predictor._forward
 
     def counting(self, inputs, used, call):

@@ -8,12 +8,13 @@ import pytest
 import zarr
 
 from tests.support import small_config
-from vimvol.commands.segment import prepare, segment_volume
+from vimvol.commands.segment import segment_volume
 from vimvol.geometry import Block
 from vimvol.infer.standardization import Standardization
 from vimvol.io import open_volume
 from vimvol.io.arrays import read_box
 from vimvol.preflight.polarity import BRIGHT, weight_of_dark_ridges
+from vimvol.preflight.prepare import prepare
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import small_config
-from vimvol.commands.segment import prepare
+from vimvol.preflight.prepare import prepare
 
 
 @pytest.mark.parametrize(

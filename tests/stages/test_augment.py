@@ -8,9 +8,10 @@ import pytest
 import zarr
 
 from tests.support import digest, small_config
-from vimvol.commands.segment import prepare, segment_volume
+from vimvol.commands.segment import segment_volume
 from vimvol.errors import InputError
 from vimvol.geometry import Block
+from vimvol.preflight.prepare import prepare
 from vimvol.stages.predict import PredictBlock
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support import small_config
-from vimvol.commands.segment import prepare
+from vimvol.preflight.prepare import prepare
 from vimvol.segment.edges import BINS, EdgeTable
 from vimvol.stages.costs import costs_of_edges
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import small_config
-from vimvol.commands.segment import prepare
 from vimvol.engine.ledger import block_name
 from vimvol.io.arrays import has_layout
 from vimvol.io.tables import read_table
+from vimvol.preflight.prepare import prepare
 from vimvol.stages.job import BESIDE, Job
 from vimvol.stages.order import stages_of
 

@@ -8,13 +8,14 @@ import zarr
 from tests.support import digest, small_config
 from vimvol.commands.qa import check_seams
 from vimvol.commands.score import score
-from vimvol.commands.segment import prepare, segment_volume
+from vimvol.commands.segment import segment_volume
 from vimvol.errors import InputError
 from vimvol.evaluate.protocol import score_slices, score_volume
 from vimvol.geometry import Block
 from vimvol.infer.predictor import Predictor
 from vimvol.io import open_volume
 from vimvol.io.volume import Volume
+from vimvol.preflight.prepare import prepare
 from vimvol.preflight.survey import survey
 
 ROI = [[1, 20, 30], [3, 90, 110]]
@@ -67,7 +68,7 @@ def test_boundaries_inside_are_those_of_the_whole_volume(
 ) -> None:
     """Context is read from outside; only the statistics are those of what is wanted."""
     everything = prepare(f"{sample}:raw", str(tmp_path / "x"), small_config()).standardization
-    monkeypatch.setattr("vimvol.commands.segment.survey", lambda *_: everything)
+    monkeypatch.setattr("vimvol.preflight.prepare.survey", lambda *_: everything)
     segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(input__roi=ROI, input__mask=mask))
     inside = wanted(mask)
     np.testing.assert_array_equal(level(tmp_path / "out.zarr", "")[0], np.where(inside, level(reference, "")[0], 0))

@@ -11,12 +11,13 @@ import zarr
 
 from tests.support import digest, random_network
 from vimvol.commands.agglomerate import agglomerate
-from vimvol.commands.segment import prepare, segment_volume
+from vimvol.commands.segment import segment_volume
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
 from vimvol.infer.predictor import Predictor
 from vimvol.io import open_volume
 from vimvol.preflight.planes import rescaled_text, scale_of
+from vimvol.preflight.prepare import prepare
 
 TRAINED = ((50.0, 4.6, 4.6), (10.0, 10.0, 10.0))
 SETTINGS = {

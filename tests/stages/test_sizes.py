@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from tests.support import digest, small_config
 from vimvol.commands.agglomerate import agglomerate
-from vimvol.commands.segment import prepare, segment_volume
+from vimvol.commands.segment import segment_volume
 from vimvol.errors import ConfigError
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box
 from vimvol.outputs.manifest import read_manifest
+from vimvol.preflight.prepare import prepare
 from vimvol.segment.graph import edge_table
 from vimvol.stages import sizes
 from vimvol.stages.fragments import read_boundaries, read_fragments

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vimvol.commands.segment import prepare
 from vimvol.commands.segmentations import segment_beside, segment_instead
 from vimvol.config import SegmentConfig, load_config
 from vimvol.config.cluster import ClusterConfig
@@ -23,6 +22,7 @@ from vimvol.outputs.record import Telling
 from vimvol.outputs.stored import STORED, stored_job
 from vimvol.preflight.announce import Tell
 from vimvol.preflight.disk import check_writable
+from vimvol.preflight.prepare import prepare
 from vimvol.preflight.unused import unused_texts
 from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent

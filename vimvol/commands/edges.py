@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from vimvol import __version__
 from vimvol.commands.labels import check_truth
-from vimvol.commands.segment import prepare
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.run import Execution
 from vimvol.errors import InputError
@@ -22,6 +21,7 @@ from vimvol.io.errors import storage_errors
 from vimvol.io.volume import forget_open
 from vimvol.outputs.manifest import finished_run, input_address, settings_of
 from vimvol.outputs.ownership import guard_of, lock_of, owned
+from vimvol.preflight.prepare import prepare
 from vimvol.report.importances import draw_importances
 from vimvol.report.progress import silent
 from vimvol.segment.edges import GRAPH_FORMAT, pair_order

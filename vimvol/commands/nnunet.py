@@ -24,7 +24,7 @@ from vimvol.io.omezarr import create_image
 from vimvol.io.storage import absolute, local_path
 from vimvol.outputs.manifest import check_intensities
 from vimvol.preflight.disk import check_writable
-from vimvol.stages.boundaries import rounded
+from vimvol.stages.predict import rounded
 from vimvol.train.nnunet import write_spacing, write_tiff
 
 CHUNK, SHARD = (1, 256, 256), (8, 1024, 1024)

@@ -6,7 +6,6 @@ import contextlib
 import time
 from dataclasses import replace
 
-from vimvol.commands.segment import prepare
 from vimvol.commands.workers import workers_of
 from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
@@ -15,6 +14,7 @@ from vimvol.outputs.output import check_output, new_manifest
 from vimvol.preflight.announce import Tell, nobody, workers_text
 from vimvol.preflight.check import Preflight, nothing_to_sample, preflight
 from vimvol.preflight.device import settle_device
+from vimvol.preflight.prepare import prepare
 from vimvol.preflight.scratch import Scratch
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from vimvol.commands.segment import prepare
 from vimvol.commands.shifted import compare_shifted
 from vimvol.errors import DiskFullError, InputError, StorageError
 from vimvol.evaluate.seams import Endings, endings, judge
@@ -25,6 +24,7 @@ from vimvol.io.objects import open_objects
 from vimvol.io.storage import holds_node
 from vimvol.io.volume import forget_open
 from vimvol.outputs.manifest import finished_run, input_address, settings_of
+from vimvol.preflight.prepare import prepare
 from vimvol.report.seam import draw_seam
 from vimvol.stages.fragments import read_boundaries
 from vimvol.stages.job import SEGMENTATION, Job

@@ -201,7 +201,7 @@ def _stage(ledger: Ledger, *, stale: bool) -> StageStatus:
 
 def _keys_of(out: str, manifest: dict[str, Any], config: SegmentConfig) -> tuple[dict[str, str], list[str]]:
     """Return the keys that a run with these settings would have, and what is different."""
-    from vimvol.commands.segment import prepare
+    from vimvol.preflight.prepare import prepare
 
     source, dataset = manifest["input"]["path"], manifest["input"]["dataset"]
     job = prepare(f"{source}:{dataset}" if dataset else source, out, config)

@@ -19,7 +19,7 @@ from vimvol.commands.annotated import write_annotated
 from vimvol.commands.draws import Draws
 from vimvol.commands.labels import check_truth
 from vimvol.commands.score import score
-from vimvol.commands.segment import prepare, segment_volume
+from vimvol.commands.segment import segment_volume
 from vimvol.commands.trials import Trial, check_same, read_trials, write_trials
 from vimvol.commands.tunable import OBJECTIVES, SPACES, Objective, Parameter
 from vimvol.config import SegmentConfig, load_config
@@ -29,6 +29,7 @@ from vimvol.io import open_volume
 from vimvol.io.errors import storage_errors
 from vimvol.io.storage import local_path
 from vimvol.preflight.disk import check_writable
+from vimvol.preflight.prepare import prepare
 from vimvol.preflight.scale import check_voxel_size, check_voxel_size_known
 from vimvol.report.progress import silent
 from vimvol.report.trials import draw_trials

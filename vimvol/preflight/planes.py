@@ -11,8 +11,8 @@ from vimvol.config import SegmentConfig
 from vimvol.errors import InputError
 from vimvol.infer.planes import Plane, make_plane
 from vimvol.io import Volume
-from vimvol.stages.boundaries import Boundaries
-from vimvol.stages.fragments import ANISOTROPIC
+from vimvol.preflight.boundaries import Boundaries
+from vimvol.preflight.fragments import ANISOTROPIC
 from vimvol.stages.job import Job
 
 TOLERANCE = 1.2

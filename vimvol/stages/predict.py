@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vimvol.config import PredictConfig
 from vimvol.engine.plan import plan_stage
@@ -19,9 +20,9 @@ from vimvol.geometry import Block, Index, round_up
 from vimvol.infer.device import is_device_lost, resolve_device
 from vimvol.infer.planes import predict_planes
 from vimvol.infer.predictor import Fallbacks, Predictor
+from vimvol.io import Volume
 from vimvol.io.arrays import write_box
 from vimvol.models import load_checkpoint
-from vimvol.stages.boundaries import read_given
 from vimvol.stages.job import Job
 from vimvol.stages.region import context_of_missing, not_finite, read_tissue, wanted_voxels
 from vimvol.stages.stage import Stage, boundaries_at
@@ -91,6 +92,39 @@ class PredictBlock:
             )
         write_box(job.boundaries, target, boundaries)
         return {**fallbacks.nonzero()}
+
+
+def read_given(given: Volume, block: Block) -> npt.NDArray[np.uint8]:
+    """Read a box of boundaries that are there already.
+
+    Returns
+    -------
+    numpy.ndarray
+        (c, z, y, x) probabilities, 0..255 for 0..1.
+
+    Raises
+    ------
+    InputError
+        If floats are no probabilities.
+    """
+    stored = given.read_channels(block)
+    if stored.dtype == np.uint8:
+        return stored
+    if stored.dtype.kind == "u":
+        return rounded(stored / np.float32(np.iinfo(stored.dtype).max))
+    fits = (stored >= 0) & (stored <= 1)
+    if not fits.all():
+        raise InputError(
+            f"{given.address} holds {stored[~fits][0]:g} in {block}, and a probability is 0 to 1; scale it, or store "
+            "it as uint8"
+        )
+    return rounded(stored)
+
+
+def rounded(probabilities: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Return floats 0 to 1 as 0..255."""
+    result: npt.NDArray[np.uint8] = np.rint(probabilities * np.float32(255)).astype(np.uint8)
+    return result
 
 
 def read_by_prediction(job: Job, block: Block) -> Block:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import nn
 
 from vimvol.config import SegmentConfig
 from vimvol.errors import InputError
-from vimvol.geometry import Block
 from vimvol.infer.standardization import Standardization
 from vimvol.io import Volume, open_volume
 from vimvol.io.storage import absolute
@@ -111,39 +108,6 @@ def _given(config: SegmentConfig, address: str, volume: Volume) -> tuple[Segment
     )
     config = config.model_copy(update={"predict": config.predict.model_copy(update={"boundaries": given.address})})
     return config, Boundaries(network, config.predict.tile, 1, _standardization(spec, volume.dtype))
-
-
-def read_given(given: Volume, block: Block) -> npt.NDArray[np.uint8]:
-    """Read a box of boundaries that are there already.
-
-    Returns
-    -------
-    numpy.ndarray
-        (c, z, y, x) probabilities, 0..255 for 0..1.
-
-    Raises
-    ------
-    InputError
-        If floats are no probabilities.
-    """
-    stored = given.read_channels(block)
-    if stored.dtype == np.uint8:
-        return stored
-    if stored.dtype.kind == "u":
-        return rounded(stored / np.float32(np.iinfo(stored.dtype).max))
-    fits = (stored >= 0) & (stored <= 1)
-    if not fits.all():
-        raise InputError(
-            f"{given.address} holds {stored[~fits][0]:g} in {block}, and a probability is 0 to 1; scale it, or store "
-            "it as uint8"
-        )
-    return rounded(stored)
-
-
-def rounded(probabilities: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Return floats 0 to 1 as 0..255."""
-    result: npt.NDArray[np.uint8] = np.rint(probabilities * np.float32(255)).astype(np.uint8)
-    return result
 
 
 def _tile(model: nn.Module, config: SegmentConfig) -> tuple[int, int]:
