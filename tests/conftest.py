@@ -76,6 +76,12 @@ def reference(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def ready(reference: Path) -> dict[str, str]:
+    """Settings by which boundaries are those of the reference: where it is not about them, no network has to run."""
+    return {"predict__boundaries": f"{reference}:0"}
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
     """Run the command line in this process: words to exit code, standard output and standard error."""

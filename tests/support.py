@@ -8,7 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,17 @@ def mistake(err: str) -> str:
 
 def settings(**more: object) -> list[str]:
     return [f"--set={key}={json.dumps(value)}" for key, value in {**SMALL, **more}.items()]
+
+
+def last_run(out: Path) -> dict[str, Any]:
+    """Return what an output has recorded of its latest run."""
+    return json.loads((out / "vimvol" / "run.json").read_text())["runs"][-1]
+
+
+def wait_for(found: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until something is so, while a process is alive."""
+    deadline = time.monotonic() + 120
+    while not found():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

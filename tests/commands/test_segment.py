@@ -19,7 +19,6 @@ from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.evaluate.protocol import score_volume
 from vimvol.io import open_volume
-from vimvol.io.arrays import read_box
 from vimvol.outputs.manifest import read_manifest
 
 
@@ -306,38 +305,6 @@ def test_the_manifest_tells_what_made_the_output(sample: Path, reference: Path) 
     assert manifest["versions"]["torch"]
     assert manifest["config"]["predict"]["tile"] == [64, 64]
     assert manifest["segments"] == int(labels_of(reference).max())
-
-
-def test_the_whole_graph_is_that_of_the_volume(sample: Path, reference: Path) -> None:
-    """Edges accumulated by block equal those of the fragments taken whole."""
-    from vimvol.geometry import Block
-    from vimvol.preflight.prepare import prepare
-    from vimvol.segment.edges import merge
-    from vimvol.segment.graph import edge_table
-    from vimvol.segment.numbering import number_after
-    from vimvol.stages.fragments import read_boundaries, read_fragments
-    from vimvol.stages.graph import graph_stage, nodes_of_edges, read_edges, smaller_of_edges
-
-    job = prepare(f"{sample}:raw", str(reference), small_config())
-    whole = Block.whole(job.shape)
-    window = read_fragments(job, whole, with_faces=True)
-    np.testing.assert_array_equal(window.ids, np.arange(1, len(window.ids) + 1))
-    assert window.faces.any()
-    expected = edge_table(window.labels, read_boundaries(job, whole), whole, faces=window.faces)
-    parts = [read_edges(job, block) for block in graph_stage(job).plan]
-    merged = merge(parts)
-    for name, column in expected.columns().items():
-        np.testing.assert_array_equal(column, merged.columns()[name], err_msg=name)
-    assert len(parts) > 4
-    for block, part in zip(graph_stage(job).plan, parts, strict=True):
-        nodes = nodes_of_edges(job, block)
-        sizes = [nodes.voxels[nodes.find(end)] for end in (part.u, part.v)]
-        np.testing.assert_array_equal(smaller_of_edges(job, block, part), np.minimum(*sizes))
-    # blocks are unions of tiles, so no edge is in parts
-    assert sum(map(len, parts)) == len(expected)
-    stored, numbers = read_box(job.fragments, whole), np.zeros(job.shape, np.int64)
-    number_after(stored, 0, numbers)
-    assert numbers.max() < len(window.ids)
 
 
 def test_a_lost_section_is_background_and_merges_nothing(sample: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from vimvol.commands.plan import plan_volume
 from vimvol.engine.pool import WorkersBrokenError
 from vimvol.infer.device import is_device_lost
 from vimvol.infer.predictor import Predictor
-from vimvol.preflight import check as preflight
+from vimvol.preflight import check
 
 Accelerator = getattr(torch, "AcceleratorError", RuntimeError)
 ILLEGAL = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported"
@@ -58,6 +58,6 @@ def test_a_sample_that_broke_the_devices_of_its_workers_is_left_to_the_run(
     def fail(*args: object, **options: object) -> None:
         raise WorkersBrokenError("4 worker processes ended with it, the last as its device failed")
 
-    monkeypatch.setattr(preflight, "take_probes", fail)
+    monkeypatch.setattr(check, "take_probes", fail)
     found = plan_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config())
     assert found.failure == "4 worker processes ended with it, the last as its device failed"

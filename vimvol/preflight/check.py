@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from vimvol.config.cluster import ClusterConfig, read_cluster
-from vimvol.engine.missing import Missing
-from vimvol.engine.plan import StagePlan
-from vimvol.engine.pool import Pool, Resource, SerialPool, WorkerLostError, WorkersBrokenError
+from vimvol.engine.pool import Pool, SerialPool, WorkerLostError, WorkersBrokenError
 from vimvol.engine.usage import memory_of_process
 from vimvol.errors import DiskFullError, IncompleteRunError, InputError
 from vimvol.geometry import Block
 from vimvol.outputs.expected import Forecast
 from vimvol.preflight.announce import more_memory_text
 from vimvol.preflight.disk import existing_parent, replaced_bytes
-from vimvol.preflight.forecast import LOOKS, forecast
-from vimvol.preflight.probe import Probe, adopt, take_probes
+from vimvol.preflight.forecast import forecast
+from vimvol.preflight.probe import Probe
+from vimvol.preflight.sampling import adopt, blocks_to_sample, take_probes
 from vimvol.preflight.scratch import Scratch
-from vimvol.preflight.survey import spread
 from vimvol.report.amounts import clock_text, disk_text, memory_text
 from vimvol.segment.multicut.division import bytes_per_edge
-from vimvol.stages.fragments import fragments_stage
 from vimvol.stages.job import Job
 from vimvol.stages.order import stages_of
-from vimvol.stages.predict import predict_stage
-from vimvol.stages.region import wanted_voxels
 from vimvol.stages.solve import solver_of
 
 WORTH = 1 << 23
@@ -36,8 +30,6 @@ WORTH = 1 << 23
 FEW = 3
 """Times as many blocks as are sampled have to be left of a run that goes on: a sample of most of them would tell what
 is over by then, and run after run that is stopped in the meantime would lose it."""
-MOST_SAMPLED = 32
-"""Blocks that are sampled at most, one for each worker, as workers slow each other down."""
 TOO_MUCH = 1.3
 """A run is refused whose forecast is this many times what is free on the disk: up to 1.25 times as much was forecast as
 was written then, and a run that fits is not to be refused. A full disk ends a run, which goes on with more space."""
@@ -125,7 +117,7 @@ def preflight(
     least = max(1, WORTH if worth is None else worth)
     # of replaced sections it is known only later what else has to be done
     worthwhile = left >= least and not job.replaced
-    blocks, predicted = _to_sample(job, pool.slots_for, fresh=fresh) if worthwhile else ([], False)
+    blocks, predicted = blocks_to_sample(job, pool.slots_for, fresh=fresh) if worthwhile else ([], False)
     first = counted.stages[0]
     almost_done = worth is None and first.left < min(first.blocks, FEW * len(blocks))
     if almost_done or not blocks:
@@ -243,27 +235,6 @@ def free_text(found: Forecast) -> str:
 
 def nothing_to_sample(job: Job, *, fresh: bool) -> Preflight | None:
     """Return what is known before a run of which no block could be sampled, so that no worker is needed; else none."""
-    if _to_sample(job, lambda _: 1, fresh=fresh)[0]:
+    if blocks_to_sample(job, lambda _: 1, fresh=fresh)[0]:
         return None
     return Preflight(job, forecast(job, (), None, fresh=fresh))
-
-
-def _to_sample(job: Job, slots_for: Callable[[Resource | None], int], *, fresh: bool) -> tuple[list[Block], bool]:
-    """Return blocks to sample, one for each worker, spread over what is to be done, the largest of those looked at.
-
-    Of what is predicted already, blocks are sampled whose fragments are missing; the second value tells that.
-    """
-    for stage in (predict_stage(job), fragments_stage(job)):
-        count = min(slots_for(stage.resource), MOST_SAMPLED)
-        missing = None if fresh else stage.ledger.missing(stage.plan.blocks)
-        found = list(itertools.islice(_spread_blocks(job, stage.plan, missing), 4 * count))
-        if found:
-            return sorted(found, key=lambda block: -block.size)[:count], stage.kind != "predict"
-    return [], False
-
-
-def _spread_blocks(job: Job, plan: StagePlan, missing: Missing | None) -> Iterator[Block]:
-    for number in spread(len(plan), LOOKS):
-        block = plan[number]
-        if (missing is None or missing(block) == [block]) and wanted_voxels(job.roi, job.mask, block).any():
-            yield block

@@ -1,8 +1,7 @@
-"""A timed sample of a run: single blocks go through all stages on the run's own workers, in a folder of their own.
+"""What a block takes of a worker: it goes through all stages there, in a folder of its own, and is timed.
 
-What a block takes of a real worker, with the real network and data, is measured and not modelled. The sample of a block
-is the job with the block as its region of interest, so it runs the very code of the stages. The boundaries of a block
-do not depend on others: they are kept, and the run goes on with them.
+The worker is one of the run's own, the network and the data are the real ones: what a block takes is measured and not
+modelled. It is probed by the job with the block as its region of interest, so by the very code of the stages.
 """
 
 from __future__ import annotations
@@ -17,24 +16,19 @@ import numpy as np
 
 from vimvol.engine.blocks import BlockTask, compute_blocks
 from vimvol.engine.lock import Permit
-from vimvol.engine.pace import Pace
-from vimvol.engine.pool import Pool, Resource
 from vimvol.engine.usage import Usage, memory_of_process, release_memory
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box, write_box
 from vimvol.io.fence import writing_only_if
 from vimvol.io.volume import forget_open
-from vimvol.outputs.output import create_arrays
 from vimvol.preflight.disk import stored_bytes
-from vimvol.preflight.overhead import seconds_besides_blocks
-from vimvol.preflight.scratch import Scratch
 from vimvol.segment.multicut.division import merge_costs, solve_table
 from vimvol.stages.costs import costs_stage
 from vimvol.stages.fragments import FragmentsBlock, fragments_stage, reach_of, read_fragments, write_offsets
 from vimvol.stages.graph import graph_stage
 from vimvol.stages.job import Job
 from vimvol.stages.levels import LevelReport
-from vimvol.stages.predict import PredictBlock, predict_stage
+from vimvol.stages.predict import PredictBlock
 from vimvol.stages.pyramid import pyramid_stages
 from vimvol.stages.sizes import contacts_stage, sizes_stage
 from vimvol.stages.solve import Solve, all_costs, solve_stage, solver_of
@@ -42,13 +36,9 @@ from vimvol.stages.stage import Stage
 from vimvol.stages.write import write_stage
 
 WARM_UP = "warm-up"
-BLOCKS_OF_CALL = 20
-"""Stages that a call of the sample goes through at the most, with a single voxel before."""
 EDGES_BEYOND = {"3d": (3, 3, 3), "2d": (2, 1, 1)}
 """Edges that a fragment, 3D or 2D, at the end of a block along z, y, x has beyond it, rather too few: along z 3.4 were
 measured between blocks of FIB-25 (3D) and 2.3 between those of VNC (2D); within slices 2D fragments touch in lines."""
-SECONDS_OF_PATIENCE = 1.0
-"""Time between two looks for calls that hang."""
 
 
 @dataclass(frozen=True)
@@ -113,102 +103,7 @@ class Probe:
     besides: float = 0.0
 
 
-def take_probes(job: Job, blocks: Sequence[Block], scratch: Scratch, pool: Pool, *, predicted: bool) -> list[Probe]:
-    """Run the sample of every block, all at once, as blocks run later.
-
-    Parameters
-    ----------
-    job
-        The job.
-    blocks
-        Blocks of the prediction, one for each worker.
-    scratch
-        Where to write.
-    pool
-        The workers.
-    predicted
-        Whether the boundaries of the blocks are there, and are to be copied instead.
-
-    Raises
-    ------
-    Exception
-        What the block raised.
-    """
-    permit = scratch.open()
-    tasks = []
-    for number, block in enumerate(blocks):
-        region = block if job.roi is None else block.intersect(job.roi)
-        tasks.append(replace(job, out=f"{scratch.folder}/{number}", roi=region))
-        create_arrays(tasks[-1])
-    deadline = job.config.run.deadline
-    if deadline is not None:  # that of a block of one stage, and a call has those of all
-        deadline *= BLOCKS_OF_CALL * max(len(fragments_stage(own).plan) for own in tasks)
-    voxels = max(block.size for block in blocks)
-    try:
-        if predicted:
-            for own, block in zip(tasks, blocks, strict=True):
-                _copy(job, own, block)
-            first = [Probe(own, block, {}) for own, block in zip(tasks, blocks, strict=True)]
-        else:
-            first = _all(
-                pool,
-                predict_stage(job).resource,
-                _predict,
-                [(own, block, permit) for own, block in zip(tasks, blocks, strict=True)],
-                deadline,
-                voxels,
-            )
-        found = _all(pool, "CPU", _rest, [(probe, job.roi, permit) for probe in first], deadline, voxels)
-        besides = seconds_besides_blocks(f"{scratch.folder}/ledger", pool)
-        return [replace(probe, besides=besides) for probe in found]
-    finally:
-        pool.cancel()
-
-
-def adopt(job: Job, probes: Sequence[Probe]) -> None:
-    """Take the boundaries of samples over into the output, as blocks of the prediction that are done."""
-    stage = predict_stage(job)
-    ledger = stage.ledger
-    ledger.begin(stage.plan.blocks)
-    for probe in probes:
-        if probe.result is not None:
-            _copy(probe.job, job, probe.block)
-            ledger.record(probe.block, {"seconds": round(probe.stages["predict"].seconds, 3), **probe.result})
-
-
-def _copy(source: Job, target: Job, block: Block) -> None:
-    box = Block((0, *block.begin), (source.network.channels, *block.end))
-    write_box(target.boundaries, box, read_box(source.boundaries, box))
-
-
-def _all(
-    pool: Pool,
-    resource: Resource | None,
-    function: Any,  # noqa: ANN401
-    calls: Sequence[tuple[Any, ...]],
-    deadline: float | None,
-    voxels: int = 0,
-) -> list[Any]:
-    """Compute calls; return their results in order, or raise what one raised, once none is running any more.
-
-    A call that hangs is ended as in a run, a block of ``voxels`` each; ``deadline`` is that of a call.
-    """
-    pace = Pace(deadline)
-    begin = time.monotonic()
-    tickets = [pool.submit(function, *call, resource=resource) for call in calls]
-    results: dict[int, Any] = {}
-    while len(results) < len(tickets):
-        if arrived := pool.next_within(SECONDS_OF_PATIENCE):
-            ticket, results[ticket] = arrived
-            pace.learn(time.monotonic() - begin)
-        pool.end_overdue(lambda _: pace.allowed(1, voxels=voxels))
-    for outcome in results.values():
-        if isinstance(outcome, Exception):
-            raise outcome
-    return [results[ticket] for ticket in tickets]
-
-
-def _predict(job: Job, block: Block, permit: Permit) -> Probe:
+def probe_prediction(job: Job, block: Block, permit: Permit) -> Probe:
     """Predict the block, on a worker; before that one tile, for which the network is loaded and loops compiled."""
     with writing_only_if(permit.check):
         _timed(WARM_UP, PredictBlock(_smallest(job)), [block], block.size, 0)
@@ -219,7 +114,7 @@ def _predict(job: Job, block: Block, permit: Permit) -> Probe:
     return Probe(job, block, {"predict": taken}, results[0])
 
 
-def _rest(probe: Probe, roi: Block | None, permit: Permit) -> Probe:
+def probe_others(probe: Probe, roi: Block | None, permit: Permit) -> Probe:
     """Take the block of a job with this region through the other stages, on a worker; before that a single voxel."""
     with writing_only_if(permit.check):
         _stages(_smallest(probe.job), probe.block, probe.job.roi, warm_up=True)
