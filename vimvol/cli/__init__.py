@@ -1,4 +1,4 @@
-"""The command line: parses, loads a configuration, calls the stages. One module a group of commands."""
+"""The command line: parses, loads a configuration, calls the function of a command. One module a group of commands."""
 
 from __future__ import annotations
 

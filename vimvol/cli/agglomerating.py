@@ -29,12 +29,12 @@ def agglomerate(
     performance_report: PerformanceReport = None,
 ) -> None:
     """Partition the fragments of a finished run again: another threshold or solver, in seconds to minutes."""
-    from vimvol.commands import agglomerate as stage
+    from vimvol.commands.agglomerate import agglomerate as partition
     from vimvol.report.progress import make_progress
     from vimvol.report.table import print_rows
 
     with make_progress() as progress:
-        result = stage.agglomerate(
+        result = partition(
             out,
             overrides or [],
             name=name,

@@ -32,11 +32,11 @@ def export(
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
 ) -> None:
     """Copy a finished run as OME-Zarr 0.4 (zarr v2, no shards), for viewers that do not know 0.5."""
-    from vimvol.commands import export as stage
+    from vimvol.commands.export import export as copy
     from vimvol.report.progress import make_progress
 
     with make_progress() as progress:
-        done = stage.export(
+        done = copy(
             out,
             target,
             names=names or (),

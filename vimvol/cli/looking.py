@@ -40,10 +40,10 @@ def view(
 ) -> None:
     """Show an output in neuroglancer, over its intensities, until Ctrl-C. Other machines reach it through ssh."""
     from vimvol.cli.stop import Stopped
-    from vimvol.commands.view import view as stage
+    from vimvol.commands.view import view as show
 
     try:
-        with stage(out, names or (), port=port, tell=lambda text: typer.echo(text, err=True)) as viewing:
+        with show(out, names or (), port=port, tell=lambda text: typer.echo(text, err=True)) as viewing:
             typer.echo(f"viewer        {viewing.url}")
             tunnel = f"ssh -L {viewing.port}:127.0.0.1:{viewing.port} HOST"
             typer.echo(f"from afar     {tunnel}, HOST being this one, then the same address; Ctrl-C ends it")

@@ -1,7 +1,7 @@
 """What can be configured: one frozen model a stage, loaded from YAML and ``key=value`` overrides.
 
 Units and axis order are part of every field's description. Unknown keys are refused and the valid
-ones listed. Paths are plain strings; they are opened by the stages, not here.
+ones listed. Paths are plain strings; they are opened by those who read there, not here.
 """
 
 from vimvol.config.base import Section
