@@ -21,10 +21,11 @@ from vimvol.io.errors import storage_errors
 from vimvol.io.volume import forget_open
 from vimvol.outputs.manifest import finished_run, input_address, settings_of
 from vimvol.outputs.ownership import guard_of, lock_of, owned
+from vimvol.pairs import pair_order
 from vimvol.preflight.prepare import prepare
 from vimvol.report.importances import draw_importances
 from vimvol.report.progress import silent
-from vimvol.segment.edges import GRAPH_FORMAT, pair_order
+from vimvol.segment.edges import GRAPH_FORMAT
 from vimvol.segment.features import Features, edge_features
 from vimvol.segment.forest import Forest
 from vimvol.stages.fragments import read_fragments

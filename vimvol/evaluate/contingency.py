@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vimvol.pairs import Pairs
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contingency:
@@ -109,21 +111,8 @@ class Contingency:
 
 def _collect(seg: NDArray[np.uint64], gt: NDArray[np.uint64], count: NDArray[np.integer]) -> Contingency:
     """Sort pairs and add up the counts of equal ones."""
-    order = _order(seg, gt)
-    seg, gt, count = seg[order], gt[order], count[order]
-    if len(seg) == 0:
-        return Contingency(seg, gt, count.astype(np.int64))
-    first = np.ones(len(seg), bool)
-    first[1:] = (seg[1:] != seg[:-1]) | (gt[1:] != gt[:-1])
-    starts = np.flatnonzero(first)
-    return Contingency(seg[starts], gt[starts], np.add.reduceat(count.astype(np.int64), starts))
-
-
-def _order(seg: NDArray[np.uint64], gt: NDArray[np.uint64]) -> NDArray[np.intp]:
-    if len(seg) and max(int(seg.max()), int(gt.max())) < 2**32:
-        # one key is sorted several times as fast as two
-        return np.argsort((seg << np.uint64(32)) | gt)
-    return np.lexsort((gt, seg))
+    pairs = Pairs.of(seg, gt)
+    return Contingency(pairs.u, pairs.v, pairs.merged(count.astype(np.int64)))
 
 
 def _sizes(labels: NDArray[np.uint64], count: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

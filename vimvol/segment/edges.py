@@ -13,6 +13,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from vimvol.pairs import Pairs
+
 GRAPH_FORMAT = 5
 """Version of the tables of the graph and of what they measure; part of the keys of their stage and of those that
 follow, and written into files of learned costs, which mean nothing for other features."""
@@ -123,25 +125,9 @@ def merge(tables: Iterable[EdgeTable]) -> EdgeTable:
     parts = [table for table in tables if len(table)]
     if not parts:
         return EdgeTable.empty()
-    u = np.concatenate([part.u for part in parts])
-    v = np.concatenate([part.v for part in parts])
-    order = pair_order(u, v)
-    u, v = u[order], v[order]
-    first = np.ones(len(u), bool)
-    first[1:] = (u[1:] != u[:-1]) | (v[1:] != v[:-1])
-    starts = np.flatnonzero(first)
+    pairs = Pairs.of(np.concatenate([part.u for part in parts]), np.concatenate([part.v for part in parts]))
     by = dict.fromkeys(("counts", "totals", "squares", "histograms"), np.add)
-    columns: dict[str, NDArray[np.generic]] = {"u": u[starts], "v": v[starts]}
+    columns: dict[str, NDArray[np.generic]] = {"u": pairs.u, "v": pairs.v}
     for name, reduce in {**by, "minima": np.minimum, "maxima": np.maximum}.items():
-        column = np.concatenate([getattr(part, name) for part in parts], axis=-1)
-        dtype = column.dtype
-        columns[name] = reduce.reduceat(np.take(column, order, axis=-1), starts, axis=-1, dtype=dtype)
+        columns[name] = pairs.merged(np.concatenate([getattr(part, name) for part in parts], axis=-1), reduce)
     return EdgeTable.from_columns(columns)
-
-
-def pair_order(u: NDArray[np.uint64], v: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """Return the order that sorts pairs by (u, v); equal pairs keep theirs."""
-    if len(u) and max(int(u.max()), int(v.max())) < 2**32:
-        # one key is sorted several times as fast as two, and tables in a row, each sorted, ten times as fast by merging
-        return np.argsort((u << np.uint64(32)) | v, kind="stable")
-    return np.lexsort((v, u))

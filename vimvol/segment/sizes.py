@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vimvol.segment.edges import pair_order
+from vimvol.pairs import Pairs
 from vimvol.segment.multicut.division import Groups
 from vimvol.segment.stitch import union
 
@@ -64,15 +64,8 @@ class Contacts:
     @classmethod
     def of(cls, u: Ids, v: Ids, pairs: Counts, totals: Counts) -> Contacts:
         """Return the table of rows in any order, in which a pair of segments may stand several times."""
-        u, v = np.minimum(u, v), np.maximum(u, v)
-        order = pair_order(u, v)
-        u, v = u[order], v[order]
-        first = np.ones(len(u), bool)
-        first[1:] = (u[1:] != u[:-1]) | (v[1:] != v[:-1])
-        starts = np.flatnonzero(first)
-        if not len(starts):
-            return cls(u, v, pairs, totals)
-        return cls(u[starts], v[starts], *(np.add.reduceat(sums[order], starts) for sums in (pairs, totals)))
+        found = Pairs.of(np.minimum(u, v), np.maximum(u, v))
+        return cls(found.u, found.v, found.merged(pairs), found.merged(totals))
 
 
 def merge_contacts(tables: Iterable[Contacts]) -> Contacts:

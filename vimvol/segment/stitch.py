@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vimvol.geometry import Block, Grid, round_up
-from vimvol.segment.edges import pair_order
+from vimvol.pairs import Pairs
 from vimvol.segment.relabel import consecutive
 from vimvol.segment.watershed import seed_mask
 
@@ -120,9 +120,5 @@ def _put(index: tuple[int, ...], axis: int, value: int) -> tuple[int, ...]:
 def unique_pairs(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return the pairs (N, 2) of different ids, smaller id first, sorted, each once."""
     different = first != second
-    u, v = np.minimum(first, second)[different], np.maximum(first, second)[different]
-    order = pair_order(u, v)
-    pairs = np.stack([u[order], v[order]], axis=1)
-    keep = np.ones(len(pairs), bool)
-    keep[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
-    return pairs[keep]
+    pairs = Pairs.of(np.minimum(first, second)[different], np.maximum(first, second)[different])
+    return np.stack([pairs.u, pairs.v], axis=1)

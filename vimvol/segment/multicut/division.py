@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from vimvol.segment.edges import pair_order
+from vimvol.pairs import Pairs, pair_order
 from vimvol.segment.multicut.solvers import solve
 from vimvol.segment.stitch import union
 
@@ -143,14 +143,9 @@ def merge_costs(tables: Iterable[CostTable], *, add: bool = False) -> CostTable:
         return CostTable(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int64))
     if len(parts) == 1 and not add:
         return parts[0]
-    u, v = np.concatenate([part.u for part in parts]), np.concatenate([part.v for part in parts])
-    order = pair_order(u, v)
-    u, v = u[order], v[order]
-    cost = np.concatenate([part.cost for part in parts])[order]
-    first = np.ones(len(u), bool)
-    first[1:] = (u[1:] != u[:-1]) | (v[1:] != v[:-1])
-    starts = np.flatnonzero(first)
-    return CostTable(u[starts], v[starts], np.add.reduceat(cost, starts) if add else cost[starts])
+    pairs = Pairs.of(np.concatenate([part.u for part in parts]), np.concatenate([part.v for part in parts]))
+    cost = np.concatenate([part.cost for part in parts])
+    return CostTable(pairs.u, pairs.v, pairs.merged(cost) if add else pairs.first(cost))
 
 
 def split_rim(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vimvol.errors import ConfigError, MissingExtraError
-from vimvol.segment.edges import pair_order
+from vimvol.pairs import pair_order
 from vimvol.segment.multicut.lifted import lifted_edges
 from vimvol.segment.relabel import consecutive
 from vimvol.segment.stitch import union
