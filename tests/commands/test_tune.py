@@ -14,6 +14,7 @@ from vimvol.commands.tunable import OBJECTIVES, SPACES
 from vimvol.commands.tune import tune
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
+from vimvol.segment.cells import METHODS
 from vimvol.train.targets import TARGETS
 
 POOR = {"segment__mode": "2d", "agglomerate__beta": 0.95, "fragments__threshold": 0.9}
@@ -103,6 +104,7 @@ def test_every_parameter_of_every_space_is_a_setting_that_takes_all_of_its_value
                 module._with(config, {parameter.key: value})
             module._values(config, [parameter])
     assert set(OBJECTIVES) == {"2d", "3d", "cells"}
+    assert {f"cells: {method}" for method in METHODS} <= set(SPACES)
 
 
 def test_from_the_command_line(run, pair, tmp_path):

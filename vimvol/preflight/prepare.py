@@ -1,4 +1,4 @@
-"""Everything about a run is decided here, before anything is written: from what was given to a job."""
+"""From input, settings and network to a job: everything about a run is decided before anything is written."""
 
 from __future__ import annotations
 
