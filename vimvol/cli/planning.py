@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vimvol.address import check_there
 from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, check_file, chosen_cluster, tell_opening, write_text
 from vimvol.cli.segmenting import Config, Model, Out, Overwrite, Source, Workers, settings_of
 
@@ -30,6 +31,7 @@ def plan(
     """
     check_file(json_file)
     chosen, settings = chosen_cluster(cluster, scheduler_file), settings_of(config, overrides, model, workers)
+    check_there(source)
     tell_opening(source)
     from vimvol.commands.plan import plan_volume
     from vimvol.outputs.expected import as_json

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from vimvol.address import check_there
 from vimvol.cli.app import Cluster, Log, Overrides, PerformanceReport, SchedulerFile, app, chosen_cluster, tell_opening
 from vimvol.cli.slices import slices_of
 from vimvol.config import SegmentConfig, load_config
@@ -65,6 +66,7 @@ def segment(
     start = time.perf_counter()
     settings = settings_of(config, overrides, model, workers)
     chosen = chosen_cluster(cluster, scheduler_file)
+    check_there(source)
     tell_opening(source)
     from vimvol.commands.picture import draw_overview
     from vimvol.commands.segment import segment_volume

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vimvol.address import absolute
 from vimvol.commands.segment import prepare
 from vimvol.commands.segmentations import segment_beside, segment_instead
 from vimvol.config import SegmentConfig, load_config
@@ -15,7 +16,6 @@ from vimvol.config.cluster import ClusterConfig
 from vimvol.engine.performance import check_report
 from vimvol.engine.run import Progress
 from vimvol.errors import ConfigError, InputError
-from vimvol.io.storage import absolute
 from vimvol.io.volume import forget_open
 from vimvol.outputs.manifest import differences, finished_run, input_address, made_manifest, settings_of
 from vimvol.outputs.output import AGGLOMERATING

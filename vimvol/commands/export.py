@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from vimvol.address import absolute
 from vimvol.commands.workers import workers_of
 from vimvol.config.cluster import ClusterConfig
 from vimvol.engine.ledger import Ledger, content_key
@@ -25,7 +26,7 @@ from vimvol.io.arrays import read_box, write_box
 from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
 from vimvol.io.omezarr_v04 import create_copy, finish_copy, levels_of, list_labels, missing_levels, reopen_copy
-from vimvol.io.storage import absolute, join
+from vimvol.io.storage import join
 from vimvol.outputs.manifest import finished_run, parse_note
 from vimvol.outputs.ownership import guard_of, holds_nothing_but_a_lock, lock_of, owned
 from vimvol.preflight.disk import check_writable

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from vimvol.address import absolute
 from vimvol.commands.workers import workers_of
 from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
@@ -21,7 +22,6 @@ from vimvol.infer.device import named_device
 from vimvol.infer.standardization import Standardization
 from vimvol.io import Volume, open_volume, pyramid, storage_shapes
 from vimvol.io.mask import Mask, open_mask
-from vimvol.io.storage import absolute
 from vimvol.io.volume import forget_open
 from vimvol.outputs.leftovers import remove_leftovers
 from vimvol.outputs.manifest import check_intensities, now, write_manifest

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from vimvol.address import absolute
 from vimvol.config import SegmentConfig
 from vimvol.engine.ledger import Ledger
 from vimvol.engine.lock import SINCE, Holder, is_alive, read_holder
@@ -15,7 +16,6 @@ from vimvol.engine.objects import Objects
 from vimvol.errors import InputError, VimvolError
 from vimvol.io import open_volume
 from vimvol.io.objects import open_objects
-from vimvol.io.storage import absolute
 from vimvol.outputs.manifest import differences, made_manifest, recorded_settings
 from vimvol.report.amounts import clock_text
 from vimvol.stages.job import BESIDE, NOTE

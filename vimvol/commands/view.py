@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vimvol.address import absolute
 from vimvol.errors import InputError, VimvolError
 from vimvol.geometry import Block
 from vimvol.io import Volume, open_volume
 from vimvol.io.arrays import find_group
 from vimvol.io.formats import ngff
-from vimvol.io.storage import absolute, join
+from vimvol.io.storage import join
 from vimvol.outputs.manifest import input_address, made_manifest, settings_of
 from vimvol.preflight.announce import Tell, nobody
 from vimvol.report.viewer import Layer, Viewing

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vimvol.address import is_url
 from vimvol.engine import lock
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.io import Volume
@@ -15,7 +16,7 @@ from vimvol.io.arrays import create_array, create_group, has_layout
 from vimvol.io.errors import storage_errors
 from vimvol.io.objects import open_objects
 from vimvol.io.omezarr import create_image, create_labels
-from vimvol.io.storage import holds_node, is_url, remove_drafts
+from vimvol.io.storage import holds_node, remove_drafts
 from vimvol.outputs.manifest import MANIFEST, differences, provenance, read_manifest, recorded_settings, write_manifest
 from vimvol.outputs.stored import STORED, stored_of
 from vimvol.stages.job import Job

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from vimvol.address import absolute
 from vimvol.config import FragmentsConfig, SegmentConfig
 from vimvol.errors import InputError
 from vimvol.geometry import Block, Grid, Index
@@ -16,7 +17,6 @@ from vimvol.infer.planes import ORDERS, Plane
 from vimvol.infer.standardization import Standardization
 from vimvol.infer.tiles import Tiling
 from vimvol.io import Level, Volume
-from vimvol.io.storage import absolute
 from vimvol.stages.job import Cells, Job, Network, are_instances
 from vimvol.stages.keys import FORMATS
 from vimvol.stages.learned import find_learned

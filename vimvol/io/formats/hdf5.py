@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from vimvol.address import is_url
 from vimvol.errors import InputError
 from vimvol.io.errors import one_line
 from vimvol.io.formats.base import (
@@ -23,7 +24,6 @@ from vimvol.io.formats.base import (
     missing_dataset,
     native_dtype,
 )
-from vimvol.io.storage import is_url
 
 _SUFFIXES = {".h5", ".hdf5", ".hdf", ".he5"}
 _SAMPLES, _SAMPLE = 256, 1 << 17

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from vimvol.address import is_url, without_format
 from vimvol.errors import InputError, VimvolError
 from vimvol.io.formats import stores
 from vimvol.io.formats.base import ArrayInfo, Backend, Kind, choose, missing_dataset, natural
 from vimvol.io.formats.files import entries, stamps
 from vimvol.io.formats.n5_metadata import Chain, geometry
-from vimvol.io.storage import NODE_METADATA, is_url, join, without_format
+from vimvol.io.storage import NODE_METADATA, join
 
 _ATTRIBUTES = "attributes.json"
 _TELLING = {"n5", "dimensions", "multiscales", "pixelResolution", "downsamplingFactors", "scales", "painteraData"}

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vimvol.address import is_url, without_format
 from vimvol.errors import InputError
 from vimvol.io.formats import stores
 from vimvol.io.formats.base import ArrayInfo, Backend, Kind, missing_dataset
 from vimvol.io.formats.files import stamps
 from vimvol.io.formats.ngff import finite
-from vimvol.io.storage import is_url, join, without_format
+from vimvol.io.storage import join
 
 _DTYPES = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)} | {"float32"}
 _COMPRESSED = (".gz", ".br", ".zstd", ".xz")

@@ -16,11 +16,11 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from vimvol.address import is_url
 from vimvol.errors import InputError, VimvolError
 from vimvol.io.errors import one_line
 from vimvol.io.formats.base import ArrayInfo, Backend, Kind, choose, missing_dataset, native_dtype, natural
 from vimvol.io.formats.ngff import nanometers
-from vimvol.io.storage import is_url
 
 _SUFFIXES = {".tif", ".tiff"}
 _MAGIC = {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 import zarr
 from zarr.errors import ContainsArrayAndGroupError, NodeTypeValidationError
 
+from vimvol.address import is_url
 from vimvol.errors import InputError
 from vimvol.io.errors import one_line, storage_errors
 from vimvol.io.formats import ngff
@@ -27,7 +28,7 @@ from vimvol.io.formats.base import (
     natural,
 )
 from vimvol.io.formats.files import stamps
-from vimvol.io.storage import get_object, is_url, join, list_names, open_store
+from vimvol.io.storage import get_object, join, list_names, open_store
 
 Node: TypeAlias = "zarr.Array[Any] | zarr.Group"
 
