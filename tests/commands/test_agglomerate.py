@@ -304,6 +304,7 @@ def test_on_the_command_line(run, out: Path) -> None:
     assert "energy        summed costs of the edges that are cut; lower is better" in printed
     assert "gap           0.000%" in printed
     assert f"segmentation  {out}/labels/b" in printed.replace("\n", "")
+    assert printed.splitlines()[-1] == f"look at it    vimvol view {out}"
     code, _, error = run("agglomerate", out, "--set", "predict.batch=2")
     assert code == 2
     assert error.startswith("error: predict.batch: 1 -> 2")

@@ -64,6 +64,7 @@ def agglomerate(
     if result.replaced:
         typer.echo(f"replaced      the one before ({'; '.join(result.replaced)}); --name NAME would have kept both")
     typer.echo(f"segmentation  {result.labels}")
+    typer.echo(f"look at it    vimvol view {shlex.quote(result.out)}")
 
 
 @app.command()

@@ -40,6 +40,8 @@ class Agglomerated:
 
     Attributes
     ----------
+    out
+        Path of the output.
     labels
         Path of the segmentation, (z, y, x) uint64 at full resolution in its array ``0``.
     segments
@@ -58,6 +60,7 @@ class Agglomerated:
         Settings, before and now, where the run's own segmentation of others was replaced.
     """
 
+    out: str
     labels: str
     segments: int
     joined: int
@@ -136,7 +139,7 @@ def agglomerate(
     numbers = {name: result[name] for name in ("segments", "joined", "filled", "levels", "energy")}
     before, after = (each.model_dump(mode="json", exclude={"run"}) for each in (settings_of(manifest), job.config))
     replaced = tuple(differences(before, after)) if name == SEGMENTATION else ()
-    return Agglomerated(job.labels, **numbers, best=best, seconds=seconds, replaced=replaced)
+    return Agglomerated(job.out, job.labels, **numbers, best=best, seconds=seconds, replaced=replaced)
 
 
 def _changed(manifest: dict[str, Any], overrides: Sequence[str], workers: int | None) -> SegmentConfig:
