@@ -31,7 +31,7 @@ class Layer:
     Attributes
     ----------
     name
-        Its name.
+        Its name, unlike that of any other.
     kind
         Intensities, boundaries or a segmentation.
     volume
