@@ -9,7 +9,7 @@ import typer
 
 from vimvol.address import check_there
 from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, check_file, chosen_cluster, tell_opening, write_text
-from vimvol.cli.segmenting import Config, Model, Out, Overwrite, Source, Workers, settings_of
+from vimvol.cli.segmenting import Config, Model, Moved, Out, Overwrite, Source, Workers, settings_of
 
 
 @app.command()
@@ -23,6 +23,7 @@ def plan(
     scheduler_file: SchedulerFile = None,
     workers: Workers = None,
     overwrite: Overwrite = False,
+    moved: Moved = False,
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the plan, too.")] = None,
 ) -> None:
     """Tell what `segment` with the same options would take: blocks, time, memory, disk. Exit code 2: it cannot fit.
@@ -42,7 +43,7 @@ def plan(
     from vimvol.report.table import print_rows
 
     with make_progress() as progress:
-        found = plan_volume(source, out, settings, cluster=chosen, overwrite=overwrite, tell=progress.note)
+        found = plan_volume(source, out, settings, cluster=chosen, overwrite=overwrite, moved=moved, tell=progress.note)
     ahead = found.forecast
     rows = [
         [

@@ -26,6 +26,10 @@ Model = Annotated[
 Workers = Annotated[
     int | None, typer.Option(help="Worker processes; by default one a core, 0 for none. Sets run.workers.")
 ]
+Moved = Annotated[
+    bool,
+    typer.Option("--moved", help="The input is that of OUT's earlier runs, at another path; what is done is kept."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings in OUT.")]
 
 
@@ -59,6 +63,7 @@ def segment(
             "on them is kept.",
         ),
     ] = None,
+    moved: Moved = False,
     log: Log = None,
     performance_report: PerformanceReport = None,
 ) -> None:
@@ -81,6 +86,7 @@ def segment(
             cluster=chosen,
             overwrite=overwrite,
             replaced=[slices_of(text, "--replaced") for text in replaced or ()],
+            moved=moved,
             progress=progress,
             command=shlex.join(sys.argv),
             log=log,

@@ -25,6 +25,7 @@ from vimvol.io.mask import Mask, open_mask
 from vimvol.io.volume import forget_open
 from vimvol.outputs.leftovers import remove_leftovers
 from vimvol.outputs.manifest import check_intensities, now, write_manifest
+from vimvol.outputs.moved import known_input, note_place
 from vimvol.outputs.output import check_output, claim_output, keep_apart, new_manifest, tidy_output
 from vimvol.outputs.ownership import guard_of, lock_of, owned
 from vimvol.outputs.record import Telling, compared, new_run, recorded
@@ -83,7 +84,9 @@ class Segmented:
     warnings: tuple[str, ...] = ()
 
 
-def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = False, tell: Tell = nobody) -> Job:
+def prepare(
+    source: str, out: str, config: SegmentConfig, *, writing: bool = False, moved: bool = False, tell: Tell = nobody
+) -> Job:
     """Decide everything about a segmentation before anything is written.
 
     Parameters
@@ -92,6 +95,8 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
         As `segment_volume` takes them.
     writing
         Whether the output is to be written; whether it can be is then found out before the network is loaded.
+    moved
+        As `segment_volume` takes it.
     tell
         Told what is being done.
 
@@ -104,6 +109,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
     out, given = absolute(out), settings_given(config)
     keep_apart(out, volume)
     check_intensities(volume)
+    volume = known_input(volume, out, moved=moved)
     tell(input_text(source, volume))
     if writing:
         check_writable(out)
@@ -188,6 +194,7 @@ def segment_volume(
     cluster: str | ClusterConfig = "local",
     overwrite: bool = False,
     replaced: Sequence[Sections] = (),
+    moved: bool = False,
     progress: Progress | None = None,
     command: str = "",
     log: str | None = None,
@@ -213,6 +220,8 @@ def segment_volume(
     replaced
         Sections of the input, first and one after the last, that are new since ``out`` was made, the others being the
         same: blocks that do not depend on these are kept, see `vimvol.outputs.replaced`.
+    moved
+        The input is that of earlier runs of ``out``, at another path, see `vimvol.outputs.moved`.
     progress
         Who is told how far it is; none: nobody.
     command
@@ -232,6 +241,11 @@ def segment_volume(
     start = time.perf_counter()
     if performance_report is not None:
         check_report(performance_report)
+    if moved and replaced:
+        raise InputError(
+            "--moved says that the input is unchanged, --replaced that sections are new; give --replaced alone, for "
+            "which the input may lie elsewhere, too"
+        )
     spent: dict[str, float] = {}
     try:
         with JsonLog(log) as events:
@@ -239,11 +253,13 @@ def segment_volume(
             telling = Telling(progress or silent(), events, command, performance_report)
             heard = Warnings(telling.progress.note)
             config = settle_device(config, cluster, heard)
-            job = prepare(source, out, config, writing=True, tell=heard)
+            job = prepare(source, out, config, writing=True, moved=moved, tell=heard)
             heard.repeat(odd_text(job.source, config, brief=True))
             if replaced:
                 job = with_replaced(job, replaced, overwrite=overwrite)
             manifest = _finished(job, cluster, overwrite or bool(replaced), telling, spent)
+            if moved:
+                note_place(job)
             heard.repeat(not_finite_text(job))
     finally:
         # An HDF5 file that stays open could not be written by its owner.

@@ -70,7 +70,7 @@ def open_array(path: str, dataset: str) -> Backend:
     return backend
 
 
-def state(path: str, dataset: str) -> str:
+def state(path: str, dataset: str, portable: bool) -> str:  # noqa: ARG001 - it is the same on any disk
     """Hash layout and place of a dataset in its file, and its stored bytes, of a large one a sample of these.
 
     Other datasets may come and go. Where the stored bytes cannot be told, as those of a virtual dataset, it is size and

@@ -102,14 +102,14 @@ def open_array(path: str, dataset: str) -> Backend:
         raise InputError(f"{where} cannot be read ({error}); restore its {_ATTRIBUTES}") from None
 
 
-def state(path: str, dataset: str) -> str:
+def state(path: str, dataset: str, portable: bool) -> str:
     """Hash the attributes; and of a folder, name, size and time of its files, see `vimvol.io.formats.files.stamps`.
 
     Behind a URL a change of a chunk is not seen.
     """
     digest = hashlib.sha256(json.dumps(_attributes(path, dataset), sort_keys=True).encode())
     folder = stores.local_folder(path)
-    for stamp in () if folder is None else stamps(folder / dataset):
+    for stamp in () if folder is None else stamps(folder / dataset, portable=portable):
         digest.update(stamp)
     return digest.hexdigest()
 

@@ -65,7 +65,7 @@ def open_array(path: str, dataset: str) -> Backend:
     return _open(path, volume, dataset)
 
 
-def state(path: str, dataset: str) -> str:
+def state(path: str, dataset: str, portable: bool) -> str:
     """Hash what is told of a scale; and of a folder, name, size and time of its files, see `files.stamps`.
 
     Behind a URL a change of a chunk is not seen.
@@ -74,7 +74,7 @@ def state(path: str, dataset: str) -> str:
     told = [volume.get("data_type"), volume.get("num_channels"), _scale(volume, dataset)]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     folder = _folder(path, dataset)
-    for stamp in () if folder is None else stamps(folder):
+    for stamp in () if folder is None else stamps(folder, portable=portable):
         digest.update(stamp)
     return digest.hexdigest()
 

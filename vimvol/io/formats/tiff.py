@@ -69,7 +69,7 @@ def open_file(path: str, dataset: str) -> Backend:
     return pages
 
 
-def state_file(path: str, dataset: str) -> str:  # noqa: ARG001 - one file holds all series
+def state_file(path: str, dataset: str, portable: bool) -> str:  # noqa: ARG001 - one file holds all series
     """Return size and time of the file."""
     stat = Path(path).stat()
     return f"{stat.st_size}:{stat.st_mtime_ns}"
@@ -127,7 +127,7 @@ def open_folder(path: str, dataset: str) -> Backend:  # noqa: ARG001 - there is 
     return _Pages((len(files),), cut)
 
 
-def state_folder(path: str, dataset: str) -> str:  # noqa: ARG001 - there is one array
+def state_folder(path: str, dataset: str, portable: bool) -> str:  # noqa: ARG001 - there is one array
     """Return name, size and time of every file."""
     stats = [(file.name, file.stat()) for file in _slices(path)]
     return ";".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats)

@@ -92,7 +92,7 @@ def open_array(path: str, dataset: str) -> Backend:
     return cast(Backend, node)
 
 
-def state(path: str, dataset: str) -> str:
+def state(path: str, dataset: str, portable: bool) -> str:
     """Hash the metadata; and for a folder, name, size and time of its files, see `vimvol.io.formats.files.stamps`.
 
     Behind a URL a change of a chunk is not seen.
@@ -102,7 +102,7 @@ def state(path: str, dataset: str) -> str:
     for name in _METADATA[:4]:
         digest.update(get_object(store, join(dataset, name).strip("/")) or b"-")
     if not is_url(path):
-        for stamp in stamps(Path(path) / dataset):
+        for stamp in stamps(Path(path) / dataset, portable=portable):
             digest.update(stamp)
     return digest.hexdigest()
 
