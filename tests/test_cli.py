@@ -17,7 +17,10 @@ import zarr
 
 from tests.support import digest, mistake, settings, small_config
 from vimvol.commands.segment import segment_volume
+from vimvol.errors import InputError
+from vimvol.io import open_volume
 from vimvol.models.registry import MODELS
+from vimvol.outputs.manifest import finished_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -269,6 +272,47 @@ def test_help_and_version_are_quick_and_load_no_framework() -> None:
         script += "finally: assert not {'torch', 'dask', 'zarr'} & set(sys.modules)"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert "vimvol" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "segment {missing} out.zarr",
+        "plan {missing} out.zarr",
+        "info {missing}",
+        "evaluate {missing} {missing}",
+        "evaluate . {missing}",
+        "tune tuned . {missing}",
+        "train-edges . {missing} --out costs",
+        "export-nnunet {missing} slices",
+        "import-nnunet . {missing} out.zarr",
+    ],
+)
+def test_an_input_that_is_missing_is_told_before_anything_is_loaded(volume: Path, tmp_path: Path, command) -> None:
+    address = f"{volume.with_name('volumes.h5')}:volumes/raw"
+    with pytest.raises(InputError, match=r"volumes\.h5 does not exist; .*did you mean that\?") as told:
+        open_volume(address)
+    assert _refused(command.format(missing=address), tmp_path) == f"error: {told.value}\n"
+
+
+@pytest.mark.parametrize("command", ["agglomerate", "qa", "export {out} copy.zarr", "train-edges {out} . --out costs"])
+def test_an_output_that_is_missing_is_told_before_what_works_on_one_is_loaded(tmp_path: Path, command) -> None:
+    out = str(tmp_path / "none.zarr")
+    with pytest.raises(InputError) as told:
+        finished_run(out)
+    words = command.format(out=out) if "{" in command else f"{command} {out}"
+    assert _refused(words, tmp_path) == f"error: {told.value}\n"
+
+
+def _refused(words: str, folder: Path) -> str:
+    """Return what a command says that ends with exit code 2, having loaded nothing heavy and written nothing."""
+    before = sorted(folder.rglob("*"))
+    script = f"import sys; sys.argv = ['vimvol', *{words.split()!r}]\nfrom vimvol.cli import main\ntry: main()\n"
+    script += "finally: assert not {'torch', 'dask', 'zarr', 'h5py', 'numpy', 'numba'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sorted(folder.rglob("*")) == before
+    return done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

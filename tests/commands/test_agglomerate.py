@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from tests.support import digest, random_network, small_config
 from vimvol.commands.agglomerate import agglomerate
@@ -18,6 +19,7 @@ from vimvol.outputs.manifest import now, read_manifest, write_manifest
 from vimvol.outputs.output import new_manifest
 from vimvol.outputs.ownership import owned
 from vimvol.preflight.prepare import prepare
+from vimvol.sample import SampleSpec, generate
 from vimvol.segment.multicut import SOLVERS
 from vimvol.stages.graph import graph_stage
 from vimvol.stages.write import WriteBlock
@@ -208,6 +210,18 @@ def test_a_job_on_what_is_stored_is_the_job_of_the_input(sample: Path, tmp_path:
     assert list(graph_stage(found).plan) == list(graph_stage(job).plan)
     same = ("source", "fragments_config", "fragment_tiles", "chunk", "shard", "levels", "roi", "stitched", "sectioned")
     assert [getattr(found, name) for name in same] == [getattr(job, name) for name in same]
+    assert [(plane.axis, plane.cell) for plane in found.planes] == [(plane.axis, plane.cell) for plane in job.planes]
+
+
+def test_the_tiles_of_every_axis_are_noted(tmp_path: Path) -> None:
+    volume = generate(SampleSpec(shape=(48, 40, 36), voxel_size=(8.0, 8.0, 8.0)))[0]
+    zarr.create_array(str(tmp_path / "raw"), data=volume).attrs["resolution"] = [8.0, 8.0, 8.0]
+    settings = {"predict__axes": "zyx", "predict__tile": [16, 32], "predict__halo": [0, 0], "predict__rescale": "none"}
+    job = prepare(str(tmp_path / "raw"), str(tmp_path / "out.zarr"), small_config(**settings))
+    found = stored.stored_job(job.out, json.loads(json.dumps(new_manifest(job, ""))), job.config)
+    assert len({plane.cell for plane in job.planes}) == 3
+    assert [(plane.axis, plane.cell) for plane in found.planes] == [(plane.axis, plane.cell) for plane in job.planes]
+    assert [plane.tiling.grid for plane in found.planes] == [plane.tiling.grid for plane in job.planes]
 
 
 def test_the_status_of_another_segmentation_is_told_while_it_is_not_done(
@@ -306,6 +320,7 @@ def test_on_the_command_line(run, out: Path) -> None:
     assert "energy        summed costs of the edges that are cut; lower is better" in printed
     assert "gap           0.000%" in printed
     assert f"segmentation  {out}/labels/b" in printed.replace("\n", "")
+    assert printed.splitlines()[-1] == f"look at it    vimvol view {out}"
     code, _, error = run("agglomerate", out, "--set", "predict.batch=2")
     assert code == 2
     assert error.startswith("error: predict.batch: 1 -> 2")

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import zarr
 
-from tests.support import digest, small_config
+from tests.support import digest, random_network, small_config
 from vimvol.commands.agglomerate import agglomerate
 from vimvol.commands.edges import train_edges
 from vimvol.commands.qa import check_seams
 from vimvol.commands.segment import segment_volume
 from vimvol.errors import InputError, MissingExtraError
-from vimvol.outputs.manifest import read_manifest
+from vimvol.outputs.manifest import read_manifest, write_manifest
+from vimvol.outputs.stored import STORED
 from vimvol.preflight.prepare import prepare
 from vimvol.segment.forest import Forest
 
@@ -84,6 +85,38 @@ def test_learned_costs_have_a_prior_of_their_own(sample: Path, costs: Path, tmp_
     assert keys[0] == keys[1] == keys[2] != keys[3]
     unused = [line for line in told if "learned costs have a prior of their own" in line]
     assert ["beta = 0.6" in unused[0], "beta_across = 0.6" in unused[1], len(unused)] == [True, True, 2]
+
+
+def test_neither_input_nor_network_need_be_there(sample: Path, tmp_path: Path) -> None:
+    volume, model, out = Path(shutil.copytree(sample, tmp_path / "in.zarr")), tmp_path / "net.safetensors", "out.zarr"
+    random_network(model, 30)
+    segment_volume(f"{volume}:raw", str(tmp_path / out), small_config(predict__model=str(model)))
+    files = [tmp_path / f"{name}.safetensors" for name in ("with", "without")]
+    train_edges([(str(tmp_path / out), f"{sample}:labels")], str(files[0]))
+    shutil.rmtree(volume)
+    model.unlink()
+    # other blocks, so that edges have to be measured again
+    agglomerate(str(tmp_path / out), ["run.block=[4,128,144]"], name="wide", workers=0)
+    train_edges([(str(tmp_path / out), f"{sample}:labels")], str(files[1]))
+    assert files[0].read_bytes() == files[1].read_bytes()
+    shutil.rmtree(tmp_path / out / "vimvol" / "ledger" / "fragments")
+    with pytest.raises(InputError, match="lacks blocks of stage fragments"):
+        train_edges([(str(tmp_path / out), f"{sample}:labels")], str(files[1]))
+
+
+def test_an_output_of_an_earlier_version_takes_its_unchanged_input(sample: Path, out: Path, tmp_path: Path) -> None:
+    manifest, file = read_manifest(str(out)) or {}, tmp_path / "costs.safetensors"
+    del manifest[STORED]
+    write_manifest(str(out), manifest)
+    train_edges([(str(out), f"{sample}:labels")], str(file))
+    for name, message in (("path", "gone does not exist"), ("dataset", "has no dataset")):
+        write_manifest(str(out), {**manifest, "input": {**manifest["input"], name: str(tmp_path / "gone")}})
+        with pytest.raises(InputError, match=message):
+            train_edges([(str(out), f"{sample}:labels")], str(file))
+    changed = shutil.copytree(sample, tmp_path / "changed.zarr")
+    write_manifest(str(out), {**manifest, "input": {**manifest["input"], "path": str(changed)}})
+    with pytest.raises(InputError, match=r"the input or the weights of .* have changed since"):
+        train_edges([(str(out), f"{sample}:labels")], str(file))
 
 
 def test_only_the_slab_is_learned_from(sample: Path, reference: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A copy as OME-Zarr 0.4 holds what the output holds, is valid, and is brought up to date at little cost."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from vimvol.commands import export as module
 from vimvol.commands.agglomerate import agglomerate
 from vimvol.commands.export import CopyBlock, export
 from vimvol.engine.recorder import Recorder
-from vimvol.errors import InputError, OutputExistsError
+from vimvol.errors import IncompleteRunError, InputError, OutputBusyError, OutputExistsError
 from vimvol.geometry import Block
 from vimvol.io import describe, open_volume
+from vimvol.outputs.ownership import owned
 
 FINER = ["agglomerate.beta=0.6"]
 
@@ -218,6 +220,50 @@ def test_more_segments_than_numbers(out, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "finished_run", lambda _: manifest)
     with pytest.raises(InputError, match="4294967296 segments, more than uint32 can number"):
         export(out, str(tmp_path / "copy.zarr"), dtype="uint32", workers=0)
+
+
+def test_an_output_that_a_run_writes_is_not_copied(out, tmp_path):
+    target = tmp_path / "copy.zarr"
+    with owned(out), pytest.raises(OutputBusyError, match=r"out\.zarr is being written by another run"):
+        export(out, str(target), workers=0)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("name", ["segmentation", "finer"])
+def test_what_changes_while_it_is_copied_counts_for_nothing(out, tmp_path, monkeypatch, name):
+    out, target = str(shutil.copytree(out, tmp_path / "out.zarr")), str(tmp_path / "copy.zarr")
+    before = str(shutil.copytree(out, tmp_path / "before.zarr"))
+    original, calls = CopyBlock.__call__, []
+
+    def change_after_the_first(self, block):
+        if f"labels/{name}/0" in self.source:
+            calls.append(block)
+            if len(calls) == 2:
+                agglomerate(out, ["agglomerate.beta=0.8"], name=name, workers=0)
+        return original(self, block)
+
+    monkeypatch.setattr(CopyBlock, "__call__", change_after_the_first)
+    with pytest.raises(IncompleteRunError, match=rf"labels/{name} changed while it was copied"):
+        export(out, target, workers=0)
+    monkeypatch.setattr(CopyBlock, "__call__", original)
+    assert "multiscales" not in zarr.open_group(f"{target}/labels/{name}", mode="r").attrs
+    assert "multiscales" in zarr.open_group(target, mode="r").attrs
+    # what was copied is not taken for that of the settings before, either
+    export(before, target, workers=0)
+    _same(f"{before}:labels/{name}/0", f"{target}:labels/{name}/0")
+    export(out, target, workers=0)
+    _same(f"{out}:labels/{name}/0", f"{target}:labels/{name}/0")
+
+
+def test_what_has_nothing_left_to_copy_is_not_shown(out, tmp_path, capsys, monkeypatch):
+    out, target = str(shutil.copytree(out, tmp_path / "out.zarr")), tmp_path / "copy.zarr"
+    _, _, first = vimvol(capsys, monkeypatch, "export", out, target, "--workers", 0)
+    assert len(re.findall("^copy ", first, re.MULTILINE)) >= 9
+    code, told, again = vimvol(capsys, monkeypatch, "export", out, target, "--workers", 0)
+    assert (code, again, told.splitlines()[1:]) == (0, "", [])
+    shutil.rmtree(target / "labels" / "finer" / "1")
+    _, _, mended = vimvol(capsys, monkeypatch, "export", out, target, "--workers", 0)
+    assert {line.split(":")[0] for line in mended.splitlines()} == {"copy labels/finer/1"}
 
 
 def test_from_the_command_line(out, tmp_path, capsys, monkeypatch):

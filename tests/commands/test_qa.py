@@ -7,13 +7,17 @@ import pytest
 import zarr
 from PIL import Image
 
-from tests.support import small_config
+from tests.support import random_network, small_config
 from vimvol.commands.qa import check_seams, families_of
 from vimvol.commands.segment import segment_volume
-from vimvol.commands.shifted import compare_shifted
+from vimvol.commands.shifted import compare_shifted, stored_walls
 from vimvol.errors import InputError
+from vimvol.geometry import Block
+from vimvol.outputs.manifest import read_manifest, write_manifest
+from vimvol.outputs.stored import PLANES, STORED
 from vimvol.preflight.prepare import prepare
 from vimvol.sample import SampleSpec, generate
+from vimvol.stages.fragments import read_walls
 
 SHAPE = (8, 192, 192)
 SETTINGS = {"output__shard": [4, 64, 96], "output__chunk": [4, 32, 48]}
@@ -82,6 +86,47 @@ def test_a_seam_is_found_and_named(out: Path, axis: int, plane: int) -> None:
     assert not result["passed"]
     assert (result["worst"]["axis"], result["worst"]["plane"]) == ("zyx"[axis], plane)
     assert result["worst"]["ended"] == result["worst"]["segments"]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_neither_input_nor_network_need_be_there(tmp_path: Path, masked: bool) -> None:
+    raw = generate(SampleSpec(shape=SHAPE))[0]
+    raw[3] = raw[:, :, 150:] = 0
+    volume = zarr.create_array(str(tmp_path / "raw.zarr"), data=raw, zarr_format=2)
+    volume.attrs["resolution"] = [50.0, 4.6, 4.6]
+    wanted = np.zeros(SHAPE, np.uint8)
+    wanted[:, 20:, :] = 1
+    mask = zarr.create_array(str(tmp_path / "mask.zarr"), data=wanted, zarr_format=2)
+    mask.attrs["resolution"] = [50.0, 4.6, 4.6]
+    out, model = tmp_path / "out.zarr", tmp_path / "net.safetensors"
+    random_network(model, 30)
+    given = {"input__mask": str(tmp_path / "mask.zarr")} if masked else {}
+    given |= {"predict__model": str(model), "input__roi": [[0, 0, 8], [8, 192, 192]]}
+    settings = small_config(**SETTINGS, **given)
+    segment_volume(str(tmp_path / "raw.zarr"), str(out), settings)
+    job = prepare(str(tmp_path / "raw.zarr"), str(out), settings)
+    with Image.open(check_seams(str(out))["worst"]["picture"]) as picture:
+        whole = picture.size
+    shutil.rmtree(tmp_path / "raw.zarr")
+    model.unlink()
+    result = check_seams(str(out))
+    with Image.open(result["worst"]["picture"]) as picture:
+        assert picture.size != whole  # a panel less
+    manifest = read_manifest(str(out)) or {}
+    del manifest[STORED][PLANES]
+    write_manifest(str(out), manifest)
+    with pytest.raises(InputError, match=r"raw\.zarr does not exist"):
+        check_seams(str(out))
+    # as with the input, and the network's tiles, looked at
+    volume = zarr.create_array(str(tmp_path / "raw.zarr"), data=raw, zarr_format=2)
+    volume.attrs["resolution"] = [50.0, 4.6, 4.6]
+    random_network(model, 30)
+    assert check_seams(str(out)) == result
+    box = Block((1, 10, 60), (7, 180, 192))
+    expected = read_walls(job, box)
+    assert not expected[1].all()
+    for found, wanted in zip(stored_walls(job, box), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_shifted_tiles_differ_where_the_stored_labels_were_made_otherwise(volume: Path, out: Path) -> None:

@@ -65,6 +65,22 @@ def test_layers_are_the_intensities_and_what_was_made_of_them(out):
     assert state["position"] == [extent // 2 for extent in volume.shape[::-1]]
 
 
+def test_segmentations_that_are_called_as_other_layers_are_told_from_them(out, tmp_path):
+    named = str(shutil.copytree(out, tmp_path / "out.zarr"))
+    for name in ("raw", "boundaries"):
+        agglomerate(named, ["agglomerate.beta=0.6"], name=name, workers=0)
+    with view(named) as viewing:
+        layers = viewing._viewer.state.to_json()["layers"]
+    names = ["raw", "boundaries", "segmentation", "finer", "raw (segmentation)", "boundaries (segmentation)"]
+    assert [layer["name"] for layer in layers] == names
+    found = {layer["name"]: _source(layer).split("/labels/")[-1] for layer in layers[2:]}
+    assert found["raw (segmentation)"] == "raw/|zarr:"
+    assert found["boundaries (segmentation)"] == "boundaries/|zarr:"
+    with view(named, ["raw", "raw"]) as viewing:  # asked for twice, there once
+        layers = viewing._viewer.state.to_json()["layers"]
+    assert [layer["name"] for layer in layers] == ["raw", "boundaries", "raw (segmentation)"]
+
+
 def test_files_are_served_whole_and_in_parts_and_nothing_else(out, tmp_path):
     (Path(out).parent / "secret.txt").write_text("mine")
     with view(out, ["finer"]) as viewing:

@@ -1,5 +1,8 @@
 """What of stored data the identity of a volume depends on."""
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -65,3 +68,21 @@ def test_hdf5_that_is_stored_elsewhere_or_nowhere_has_an_identity(tmp_path: Path
     names = [f"a.h5:{name}" for name in ("empty", "unwritten", "outside", "virtual")]
     found = {open_volume(f"{tmp_path}/{name}").identity() for name in (*names, "b.h5:raw")}
     assert len(found) == 5
+
+
+def test_the_content_is_that_of_a_copy_on_another_disk_too(tmp_path: Path) -> None:
+    original = tmp_path / "a.zarr"
+    array = zarr.create_array(str(original), shape=(2600, 4, 4), chunks=(1, 4, 4), dtype="u1", zarr_format=2)
+    array[:] = 1
+    with tempfile.TemporaryDirectory() as disk:
+        copy = Path(shutil.copytree(original, Path(disk) / "a.zarr"))
+        if copy.stat().st_size == original.stat().st_size:
+            pytest.skip("folders have one size here and there, so both are the same disk or file systems alike")
+        one, other = (open_volume(str(path)) for path in (original, copy))
+        assert other.identity_at(str(original), "") != one.identity()
+        assert other.content() == one.content()
+        # what is not the size of a folder counts
+        (copy / "2000.0.0").touch()
+        changed = other.content()
+        os.utime(copy)
+        assert one.content() not in (changed, other.content())

@@ -14,9 +14,10 @@ import zarr
 
 from tests.io.tensors import BLOSC, GZIP, SHARDING, write_group, write_n5, write_precomputed
 from tests.io.tensors import RAW as UNCOMPRESSED
+from vimvol.address import parse_address
 from vimvol.errors import InputError, StorageError
 from vimvol.geometry import Block, Grid
-from vimvol.io import Volume, describe, open_volume, parse_address
+from vimvol.io import Volume, describe, open_volume
 from vimvol.io.formats import OPENERS
 from vimvol.io.omezarr import create_image
 

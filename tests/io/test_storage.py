@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import zarr
 
+from vimvol.address import absolute, is_url
 from vimvol.errors import InputError, MissingExtraError, StorageError
 from vimvol.geometry import Block
 from vimvol.io import describe, open_volume
 from vimvol.io.errors import storage_errors
 from vimvol.io.objects import open_objects
 from vimvol.io.omezarr import create_image, create_labels
-from vimvol.io.storage import absolute, is_url, join, open_store
+from vimvol.io.storage import join, open_store
 from vimvol.io.tables import read_table, write_table
 
 RAW = np.random.default_rng(0).integers(1, 255, (5, 40, 50), dtype=np.uint8)

@@ -13,12 +13,14 @@ from vimvol.report.seam import draw_seam
     ("shape", "aspect"),
     [((256, 256), 1), ((150, 250), 1), ((20, 256), 1), ((20, 256), 10), ((256, 40), 1), ((8, 256), 1)],
 )
-def test_panels_fill_most_of_the_picture(tmp_path: Path, shape: tuple[int, int], aspect: float) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_panels_fill_most_of_the_picture(tmp_path: Path, shape: tuple[int, int], aspect: float, known: bool) -> None:
     rng = np.random.default_rng(0)
     raw = rng.integers(0, 200, shape).astype(np.uint8)
     labels = rng.integers(1, 9, shape).astype(np.uint64)
     path = tmp_path / "qa.png"
-    draw_seam(raw, raw, labels, str(path), seam=4, horizontal=True, aspect=aspect, title="z = 4")
+    intensities = raw if known else None
+    draw_seam(intensities, raw, labels, str(path), seam=4, horizontal=True, aspect=aspect, title="z = 4")
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("L"))
     paper = (pixels == 255).mean()

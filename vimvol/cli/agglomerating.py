@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from vimvol.address import check_output
 from vimvol.cli.app import Cluster, Log, Overrides, PerformanceReport, SchedulerFile, app, chosen_cluster, write_text
 
 
@@ -29,6 +30,7 @@ def agglomerate(
     performance_report: PerformanceReport = None,
 ) -> None:
     """Partition the fragments of a finished run again: another threshold or solver, in seconds to minutes."""
+    check_output(out)
     from vimvol.commands.agglomerate import agglomerate as partition
     from vimvol.report.progress import make_progress
     from vimvol.report.table import print_rows
@@ -62,6 +64,7 @@ def agglomerate(
     if result.replaced:
         typer.echo(f"replaced      the one before ({'; '.join(result.replaced)}); --name NAME would have kept both")
     typer.echo(f"segmentation  {result.labels}")
+    typer.echo(f"look at it    vimvol view {shlex.quote(result.out)}")
 
 
 @app.command()
@@ -71,6 +74,7 @@ def qa(
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the result, too.")] = None,
 ) -> None:
     """Look for seams: segments that end where blocks meet, and what shifted blocks change. Exit code 1 if there are."""
+    check_output(out)
     from vimvol.commands.qa import check_seams
     from vimvol.commands.shifted import EXCESS
     from vimvol.evaluate.seams import RELEVANCE, SIGNIFICANCE

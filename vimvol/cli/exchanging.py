@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vimvol.address import check_output, check_there
 from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster
 from vimvol.cli.slices import shape_of
 from vimvol.config import TrainConfig, load_config
@@ -32,6 +33,7 @@ def export(
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
 ) -> None:
     """Copy a finished run as OME-Zarr 0.4 (zarr v2, no shards), for viewers that do not know 0.5."""
+    check_output(out)
     from vimvol.commands.export import export as copy
     from vimvol.report.progress import make_progress
 
@@ -65,10 +67,11 @@ def export_nnunet(
 ) -> None:
     """Write the data of a training, or a volume to predict, in the format of nnU-Net v2."""
     if not source.endswith((".yaml", ".yml")):
-        from vimvol.commands.nnunet import export_volume
-
         if number is not None or overrides:
             raise InputError(f"{source} is no configuration of a training, and --id and --set are for those")
+        check_there(source)
+        from vimvol.commands.nnunet import export_volume
+
         typer.echo(f"{export_volume(source, folder, volumes=volumes)} cases in {folder}")
         typer.echo(f"predict them  nnUNetv2_predict -i {shlex.quote(folder)} -o PREDICTED ... --save_probabilities")
         return
@@ -92,6 +95,7 @@ def import_nnunet(
     out: Annotated[str, typer.Argument(metavar="BOUNDARIES.zarr", help="OME-Zarr to write.")],
 ) -> None:
     """Make boundaries to segment by of what nnU-Net predicted of a volume."""
+    check_there(source)
     from vimvol.commands.nnunet import import_predictions
 
     done = import_predictions(predicted, source, out)

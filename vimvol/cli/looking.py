@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vimvol.address import check_there
 from vimvol.cli.app import app
 
 
@@ -24,6 +25,7 @@ def models(
 @app.command()
 def info(path: Annotated[str, typer.Argument(metavar="PATH[:DATASET]")]) -> None:
     """Show what is in a volume: axes, voxel size, chunks, shards, dtype."""
+    check_there(path)
     from vimvol.commands.listing import volume_rows
     from vimvol.report.table import print_rows
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from vimvol.address import check_there
 from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, check_file, chosen_cluster, tell_opening, write_text
-from vimvol.cli.segmenting import Config, Model, Out, Overwrite, Source, Workers, settings_of
+from vimvol.cli.segmenting import Config, Model, Moved, Out, Overwrite, Source, Workers, settings_of
 
 
 @app.command()
@@ -22,6 +23,7 @@ def plan(
     scheduler_file: SchedulerFile = None,
     workers: Workers = None,
     overwrite: Overwrite = False,
+    moved: Moved = False,
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the plan, too.")] = None,
 ) -> None:
     """Tell what `segment` with the same options would take: blocks, time, memory, disk. Exit code 2: it cannot fit.
@@ -30,6 +32,7 @@ def plan(
     """
     check_file(json_file)
     chosen, settings = chosen_cluster(cluster, scheduler_file), settings_of(config, overrides, model, workers)
+    check_there(source)
     tell_opening(source)
     from vimvol.commands.plan import plan_volume
     from vimvol.outputs.expected import as_json
@@ -40,7 +43,7 @@ def plan(
     from vimvol.report.table import print_rows
 
     with make_progress() as progress:
-        found = plan_volume(source, out, settings, cluster=chosen, overwrite=overwrite, tell=progress.note)
+        found = plan_volume(source, out, settings, cluster=chosen, overwrite=overwrite, moved=moved, tell=progress.note)
     ahead = found.forecast
     rows = [
         [

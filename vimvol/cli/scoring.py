@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vimvol.address import check_there
 from vimvol.cli.app import app, check_file, write_text
 
 
@@ -41,12 +42,14 @@ def evaluate(
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the scores, too.")] = None,
 ) -> None:
     """Score a segmentation against a ground truth: VOI, adapted Rand, CREMI score, mean segmentation accuracy."""
+    for path in (json_file, objects):
+        check_file(path)
+    for address in (segmentation, ground_truth):
+        check_there(address)
     from vimvol.commands.score import BANDS, objects_csv, score
     from vimvol.geometry import Block
     from vimvol.report.table import print_scores
 
-    for path in (json_file, objects):
-        check_file(path)
     result = score(
         segmentation,
         ground_truth,

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from vimvol.address import check_there
 from vimvol.cli.app import Cluster, Log, Overrides, PerformanceReport, SchedulerFile, app, chosen_cluster, tell_opening
 from vimvol.cli.slices import slices_of
 from vimvol.config import SegmentConfig, load_config
@@ -24,6 +25,10 @@ Model = Annotated[
 ]
 Workers = Annotated[
     int | None, typer.Option(help="Worker processes; by default one a core, 0 for none. Sets run.workers.")
+]
+Moved = Annotated[
+    bool,
+    typer.Option("--moved", help="The input is that of OUT's earlier runs, at another path; what is done is kept."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings in OUT.")]
 
@@ -58,6 +63,7 @@ def segment(
             "on them is kept.",
         ),
     ] = None,
+    moved: Moved = False,
     log: Log = None,
     performance_report: PerformanceReport = None,
 ) -> None:
@@ -65,6 +71,7 @@ def segment(
     start = time.perf_counter()
     settings = settings_of(config, overrides, model, workers)
     chosen = chosen_cluster(cluster, scheduler_file)
+    check_there(source)
     tell_opening(source)
     from vimvol.commands.picture import draw_overview
     from vimvol.commands.segment import segment_volume
@@ -79,6 +86,7 @@ def segment(
             cluster=chosen,
             overwrite=overwrite,
             replaced=[slices_of(text, "--replaced") for text in replaced or ()],
+            moved=moved,
             progress=progress,
             command=shlex.join(sys.argv),
             log=log,

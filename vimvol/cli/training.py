@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vimvol.address import check_output, check_there
 from vimvol.cli.app import Overrides, app
 from vimvol.cli.slices import slices_of
 from vimvol.config import TrainConfig, load_config
@@ -46,11 +47,14 @@ def train_edges(
     note: Annotated[str, typer.Option(help="Data and their licence, for the card in the file.")] = "",
 ) -> None:
     """Learn from ground truth what edges cost, for `--set agglomerate.costs=FILE`."""
+    if len(pairs) % 2:
+        raise InputError(f"{pairs[-1]} has no ground truth; give OUT TRUTH in turn")
+    for output, truth in zip(pairs[::2], pairs[1::2], strict=True):
+        check_output(output)
+        check_there(truth)
     from vimvol.commands.edges import train_edges as learn
     from vimvol.report.table import print_rows
 
-    if len(pairs) % 2:
-        raise InputError(f"{pairs[-1]} has no ground truth; give OUT TRUTH in turn")
     done = learn(
         list(zip(pairs[::2], pairs[1::2], strict=True)),
         out,

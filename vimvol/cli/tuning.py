@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vimvol.address import check_there
 from vimvol.cli.app import Overrides, app
 from vimvol.cli.slices import slices_of
 from vimvol.config import SegmentConfig, load_config
@@ -30,14 +31,15 @@ def tune(
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
 ) -> None:
     """Search for the post-processing that scores best on volumes with ground truth. Called again, it goes on."""
-    from vimvol.commands.trials import Trial
-    from vimvol.commands.tune import tune
-    from vimvol.report.amounts import clock_text
-
     if len(volumes) % 2:
         raise InputError(
             f"{volumes[-1]} has no ground truth beside it, so it cannot be scored; give RAW and TRUTH in turn"
         )
+    for address in volumes:
+        check_there(address)
+    from vimvol.commands.trials import Trial
+    from vimvol.commands.tune import tune
+    from vimvol.report.amounts import clock_text
 
     def tell(trial: Trial, best: Trial, left: float) -> None:
         name = f"trial {trial.number} of {trials}" if trial.number else "settings as given"

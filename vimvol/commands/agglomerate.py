@@ -8,28 +8,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vimvol.address import absolute
+from vimvol.commands.finished import unchanged_job
 from vimvol.commands.segmentations import segment_beside, segment_instead
 from vimvol.config import SegmentConfig, load_config
 from vimvol.config.cluster import ClusterConfig
 from vimvol.engine.performance import check_report
 from vimvol.engine.run import Progress
 from vimvol.errors import ConfigError, InputError
-from vimvol.io.storage import absolute
 from vimvol.io.volume import forget_open
-from vimvol.outputs.manifest import differences, finished_run, input_address, made_manifest, settings_of
+from vimvol.outputs.manifest import differences, finished_run, made_manifest, settings_of
 from vimvol.outputs.output import AGGLOMERATING
 from vimvol.outputs.record import Telling
-from vimvol.outputs.stored import STORED, stored_job
+from vimvol.outputs.stored import STORED, lacking, missing_stage, stored_job
 from vimvol.preflight.announce import Tell
 from vimvol.preflight.disk import check_writable
-from vimvol.preflight.prepare import prepare
 from vimvol.preflight.unused import unused_texts
 from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut import check_solver
 from vimvol.segment.multicut.division import bytes_per_edge, merge_costs, solve_table
 from vimvol.stages.job import SEGMENTATION, Job
-from vimvol.stages.order import stages_of
 from vimvol.stages.sizes import check_sizes
 from vimvol.stages.solve import all_costs, solver_of
 
@@ -40,6 +39,8 @@ class Agglomerated:
 
     Attributes
     ----------
+    out
+        Path of the output.
     labels
         Path of the segmentation, (z, y, x) uint64 at full resolution in its array ``0``.
     segments
@@ -58,6 +59,7 @@ class Agglomerated:
         Settings, before and now, where the run's own segmentation of others was replaced.
     """
 
+    out: str
     labels: str
     segments: int
     joined: int
@@ -136,7 +138,7 @@ def agglomerate(
     numbers = {name: result[name] for name in ("segments", "joined", "filled", "levels", "energy")}
     before, after = (each.model_dump(mode="json", exclude={"run"}) for each in (settings_of(manifest), job.config))
     replaced = tuple(differences(before, after)) if name == SEGMENTATION else ()
-    return Agglomerated(job.labels, **numbers, best=best, seconds=seconds, replaced=replaced)
+    return Agglomerated(job.out, job.labels, **numbers, best=best, seconds=seconds, replaced=replaced)
 
 
 def _changed(manifest: dict[str, Any], overrides: Sequence[str], workers: int | None) -> SegmentConfig:
@@ -183,13 +185,7 @@ def _on_stored(out: str, overrides: Sequence[str], workers: int | None, tell: Te
         # an earlier version did not note what has to be known of the input
         manifest = finished_run(out)
         config = _changed(manifest, overrides, workers)
-        job = prepare(input_address(manifest), out, config, writing=True, tell=tell)
-        if job.keys["graph"] != manifest["keys"]["graph"]:
-            raise InputError(
-                f"the input or the weights of {out} have changed since, or vimvol has, so stored edges do not serve; "
-                "run vimvol segment"
-            )
-        return manifest, job
+        return manifest, unchanged_job(out, manifest, config, writing=True, tell=tell)
     unfinished = manifest["state"] != "complete"
     if unfinished and "block" not in manifest:  # it never was complete
         finished_run(out)
@@ -198,34 +194,14 @@ def _on_stored(out: str, overrides: Sequence[str], workers: int | None, tell: Te
     check_writable(absolute(out))
     job = stored_job(out, manifest, config)
     check_sizes(job.config, stitched=job.stitched)
-    if stage := _missing(out, manifest):
+    if stage := missing_stage(out, manifest):
         if unfinished:
             finished_run(out)
-        raise InputError(
-            f"{out} lacks blocks of stage {stage} that its manifest tells of, so stored edges do not serve; run vimvol "
-            "segment"
-        )
+        raise lacking(out, stage)
     given = {change.partition("=")[0] for change in overrides}
     for text in unused_texts(job, given, sizes_known=True):
         tell(text)
     return manifest, job
-
-
-def _missing(out: str, manifest: dict[str, Any]) -> str:
-    """Return the first of the stages before the agglomeration of which something is missing; empty if none is."""
-    job = stored_job(out, manifest, settings_of(manifest))
-    for stage in stages_of(job):
-        if stage.own:
-            continue
-        if stage.array is not None:
-            missing = stage.ledger.missing(stage.plan.blocks).count(stage.plan).parts > 0
-        else:
-            # another segmentation may have measured the edges in other blocks, and then this one does so again
-            edges = stage.ledger.progress()
-            missing = edges is None or not edges.complete
-        if missing:
-            return stage.name
-    return ""
 
 
 def _solved_at_once(job: Job, edges: int) -> float:

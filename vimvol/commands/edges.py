@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vimvol import __version__
+from vimvol.commands.finished import finished_job
 from vimvol.commands.labels import check_truth
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.run import Execution
@@ -19,10 +20,9 @@ from vimvol.geometry import Block
 from vimvol.io import Volume, open_volume
 from vimvol.io.errors import storage_errors
 from vimvol.io.volume import forget_open
-from vimvol.outputs.manifest import finished_run, input_address, settings_of
+from vimvol.outputs.manifest import finished_run, settings_of
 from vimvol.outputs.ownership import guard_of, lock_of, owned
 from vimvol.pairs import pair_order
-from vimvol.preflight.prepare import prepare
 from vimvol.report.importances import draw_importances
 from vimvol.report.progress import silent
 from vimvol.segment.edges import GRAPH_FORMAT
@@ -63,7 +63,7 @@ class TrainedEdges:
 def train_edges(
     pairs: Sequence[tuple[str, str]], path: str, slab: tuple[int, int] | None = None, note: str = ""
 ) -> TrainedEdges:
-    """Learn from finished outputs and their ground truth which edges to cut.
+    """Learn from finished outputs and their ground truth which edges to cut; their inputs need not be there any more.
 
     A fragment belongs to the object that has most of its voxels; fragments of which less than half is annotated are
     left out, and so are those that reach out of the slab. An edge is to be cut if its fragments belong to two objects.
@@ -134,13 +134,9 @@ def _opened(out: str, truth: str, slab: tuple[int, int] | None) -> tuple[Job, Vo
     settings = settings_of(manifest)
     # what the edges cost before does not matter, and its file may be gone
     plain = settings.agglomerate.model_copy(update={"costs": "boundary"})
-    job = prepare(input_address(manifest), out, settings.model_copy(update={"agglomerate": plain}))
+    job = finished_job(out, manifest, settings.model_copy(update={"agglomerate": plain}))
     if job.stitched:
         raise InputError(f"{out} was made without agglomeration, so it has no edges to learn from; give another output")
-    if job.keys["graph"] != manifest["keys"]["graph"]:
-        raise InputError(
-            f"the input or the weights of {out} have changed, or vimvol has, so its edges are stale; segment again"
-        )
     volume = open_volume(truth, prefer="labels")
     if volume.shape != job.shape:
         raise InputError(

@@ -14,19 +14,20 @@ from typing import Any
 import numpy as np
 import zarr
 
+from vimvol.address import absolute
 from vimvol.commands.workers import workers_of
 from vimvol.config.cluster import ClusterConfig
 from vimvol.engine.ledger import Ledger, content_key
 from vimvol.engine.plan import plan_stage
 from vimvol.engine.run import Execution, Progress, run_stage
-from vimvol.errors import InputError, OutputExistsError
+from vimvol.errors import IncompleteRunError, InputError, OutputExistsError
 from vimvol.geometry import Block, Index
 from vimvol.io.arrays import read_box, write_box
 from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
 from vimvol.io.omezarr_v04 import create_copy, finish_copy, levels_of, list_labels, missing_levels, reopen_copy
-from vimvol.io.storage import absolute, join
-from vimvol.outputs.manifest import finished_run, parse_note
+from vimvol.io.storage import join
+from vimvol.outputs.manifest import MANIFEST, finished_run, parse_note
 from vimvol.outputs.ownership import guard_of, holds_nothing_but_a_lock, lock_of, owned
 from vimvol.preflight.disk import check_writable
 from vimvol.report.progress import silent
@@ -109,6 +110,10 @@ def export(
     A copy that was interrupted goes on where it stopped; of one that is complete, only what has changed since, such as
     a segmentation that was agglomerated again, is copied again.
 
+    The output is not locked meanwhile: it may be one that can only be read, and several copies may be made of it at
+    once. Whatever changes an output says so in its manifest, or in the note of a segmentation, before anything else.
+    So these are looked at before an image is finished, and what was copied of one that has changed counts for nothing.
+
     Parameters
     ----------
     out
@@ -131,18 +136,21 @@ def export(
     ------
     InputError
         If ``out`` is no complete output, or something given does not fit it.
+    OutputBusyError
+        If a run writes ``out`` or ``target``.
     OutputExistsError
         If something else is at ``target``, as the copy of another output.
     StorageError, IncompleteRunError
-        If copying fails; finished blocks are kept.
+        If copying fails, or a run has changed ``out`` meanwhile; finished blocks are kept.
     """
     start = time.perf_counter()
     out, target = absolute(out), absolute(target)
+    lock_of(out).refuse_if_held()
     manifest = finished_run(out)
     if target == out or target.startswith(f"{out}/") or out.startswith(f"{target}/"):
         raise InputError(f"copy {target} and output {out} would lie in one another; choose another path")
     segmentations = _segmentations(out, manifest, names, dtype)
-    boundaries = _Image("", content_key(manifest["keys"]["predict"], manifest["keys"]["pyramid"]))
+    boundaries = _Image("", _boundaries_in(manifest))
     wanted = tuple(chunk or manifest["layout"]["chunk"])
     if len(wanted) != 3 or min(wanted) < 1:
         raise InputError(f"chunk {wanted} is no shape; give voxels along z, y, x, such as (16, 128, 128)")
@@ -168,7 +176,7 @@ def export(
 
 
 def _copy(out: str, target: str, image: _Image, chunk: Index, execution: Execution) -> None:
-    """Copy an image level by level; its metadata come last."""
+    """Copy what is not there yet of an image, level by level; its metadata come last."""
     source, copied = join(out, image.path), join(target, image.path)
     ledgers = open_objects(f"{target}/vimvol/ledger")
     for path in missing_levels(source, copied, chunk=chunk, dtype=image.dtype):
@@ -181,12 +189,43 @@ def _copy(out: str, target: str, image: _Image, chunk: Index, execution: Executi
         dtype = image.dtype or str(np.dtype(array.dtype))
         plan = plan_stage(f"copy {join(image.path, path).strip('/')}", array.shape[-3:], unit)
         ledger = Ledger(ledgers, _records(image, path), content_key(image.content, path, dtype, chunk), unit)
-        stages.append((plan, CopyBlock(join(source, path), join(copied, path), channels, dtype), ledger))
-    if any(ledger.missing(plan.blocks).count(plan).parts for plan, _, ledger in stages):
+        if ledger.missing(plan.blocks).count(plan).parts:
+            stages.append((plan, CopyBlock(join(source, path), join(copied, path), channels, dtype), ledger))
+    if stages:
         reopen_copy(copied)
-    for plan, task, ledger in stages:
-        run_stage(plan, task, ledger, execution)
+    changed = False
+    try:
+        for plan, task, ledger in stages:
+            run_stage(plan, task, ledger, execution)
+    finally:
+        if stages and _content(out, image.path) != image.content:
+            changed = True
+            for _, _, ledger in stages:
+                ledgers.remove(ledger.stage)
+    if changed:
+        raise IncompleteRunError(
+            f"{source} changed while it was copied, so old and new would be mixed and this copy is none yet; when what "
+            f"writes {out} has ended, run the same command again"
+        )
     finish_copy(source, copied)
+
+
+def _content(out: str, path: str) -> str | None:
+    """Return the digest of what an image of the output holds at the moment; none where it is being made."""
+    name = path.removeprefix("labels/")
+    own = name in ("", SEGMENTATION)
+    note = parse_note(open_objects(out).get(MANIFEST if own else f"vimvol/{BESIDE}/{name}/{NOTE}"))
+    if note.get("state") != "complete":
+        return None
+    return _boundaries_in(note) if not path else _labels_in(note)
+
+
+def _boundaries_in(manifest: dict[str, Any]) -> str:
+    return content_key(manifest["keys"]["predict"], manifest["keys"]["pyramid"])
+
+
+def _labels_in(note: dict[str, Any]) -> str:
+    return content_key(note["keys"]["write"], note["keys"]["label-pyramid"])
 
 
 def _records(image: _Image, path: str) -> str:
@@ -232,12 +271,12 @@ def _segmentations(out: str, manifest: dict[str, Any], names: Sequence[str], dty
         raise InputError(f"segmentation {unfinished[0]!r} of {out} is not complete; run vimvol agglomerate again first")
     found = []
     for name in (name for name in chosen if name not in unfinished):
-        segments, keys = chosen[name]["segments"], chosen[name]["keys"]
+        segments = chosen[name]["segments"]
         if segments > np.iinfo(dtype).max:
             raise InputError(
                 f"segmentation {name!r} has {segments} segments, more than {dtype} can number; give uint64"
             )
-        found.append(_Image(f"labels/{name}", content_key(keys["write"], keys["label-pyramid"]), dtype))
+        found.append(_Image(f"labels/{name}", _labels_in(chosen[name]), dtype))
     return found
 
 

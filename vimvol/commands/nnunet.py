@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from vimvol.address import absolute
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.geometry import Block
 from vimvol.io import Volume, open_volume
 from vimvol.io.arrays import write_box
 from vimvol.io.errors import one_line, storage_errors
 from vimvol.io.omezarr import create_image
-from vimvol.io.storage import absolute, local_path
+from vimvol.io.storage import local_path
 from vimvol.outputs.manifest import check_intensities
 from vimvol.preflight.disk import check_writable
 from vimvol.stages.predict import rounded

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vimvol.address import absolute
 from vimvol.config import SegmentConfig
 from vimvol.geometry import Block
 from vimvol.io import Volume, open_volume
-from vimvol.io.storage import absolute
 from vimvol.outputs.manifest import read_manifest
 from vimvol.report.picture import Cut, draw_cuts
 from vimvol.stages.region import region_of

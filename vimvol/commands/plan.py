@@ -25,6 +25,7 @@ def plan_volume(
     *,
     cluster: str | ClusterConfig = "local",
     overwrite: bool = False,
+    moved: bool = False,
     tell: Tell = nobody,
 ) -> Preflight:
     """Return what `segment_volume` would take, given the same, and tell what is being done; nothing of it stays.
@@ -40,7 +41,7 @@ def plan_volume(
     try:
         config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
         config = settle_device(config, cluster, tell)
-        job = prepare(source, out, config, writing=True, tell=tell)
+        job = prepare(source, out, config, writing=True, moved=moved, tell=tell)
         manifest = check_output(job, new_manifest(job, ""), overwrite)
         fresh = not manifest["created"]
         if (counted := nothing_to_sample(job, fresh=fresh)) is not None:

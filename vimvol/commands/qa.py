@@ -7,23 +7,27 @@ read samples of bounded size, whatever the size of the volume.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vimvol.commands.shifted import compare_shifted
-from vimvol.errors import DiskFullError, InputError, StorageError
+from vimvol.errors import DiskFullError, InputError, StorageError, VimvolError
 from vimvol.evaluate.seams import Endings, endings, judge
 from vimvol.geometry import Block, Grid
 from vimvol.io.arrays import read_box
+from vimvol.io.mask import open_mask
 from vimvol.io.objects import open_objects
 from vimvol.io.storage import holds_node
 from vimvol.io.volume import forget_open
 from vimvol.outputs.manifest import finished_run, input_address, settings_of
+from vimvol.outputs.stored import PLANES, STORED, stored_job
 from vimvol.preflight.prepare import prepare
 from vimvol.report.seam import draw_seam
 from vimvol.stages.fragments import read_boundaries
@@ -71,7 +75,7 @@ class Place:
 
 
 def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
-    """Look for seams in a finished output.
+    """Look for seams in a finished output. Neither its input nor the network need be there any more.
 
     Parameters
     ----------
@@ -85,7 +89,8 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
     dict
         ``passed``; ``planes``: one entry a family of planes; ``shifted``: the comparison with shifted tiles, none where
         there is nothing to shift; ``worst``: the place of the largest excess of endings, with its ``picture``. The same
-        is written to ``OUT/vimvol/qa.json``, where that can be written; else there is no picture either.
+        is written to ``OUT/vimvol/qa.json``, where that can be written; else there is no picture either. In that
+        there are no intensities where the input is gone.
 
     Raises
     ------
@@ -94,7 +99,7 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
     """
     manifest = finished_run(out)
     try:
-        job = prepare(input_address(manifest), out, settings_of(manifest))
+        job = _job(out, manifest)
         if name != SEGMENTATION and not holds_node(f"{job.out}/labels/{name}"):
             raise InputError(f"{out} has no segmentation {name!r}, so there is nothing to check; give one that it has")
         labels = f"{job.out}/labels/{name}/0"
@@ -137,6 +142,15 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
     except StorageError:
         pass  # who may only read an output is told all of it anyway
     return result
+
+
+def _job(out: str, manifest: dict[str, Any]) -> Job:
+    """Return the job of a finished run: from what is stored, or where an earlier version made it from its input."""
+    config = settings_of(manifest)
+    if PLANES not in manifest.get(STORED, {}):
+        return prepare(input_address(manifest), out, config)
+    job = stored_job(out, manifest, config)
+    return job if config.input.mask is None else replace(job, mask=open_mask(config.input.mask, job.source))
 
 
 def families_of(job: Job, *, divided: bool) -> Iterator[Family]:
@@ -224,12 +238,15 @@ def _draw(job: Job, labels: str, place: Place) -> dict[str, Any]:
     ).clip(job.shape)
     flat = 3 - axis - along
     rows, columns = sorted((axis, along))
-    raw, boundaries, segmentation = job.source.read(box), read_boundaries(job, box), read_box(labels, box)
+    raw: npt.NDArray[Any] | None = None
+    with contextlib.suppress(VimvolError):  # it may be gone
+        raw = job.source.read(box).squeeze(flat)
+    boundaries, segmentation = read_boundaries(job, box), read_box(labels, box)
     path = f"{job.work}/qa.png"
     picture: str | None = path
     try:
         draw_seam(
-            raw.squeeze(flat),
+            raw,
             boundaries.squeeze(flat),
             segmentation.squeeze(flat),
             path,

@@ -14,9 +14,11 @@ from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.performance import check_report
 from vimvol.engine.run import Execution, Progress
+from vimvol.errors import InputError
 from vimvol.io.volume import forget_open
 from vimvol.outputs.leftovers import remove_leftovers
 from vimvol.outputs.manifest import now, write_manifest
+from vimvol.outputs.moved import note_place
 from vimvol.outputs.output import check_output, claim_output, new_manifest, tidy_output
 from vimvol.outputs.ownership import guard_of, lock_of, owned
 from vimvol.outputs.record import Telling, compared, new_run, recorded
@@ -74,6 +76,7 @@ def segment_volume(
     cluster: str | ClusterConfig = "local",
     overwrite: bool = False,
     replaced: Sequence[Sections] = (),
+    moved: bool = False,
     progress: Progress | None = None,
     command: str = "",
     log: str | None = None,
@@ -99,6 +102,8 @@ def segment_volume(
     replaced
         Sections of the input, first and one after the last, that are new since ``out`` was made, the others being the
         same: blocks that do not depend on these are kept, see `vimvol.outputs.replaced`.
+    moved
+        The input is that of earlier runs of ``out``, at another path, see `vimvol.outputs.moved`.
     progress
         Who is told how far it is; none: nobody.
     command
@@ -118,6 +123,11 @@ def segment_volume(
     start = time.perf_counter()
     if performance_report is not None:
         check_report(performance_report)
+    if moved and replaced:
+        raise InputError(
+            "--moved says that the input is unchanged, --replaced that sections are new; give --replaced alone, for "
+            "which the input may lie elsewhere, too"
+        )
     spent: dict[str, float] = {}
     try:
         with JsonLog(log) as events:
@@ -125,11 +135,13 @@ def segment_volume(
             telling = Telling(progress or silent(), events, command, performance_report)
             heard = Warnings(telling.progress.note)
             config = settle_device(config, cluster, heard)
-            job = prepare(source, out, config, writing=True, tell=heard)
+            job = prepare(source, out, config, writing=True, moved=moved, tell=heard)
             heard.repeat(odd_text(job.source, config, brief=True))
             if replaced:
                 job = with_replaced(job, replaced, overwrite=overwrite)
             manifest = _finished(job, cluster, overwrite or bool(replaced), telling, spent)
+            if moved:
+                note_place(job)
             heard.repeat(not_finite_text(job))
     finally:
         # An HDF5 file that stays open could not be written by its owner.

@@ -18,7 +18,7 @@ from vimvol.segment.multicut import solve
 from vimvol.segment.nodes import node_table
 from vimvol.segment.watershed import crop_and_relabel, fragments_tile
 from vimvol.stages.costs import costs_of_edges
-from vimvol.stages.fragments import halo_of, read_walls
+from vimvol.stages.fragments import halo_of, read_boundaries
 from vimvol.stages.job import Job
 
 REGION = (64, 512, 512)
@@ -64,7 +64,7 @@ def _made_again(job: Job, box: Block, shift: Index) -> npt.NDArray[np.uint64]:
     halo, config = halo_of(job), job.fragments_config
     dimension: Literal["2d", "3d"] = "2d" if config.dimension == "2d" else "3d"
     reach = box.grow(halo).clip(job.shape)
-    boundaries, tissue = read_walls(job, reach)
+    boundaries, tissue = stored_walls(job, reach)
     fragments, opened = np.zeros(box.shape, np.int64), np.zeros(box.shape, np.uint8)
     count = 0
     for tile in _shifted_tiles(job.fragment_tiles.cell, box, shift):
@@ -84,6 +84,17 @@ def _made_again(job: Job, box: Block, shift: Index) -> npt.NDArray[np.uint64]:
     ) + np.uint64(1)
     groups[0] = 0
     return np.asarray(groups[fragments])
+
+
+def stored_walls(job: Job, box: Block) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Return what `vimvol.stages.fragments.read_walls` does, without the input: all tissue, and no more, has fragments.
+
+    That is so where fragments are watersheds; not where they are cells (`Job.stitched`).
+    """
+    tissue = read_box(job.fragments, box) > 0
+    boundaries = read_boundaries(job, box)
+    boundaries[~tissue] = 255
+    return boundaries, tissue
 
 
 def _shifted_tiles(cell: Index, box: Block, shift: Index) -> Iterator[Block]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from vimvol.address import absolute
 from vimvol.config import SegmentConfig
 from vimvol.engine.ledger import Ledger
 from vimvol.engine.lock import SINCE, Holder, is_alive, read_holder
@@ -15,8 +16,8 @@ from vimvol.engine.objects import Objects
 from vimvol.errors import InputError, VimvolError
 from vimvol.io import open_volume
 from vimvol.io.objects import open_objects
-from vimvol.io.storage import absolute
 from vimvol.outputs.manifest import differences, made_manifest, recorded_settings
+from vimvol.outputs.moved import as_known
 from vimvol.report.amounts import clock_text
 from vimvol.stages.job import BESIDE, NOTE
 
@@ -218,7 +219,7 @@ def _changed_input(manifest: dict[str, Any]) -> str:
         )
     except VimvolError:
         return ""  # it may be gone for good, or not reachable from here; what is made of it stays good
-    if volume.identity() == manifest["input"]["identity"]:
+    if as_known(volume, manifest).identity() == manifest["input"]["identity"]:
         return ""
     return (
         f"the input {source} has changed; where only some sections are new, vimvol segment --replaced FIRST:END keeps "

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vimvol.address import absolute
 from vimvol.errors import InputError, VimvolError
 from vimvol.geometry import Block
 from vimvol.io import Volume, open_volume
 from vimvol.io.arrays import find_group
 from vimvol.io.formats import ngff
-from vimvol.io.storage import absolute, join
+from vimvol.io.storage import join
 from vimvol.outputs.manifest import input_address, made_manifest, settings_of
 from vimvol.preflight.announce import Tell, nobody
 from vimvol.report.viewer import Layer, Viewing
@@ -67,7 +68,7 @@ def view(out: str, names: Sequence[str] = (), *, port: int = 0, tell: Tell = nob
     with contextlib.suppress(InputError):  # a run that was stopped early
         boundaries = open_volume(f"{out}:0")
         layers.append(Layer("boundaries", "boundaries", boundaries, image=out, visible=False))
-    for name in names or there:
+    for name in dict.fromkeys(names or there):
         try:
             labels = open_volume(f"{out}:labels/{name}/0", prefer="labels")
         except InputError as error:
@@ -75,10 +76,18 @@ def view(out: str, names: Sequence[str] = (), *, port: int = 0, tell: Tell = nob
                 raise
             tell(f"segmentation {name!r} is not shown: {error}")
             continue
-        layers.append(Layer(name, "labels", labels, image=join(out, "labels", name)))
+        shown = _unlike(name, [layer.name for layer in layers])
+        layers.append(Layer(shown, "labels", labels, image=join(out, "labels", name)))
     if not layers:
         raise InputError(f"{out} holds nothing that could be shown; run vimvol segment again to go on")
     return Viewing(layers, out, port=port, flat=manifest.get("mode") == "2d")
+
+
+def _unlike(name: str, others: Sequence[str]) -> str:
+    """Return the name of a segmentation, told from other layers: one may be called as the intensities are, "raw"."""
+    while name in others:
+        name += " (segmentation)"
+    return name
 
 
 def _span(raw: Volume) -> tuple[float, float]:

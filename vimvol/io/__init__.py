@@ -2,7 +2,7 @@
 
 from vimvol.io.errors import storage_errors
 from vimvol.io.levels import Level, pyramid, storage_shapes
-from vimvol.io.openers import describe, open_volume, parse_address
+from vimvol.io.openers import describe, open_volume
 from vimvol.io.volume import Volume
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "Volume",
     "describe",
     "open_volume",
-    "parse_address",
     "pyramid",
     "storage_errors",
     "storage_shapes",

@@ -11,12 +11,13 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
 
+from vimvol.address import is_url
 from vimvol.errors import OutputExistsError
 from vimvol.geometry import Block, Grid
 from vimvol.io.errors import storage_errors
 from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
-from vimvol.io.storage import holds_node, is_url, make_durable, make_node_durable, open_store
+from vimvol.io.storage import holds_node, make_durable, make_node_durable, open_store
 
 
 def create_array(

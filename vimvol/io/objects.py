@@ -12,8 +12,9 @@ from pathlib import Path
 
 from zarr.core.sync import sync
 
+from vimvol.address import is_url, without_format
 from vimvol.io.errors import storage_errors
-from vimvol.io.storage import flush_folder, get_object, is_url, join, list_names, open_store, put_object, without_format
+from vimvol.io.storage import flush_folder, get_object, join, list_names, open_store, put_object
 
 
 @dataclass(frozen=True)

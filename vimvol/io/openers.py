@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import uuid
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
 
+from vimvol.address import absolute, check_there, is_url, parse_address, with_format, without_format
 from vimvol.errors import InputError
 from vimvol.io.errors import storage_errors
 from vimvol.io.formats import OPENERS
 from vimvol.io.formats.base import AXES, ArrayInfo, Kind, Opener, spatial
-from vimvol.io.storage import absolute, is_url, with_format, without_format
 from vimvol.io.volume import Volume
 
 Number = TypeVar("Number", int, float)
 
 _IMAGE_DTYPES = ("uint8", "uint16", "float32")
-
-
-def parse_address(address: str) -> tuple[str, str]:
-    """Split ``PATH[:DATASET]``.
-
-    A path that exists as such wins; then the longest part before a colon that exists; then the part before the last
-    colon. The colons of a URL's schemes and port and of a drive letter never separate.
-
-    Returns
-    -------
-    tuple of str
-        Path or URL, and dataset without slashes at its ends, empty for none.
-    """
-    splits = list(_splits(address))
-    if is_url(address):
-        path, dataset = splits[0] if splits else (address, "")
-    elif _exists(address):
-        path, dataset = address, ""
-    else:
-        existing = (split for split in splits if _exists(split[0]))
-        path, dataset = next(existing, splits[0] if splits else (address, ""))
-    return path, dataset.strip("/")
 
 
 def open_volume(
@@ -77,6 +53,7 @@ def open_volume(
     StorageError
         If the storage fails.
     """
+    check_there(address)
     path, dataset = parse_address(address)
     path, name, opener = _located(absolute(path))
     with storage_errors(f"opening {address}"):
@@ -113,6 +90,7 @@ def describe(address: str) -> list[ArrayInfo]:
     StorageError
         If the storage fails.
     """
+    check_there(address)
     path, dataset = parse_address(address)
     path, _, opener = _located(absolute(path))
     with storage_errors(f"listing {address}"):
@@ -125,24 +103,6 @@ def describe(address: str) -> list[ArrayInfo]:
         return below or [opener.find(path, dataset, "image")]
 
 
-def _splits(address: str) -> Iterator[tuple[str, str]]:
-    """Yield the ways to split an address, from the last colon to the first."""
-    first = 0
-    if is_url(address):
-        first = address.rindex("://") + 3  # the last: the name of a format may stand before a URL
-        first = address.find("/", first) if "/" in address[first:] else len(address)
-    elif len(address) > 2 and address[0].isalpha() and address[1] == ":" and address[2] in "\\/":
-        first = 2
-    colon = address.rfind(":", first)
-    while colon > 0:
-        yield address[:colon], address[colon + 1 :]
-        colon = address.rfind(":", first, colon)
-
-
-def _exists(path: str) -> bool:
-    return Path(path).expanduser().exists()
-
-
 def _located(path: str) -> tuple[str, str, Opener]:
     """Return path or URL as a volume keeps it, and name and opener of its format.
 
@@ -152,8 +112,6 @@ def _located(path: str) -> tuple[str, str, Opener]:
     plain = without_format(path)
     wanted = path.removesuffix(plain).removesuffix("://")
     remote = is_url(plain)
-    if not remote and not Path(plain).exists():
-        raise InputError(f"{plain} does not exist; {_near(Path(plain))}")
     with storage_errors(f"opening {path}"):
         for name, opener in OPENERS.items():
             if wanted in ("", name) and opener.matches(path if remote else plain):
@@ -161,18 +119,6 @@ def _located(path: str) -> tuple[str, str, Opener]:
     if wanted:
         raise InputError(f"{plain} is not of the format {wanted}; leave '{wanted}://' away, or check the path")
     raise InputError(f"{path} is of no known format; give one of: {', '.join(OPENERS)}")
-
-
-def _near(path: Path) -> str:
-    parent = path.parent
-    while not parent.exists():
-        path, parent = parent, parent.parent
-    beside = [p.name for p in parent.iterdir()] if parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.6)
-    if close:
-        which = "did you mean that?" if len(close) == 1 else "did you mean one of these?"
-        return f"in {parent} there is {', '.join(close)}: {which}"
-    return f"{parent} has no {path.name!r}: check the spelling and the working directory"
 
 
 def _checked_axes(where: str, info: ArrayInfo, given: str | None) -> str:

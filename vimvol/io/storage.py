@@ -11,6 +11,7 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import collect_aiterator, sync
 
+from vimvol.address import is_url
 from vimvol.errors import InputError, MissingExtraError
 from vimvol.io.errors import one_line
 
@@ -20,45 +21,13 @@ if TYPE_CHECKING:
 _DRAFT = re.compile(r"\.[0-9a-f]{32}\.partial$|^\.(?!lock\.).+\.[0-9a-f]{32}$")
 """Names of drafts: those of zarr, and those of `vimvol.io.objects` but for the lock, which is written at any time."""
 
-_FORMAT = re.compile(r"^(?:n5|precomputed)://")
-"""What may stand before a path or URL to tell the format of what is there, as in neuroglancer."""
-
-
 NODE_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 """Names of the objects that tell what a zarr array or group is, of v3 and of v2."""
-
-
-def is_url(path: str) -> bool:
-    """Tell whether ``path`` is a URL (``scheme://...``) and no path of the file system."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
-
-
-def without_format(path: str) -> str:
-    """Return a path or URL without the name of a format before it: ``precomputed://gs://bucket`` is ``gs://bucket``."""
-    return _FORMAT.sub("", path)
-
-
-def with_format(name: str, url: str) -> str:
-    """Return a URL with the name of the format of what is there before it, unless that is zarr."""
-    named = f"{name}://{url}"
-    return named if _FORMAT.match(named) else url
 
 
 def join(url: str, *parts: str) -> str:
     """Append the parts to a path or URL; empty parts are left out."""
     return "/".join([url.rstrip("/"), *(p.strip("/") for p in parts if p.strip("/"))])
-
-
-def absolute(path: str) -> str:
-    """Return a local path made absolute, so that a worker with another working directory finds it; a URL as it is.
-
-    A ``file://`` URL is a local path. The name of a format before either stays.
-    """
-    plain = without_format(path)
-    if plain != path:
-        return path.removesuffix(plain) + absolute(plain)
-    path = path.removeprefix("file://")
-    return path.rstrip("/") if is_url(path) else str(Path(path).expanduser().absolute())
 
 
 def local_path(path: str) -> Path:

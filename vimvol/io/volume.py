@@ -50,6 +50,8 @@ class Volume:
         Whether the size comes from metadata with a unit or from the caller; else its numbers are a guess.
     chunks, shards
         Voxels (z, y, x) that are compressed, and stored, together; none where the format has none.
+    known_as
+        Identity under which earlier runs recorded the same data at another place; empty: that of data and place.
     opening
         Other each time that a volume is opened, so that no process reads a file that it opened for an earlier run.
     """
@@ -66,6 +68,7 @@ class Volume:
     voxel_size_known: bool = False
     chunks: Shape | None = None
     shards: Shape | None = None
+    known_as: str = field(default="", compare=False, repr=False)
     opening: str = field(default="", compare=False, repr=False)
 
     @property
@@ -119,10 +122,28 @@ class Volume:
         StorageError
             If the storage cannot be looked at.
         """
+        return self.known_as or self.identity_at(self.url, self.dataset)
+
+    def identity_at(self, url: str, dataset: str) -> str:
+        """Return what `identity` would be if the same data lay at another place; raises as it does."""
+        return self._digest(url, dataset, self._state(portable=False))
+
+    def content(self) -> str:
+        """Return a text that changes when the data do, as `identity` does, and not with their place; raises as it does.
+
+        A copy on another disk has the same if the times of its files and folders are the same. In the formats of which
+        `identity` looks at no times, they do not count here either.
+        """
+        return self._digest(self._state(portable=True))
+
+    def _state(self, *, portable: bool) -> str:
         with storage_errors(f"looking at {self.address}"):
-            state = OPENERS[self.format].state(self.url, self.dataset)
-        parts = (self.url, self.dataset, self.axes, str(self.shape), str(self.channels), self.dtype, state)
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+            return OPENERS[self.format].state(self.url, self.dataset, portable)
+
+    def _digest(self, *parts: str) -> str:
+        *place, state = parts
+        form = (self.axes, str(self.shape), str(self.channels), self.dtype)
+        return hashlib.sha256("\n".join((*place, *form, state)).encode()).hexdigest()
 
     def _read(self, block: Block, channels: slice) -> NDArray[Any]:
         if len(block.begin) != 3 or not Block.whole(self.shape).contains(block):

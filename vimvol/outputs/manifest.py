@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from vimvol.address import no_output
 from vimvol.config import SegmentConfig, parse_config
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.io import Volume
@@ -81,7 +82,7 @@ def finished_run(out: str) -> dict[str, Any]:
     """
     manifest = made_manifest(out)
     if manifest is None:
-        raise InputError(f"{out} does not exist, so there is no segmentation to work on; run vimvol segment first")
+        raise no_output(out)
     if manifest["state"] != "complete":
         raise InputError(f"{out} is not finished, so parts of it are missing; run vimvol segment again to go on")
     return manifest

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vimvol.address import is_url
 from vimvol.engine import lock
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.io import Volume
@@ -15,14 +16,15 @@ from vimvol.io.arrays import create_array, create_group, has_layout
 from vimvol.io.errors import storage_errors
 from vimvol.io.objects import open_objects
 from vimvol.io.omezarr import create_image, create_labels
-from vimvol.io.storage import holds_node, is_url, remove_drafts
+from vimvol.io.storage import holds_node, remove_drafts
 from vimvol.outputs.manifest import MANIFEST, differences, provenance, read_manifest, recorded_settings, write_manifest
+from vimvol.outputs.moved import input_entry, with_places
 from vimvol.outputs.stored import STORED, stored_of
 from vimvol.stages.job import Job
 from vimvol.stages.order import stages_of
 from vimvol.stages.stage import StoredArray
 
-COMPARED = ("config", "input", "model", "layout")
+COMPARED = ("config", "model", "layout")
 
 AGGLOMERATING = ("agglomerate.", "segment.min_size")
 """Settings that fragments and edges do not depend on."""
@@ -33,7 +35,7 @@ def new_manifest(job: Job, command: str) -> dict[str, Any]:
     return {
         "state": "running",
         "created": False,
-        "input": {"path": job.source.url, "dataset": job.source.dataset, "identity": job.source.identity()},
+        "input": input_entry(job.source),
         "model": {"name": job.network.checkpoint, "sha256": job.network.digest, "boundary": job.network.boundary},
         "mode": job.config.segment.mode,
         "config": job.config.model_dump(mode="json", exclude={"run"}),
@@ -70,11 +72,12 @@ def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, 
     existing = read_manifest(job.out)
     if existing is None:
         return fresh
+    fresh = {**fresh, "input": with_places(fresh["input"], existing["input"])}
     if existing["keys"] != job.keys and not overwrite:
         held = {**existing, "config": recorded_settings(existing)}
         changes = differences({k: held.get(k) for k in COMPARED}, {k: fresh[k] for k in COMPARED})
-        if any(change.startswith("input.identity") for change in changes):
-            changes = ["the input has changed", *(c for c in changes if not c.startswith("input.identity"))]
+        if existing["input"]["identity"] != fresh["input"]["identity"]:
+            changes = ["the input has changed", *_places(existing, fresh), *changes]
         raise OutputExistsError(_held(job, existing, [change.removeprefix("config.") for change in changes]))
     usable = bool(existing.get("created")) and _same_voxels(existing.get("layout"), fresh["layout"])
     foreign = _foreign_nodes(job)
@@ -85,10 +88,18 @@ def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, 
         )
     if existing["keys"] == job.keys:
         if usable and existing["layout"] == fresh["layout"] and is_intact(job):
-            return existing if existing["state"] == "complete" else {**existing, STORED: fresh[STORED]}
-        anew = {"layout": fresh["layout"], STORED: fresh[STORED], "state": "running"}
+            # the input may have been moved since
+            now = {STORED: fresh[STORED], "input": fresh["input"]}
+            return existing if existing["state"] == "complete" else {**existing, **now}
+        anew = {name: fresh[name] for name in ("layout", STORED, "input")} | {"state": "running"}
         return {**existing, **anew} if usable else {**existing, **anew, "created": False, "runs": []}
     return {**fresh, "created": usable, "runs": existing.get("runs", []) if usable else []}
+
+
+def _places(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Return in what two manifests tell another place of the input."""
+    before, now = ({name: each["input"][name] for name in ("path", "dataset")} for each in (one, other))
+    return differences(before, now, "input.")
 
 
 def _held(job: Job, existing: dict[str, Any], changes: Sequence[str]) -> str:
@@ -104,9 +115,10 @@ def _held(job: Job, existing: dict[str, Any], changes: Sequence[str]) -> str:
             "--overwrite to replace it, which computes nothing else again, or put this one beside it: "
             f"vimvol agglomerate {shlex.quote(job.out)} {wanted} --name NAME"
         )
+    moved = ", or --moved if it is the same, which keeps them" if any(c.startswith("input.") for c in changes) else ""
     return (
         f"{job.out} holds a run with other settings ({what}), which would be lost; choose another path, or give "
-        "--overwrite to recompute what depends on them"
+        f"--overwrite to recompute what depends on them{moved}"
     )
 
 

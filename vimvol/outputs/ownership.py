@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vimvol.address import is_url
 from vimvol.engine.blocks import BlockTask
 from vimvol.engine.lock import NAME, Lock, Permit
 from vimvol.geometry import Block
 from vimvol.io.fence import writing_only_if
 from vimvol.io.objects import open_objects
-from vimvol.io.storage import is_url
 
 MANIFEST_NAME = "run.json"
 """What the manifest is called beside the lock; see `vimvol.outputs.manifest`."""

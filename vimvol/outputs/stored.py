@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from vimvol.address import absolute
 from vimvol.config import FragmentsConfig, SegmentConfig
 from vimvol.errors import InputError
 from vimvol.geometry import Block, Grid, Index
@@ -16,13 +17,17 @@ from vimvol.infer.planes import ORDERS, Plane
 from vimvol.infer.standardization import Standardization
 from vimvol.infer.tiles import Tiling
 from vimvol.io import Level, Volume
-from vimvol.io.storage import absolute
+from vimvol.outputs.manifest import settings_of
 from vimvol.stages.job import Cells, Job, Network, are_instances
 from vimvol.stages.keys import FORMATS
 from vimvol.stages.learned import find_learned
+from vimvol.stages.order import stages_of
 
 STORED = "stored"
 """Entry of the manifest; the outputs of earlier versions have none."""
+
+PLANES = "planes"
+"""In it, tiles of the prediction; the outputs of earlier versions have none."""
 
 SHARED = ("predict", "fragments", "graph", "pyramid")
 """Stages that serve every segmentation of an output."""
@@ -40,13 +45,15 @@ def stored_of(job: Job) -> Json:
         "cells": None if cells is None else {"method": cells.method, "channels": list(cells.channels)},
         "fragments": job.fragments_config.model_dump(mode="json"),
         "tile": list(job.fragment_tiles.cell),
+        PLANES: [[plane.axis, list(plane.tiling.grid.cell)] for plane in job.planes],
     }
 
 
 def stored_job(out: str, manifest: Json, config: SegmentConfig) -> Job:
     """Return the job that makes a segmentation of what is stored.
 
-    It predicts nothing, so of the slices only the volume is known that they make up.
+    It predicts nothing, so of the slices only the volume is known that they make up, and their tiles where `PLANES` are
+    noted; and no mask is looked at.
 
     Parameters
     ----------
@@ -72,14 +79,14 @@ def stored_job(out: str, manifest: Json, config: SegmentConfig) -> Job:
         costs = config.agglomerate.model_copy(update={"costs": learned.path})
         config = config.model_copy(update={"agglomerate": costs})
     numbers, roi = manifest["standardization"], layout["roi"]
-    tiling = Tiling(Grid(shape, (1, *shape[1:])), window=shape[1:], before=(0, 0))
+    planes = stored.get(PLANES) or [["z", [1, *shape[1:]]]]
     return Job(
         source=Volume(**{name: _tuple(value) for name, value in stored["source"].items()}),
         out=absolute(out),
         config=config,
         network=Network(model["name"], model["sha256"], layout["channels"], model["boundary"], made),
         standardization=Standardization(tuple(numbers["mean"]), tuple(numbers["std"])),
-        planes=(Plane(ORDERS["z"], tiling),),
+        planes=tuple(_plane(axis, shape, _index(cell)) for axis, cell in planes),
         fragments_config=fragments,
         fragment_tiles=Grid(shape, _index(stored["tile"])),
         chunk=_index(layout["chunk"]),
@@ -90,6 +97,36 @@ def stored_job(out: str, manifest: Json, config: SegmentConfig) -> Job:
         replaced=tuple((begin, end) for begin, end in manifest.get("replaced", ())),
         recorded=tuple((stage, manifest["keys"][stage]) for stage in SHARED),
     )
+
+
+def missing_stage(out: str, manifest: Json) -> str:
+    """Return the first of the stages before the agglomeration of which something is missing; empty if none is."""
+    job = stored_job(out, manifest, settings_of(manifest))
+    for stage in stages_of(job):
+        if stage.own:
+            continue
+        if stage.array is not None:
+            missing = stage.ledger.missing(stage.plan.blocks).count(stage.plan).parts > 0
+        else:
+            # another segmentation may have measured the edges in other blocks, and then this one does so again
+            edges = stage.ledger.progress()
+            missing = edges is None or not edges.complete
+        if missing:
+            return stage.name
+    return ""
+
+
+def lacking(out: str, stage: str) -> InputError:
+    """Return the error for an output of which blocks of a stage are missing."""
+    return InputError(
+        f"{out} lacks blocks of stage {stage} that its manifest tells of, so stored edges do not serve; run vimvol "
+        "segment"
+    )
+
+
+def _plane(axis: str, shape: Index, cell: Index) -> Plane:
+    order = ORDERS[axis]
+    return Plane(order, Tiling(Grid(tuple(shape[a] for a in order), cell), window=cell[1:], before=(0, 0)))
 
 
 def _check_formats(out: str, formats: Json) -> None:

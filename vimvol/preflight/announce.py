@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+from vimvol.address import is_url, parse_address
 from vimvol.config.cluster import AddressCluster, ClusterConfig, CudaCluster, JobsCluster, KubernetesCluster
 from vimvol.engine.cluster.local import available_cores
 from vimvol.engine.pool import Resource
@@ -13,8 +14,7 @@ from vimvol.geometry import Block
 from vimvol.io import Volume
 from vimvol.io.formats.base import ArrayInfo, names
 from vimvol.io.mask import Mask
-from vimvol.io.openers import describe, parse_address
-from vimvol.io.storage import is_url
+from vimvol.io.openers import describe
 
 Tell = Callable[[str], None]
 """Takes a line of text."""

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from vimvol.address import absolute
 from vimvol.config import SegmentConfig
 from vimvol.errors import InputError
 from vimvol.infer.standardization import Standardization
 from vimvol.io import Volume, open_volume
-from vimvol.io.storage import absolute
 from vimvol.models import load_checkpoint, shipped
 from vimvol.models.checkpoint import ModelSpec
 from vimvol.segment.cells import METHODS

@@ -8,11 +8,12 @@ import tempfile
 import uuid
 from pathlib import Path
 
+from vimvol.address import is_url
 from vimvol.engine.lock import NAME
 from vimvol.errors import DiskFullError, InputError, StorageError
 from vimvol.io.errors import HINTS, storage_errors
 from vimvol.io.objects import open_objects
-from vimvol.io.storage import is_url, open_store, put_object
+from vimvol.io.storage import open_store, put_object
 from vimvol.outputs.expected import Forecast
 from vimvol.stages.job import Job
 from vimvol.stages.order import stages_of

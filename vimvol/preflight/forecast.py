@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 
+from vimvol.address import is_url
 from vimvol.engine.missing import Missing
 from vimvol.engine.pool import Pool, Room
 from vimvol.engine.usage import memory_of_process
-from vimvol.io.storage import is_url
 from vimvol.outputs.expected import Forecast, StageForecast
 from vimvol.preflight.disk import existing_parent
 from vimvol.preflight.probe import Probe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vimvol.address import absolute
 from vimvol.config import SegmentConfig
 from vimvol.engine.plan import default_shard
 from vimvol.errors import InputError
@@ -10,8 +11,8 @@ from vimvol.infer.device import named_device
 from vimvol.infer.standardization import Standardization
 from vimvol.io import Volume, open_volume, pyramid, storage_shapes
 from vimvol.io.mask import Mask, open_mask
-from vimvol.io.storage import absolute
 from vimvol.outputs.manifest import check_intensities
+from vimvol.outputs.moved import known_input
 from vimvol.outputs.output import keep_apart
 from vimvol.outputs.replaced import as_recorded
 from vimvol.preflight.announce import Tell, input_text, mask_text, nobody
@@ -31,7 +32,9 @@ from vimvol.stages.region import region_of
 from vimvol.stages.sizes import check_sizes
 
 
-def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = False, tell: Tell = nobody) -> Job:
+def prepare(
+    source: str, out: str, config: SegmentConfig, *, writing: bool = False, moved: bool = False, tell: Tell = nobody
+) -> Job:
     """Decide everything about a segmentation before anything is written.
 
     Parameters
@@ -40,6 +43,8 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
         As `vimvol.segment_volume` takes them.
     writing
         Whether the output is to be written; whether it can be is then found out before the network is loaded.
+    moved
+        As `vimvol.segment_volume` takes it.
     tell
         Told what is being done.
 
@@ -52,6 +57,7 @@ def prepare(source: str, out: str, config: SegmentConfig, *, writing: bool = Fal
     out, given = absolute(out), settings_given(config)
     keep_apart(out, volume)
     check_intensities(volume)
+    volume = known_input(volume, out, moved=moved)
     tell(input_text(source, volume))
     if writing:
         check_writable(out)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import uuid
 
+from vimvol.address import is_url
 from vimvol.engine.lock import NAME, Permit, is_alive, mark, read_holder
 from vimvol.errors import StorageError
 from vimvol.io.objects import open_objects
-from vimvol.io.storage import is_url
 from vimvol.preflight.disk import existing_parent
 
 PREFIX = ".vimvol-sample-"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from vimvol.address import absolute
 from vimvol.io.objects import open_objects
-from vimvol.io.storage import absolute
 
 
 def write_png(figure: Figure, path: str | os.PathLike[str], dpi: int = 120) -> None:

@@ -23,7 +23,7 @@ FLATTEST = 0.5
 
 
 def draw_seam(
-    raw: NDArray[Any],
+    raw: NDArray[Any] | None,
     boundaries: NDArray[np.uint8],
     segmentation: NDArray[np.uint64],
     path: str,
@@ -38,7 +38,7 @@ def draw_seam(
     Parameters
     ----------
     raw, boundaries, segmentation
-        (N, M), the same cut through each.
+        (N, M), the same cut through each; no ``raw`` where intensities are gone.
     path
         Path or URL of the file.
     seam
@@ -55,15 +55,16 @@ def draw_seam(
     StorageError
         If it cannot be written.
     """
-    rows, columns, size = _arranged(raw.shape[0] * aspect / raw.shape[1])
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    low, high = np.percentile(raw, (1, 99))
-    panels: tuple[tuple[str, NDArray[Any], dict[str, Any]], ...] = (
-        ("raw", raw, {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1)}),
+    panels: list[tuple[str, NDArray[Any], dict[str, Any]]] = [
         ("boundaries", boundaries, {"cmap": "gray", "vmin": 0, "vmax": 255}),
         ("segmentation", label_colours(segmentation), {}),
-    )
+    ]
+    if raw is not None:
+        low, high = np.percentile(raw, (1, 99))
+        panels.insert(0, ("raw", raw, {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1)}))
+    rows, columns, size = _arranged(boundaries.shape[0] * aspect / boundaries.shape[1], len(panels))
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
     for axes, (name, image, options) in zip(figure.subplots(rows, columns), panels, strict=True):
         axes.imshow(image, interpolation="nearest", aspect=aspect, **options)
         (axes.axhline if horizontal else axes.axvline)(seam - 0.5, color="#ffcc00", linewidth=0.8, linestyle=":")
@@ -73,9 +74,9 @@ def draw_seam(
     write_png(figure, path)
 
 
-def _arranged(ratio: float) -> tuple[int, int, tuple[float, float]]:
-    """Return rows and columns of the panels, and the inches of a figure that images of this height by width fill."""
+def _arranged(ratio: float, panels: int) -> tuple[int, int, tuple[float, float]]:
+    """Return rows and columns of panels, and the inches of a figure that images of this height by width fill."""
     if ratio < FLATTEST:
-        return 3, 1, (WIDTH, 3 * (WIDTH * ratio + LINE) + LINE)
-    panel = min(WIDTH / 3, WIDTH / ratio)
-    return 1, 3, (max(3 * panel, NARROWEST), panel * ratio + 2 * LINE)
+        return panels, 1, (WIDTH, panels * (WIDTH * ratio + LINE) + LINE)
+    panel = min(WIDTH / panels, WIDTH / ratio)
+    return 1, panels, (max(panels * panel, NARROWEST), panel * ratio + 2 * LINE)

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vimvol.address import is_url
 from vimvol.errors import InputError, MissingExtraError
 from vimvol.geometry import Block
 from vimvol.io import Volume
-from vimvol.io.storage import is_url
 
 GREY = "#uicontrol invlerp normalized\nvoid main() { emitGrayscale(normalized()); }\n"
 RED = "#uicontrol invlerp normalized\nvoid main() { emitRGBA(vec4(1.0, 0.3, 0.1, normalized())); }\n"
@@ -31,7 +31,7 @@ class Layer:
     Attributes
     ----------
     name
-        Its name.
+        Its name, unlike that of any other.
     kind
         Intensities, boundaries or a segmentation.
     volume

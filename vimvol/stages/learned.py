@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from vimvol.address import absolute
 from vimvol.config import FragmentsConfig, SegmentConfig
 from vimvol.errors import InputError, StorageError
-from vimvol.io.storage import absolute
 from vimvol.segment.edges import GRAPH_FORMAT
 from vimvol.segment.features import feature_names
 from vimvol.segment.forest import Forest

@@ -87,14 +87,15 @@ class Opener:
     open
         ``open(path, dataset)`` opens an array by its `ArrayInfo.dataset` for reading.
     state
-        A text that changes when the stored bytes do, as far as that can be told cheaply.
+        ``state(path, dataset, portable)`` returns a text that changes when the stored bytes do, as far as that can be
+        told cheaply; ``portable``: one that is the same for a copy on another disk which has the times of the original.
     """
 
     matches: Callable[[str], bool]
     find: Callable[[str, str, Kind], ArrayInfo]
     arrays: Callable[[str], list[ArrayInfo]]
     open: Callable[[str, str], Backend]
-    state: Callable[[str, str], str]
+    state: Callable[[str, str, bool], str]
 
 
 def spatial(axes: str, values: Sequence[float]) -> tuple[float, float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,17 +12,25 @@ _MOST_FILES = 2000
 """Files whose size and time are looked at."""
 
 
-def stamps(folder: Path) -> Iterator[bytes]:
+def stamps(folder: Path, *, portable: bool = False) -> Iterator[bytes]:
     """Yield name, size and time of the files below a folder.
 
     Of more than 2000 files those are looked at that are spread evenly over all, and the times of their folders, which
     tell of files that were replaced by others. A change in place of another file is not seen.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    portable
+        Leave the sizes of folders out, which depend on the file system and on what has been in them before.
     """
     few = list(itertools.islice(_files(folder), _MOST_FILES + 1))
     looked = few if len(few) <= _MOST_FILES else _spread_files(folder, _MOST_FILES)
     for name, entry in looked:
-        stat = entry.stat()
-        yield f"{name}:{stat.st_size}:{stat.st_mtime_ns};".encode()
+        found = entry.stat()
+        size = 0 if portable and stat.S_ISDIR(found.st_mode) else found.st_size
+        yield f"{name}:{size}:{found.st_mtime_ns};".encode()
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from vimvol.address import is_url
 from vimvol.errors import InputError
 from vimvol.io.errors import one_line
 from vimvol.io.formats.base import (
@@ -23,7 +24,6 @@ from vimvol.io.formats.base import (
     missing_dataset,
     native_dtype,
 )
-from vimvol.io.storage import is_url
 
 _SUFFIXES = {".h5", ".hdf5", ".hdf", ".he5"}
 _SAMPLES, _SAMPLE = 256, 1 << 17
@@ -70,7 +70,7 @@ def open_array(path: str, dataset: str) -> Backend:
     return backend
 
 
-def state(path: str, dataset: str) -> str:
+def state(path: str, dataset: str, portable: bool) -> str:  # noqa: ARG001 - it is the same on any disk
     """Hash layout and place of a dataset in its file, and its stored bytes, of a large one a sample of these.
 
     Other datasets may come and go. Where the stored bytes cannot be told, as those of a virtual dataset, it is size and

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from vimvol.address import is_url, without_format
 from vimvol.errors import InputError, VimvolError
 from vimvol.io.formats import stores
 from vimvol.io.formats.base import ArrayInfo, Backend, Kind, choose, missing_dataset, natural
 from vimvol.io.formats.files import entries, stamps
 from vimvol.io.formats.n5_metadata import Chain, geometry
-from vimvol.io.storage import NODE_METADATA, is_url, join, without_format
+from vimvol.io.storage import NODE_METADATA, join
 
 _ATTRIBUTES = "attributes.json"
 _TELLING = {"n5", "dimensions", "multiscales", "pixelResolution", "downsamplingFactors", "scales", "painteraData"}
@@ -101,14 +102,14 @@ def open_array(path: str, dataset: str) -> Backend:
         raise InputError(f"{where} cannot be read ({error}); restore its {_ATTRIBUTES}") from None
 
 
-def state(path: str, dataset: str) -> str:
+def state(path: str, dataset: str, portable: bool) -> str:
     """Hash the attributes; and of a folder, name, size and time of its files, see `vimvol.io.formats.files.stamps`.
 
     Behind a URL a change of a chunk is not seen.
     """
     digest = hashlib.sha256(json.dumps(_attributes(path, dataset), sort_keys=True).encode())
     folder = stores.local_folder(path)
-    for stamp in () if folder is None else stamps(folder / dataset):
+    for stamp in () if folder is None else stamps(folder / dataset, portable=portable):
         digest.update(stamp)
     return digest.hexdigest()
 

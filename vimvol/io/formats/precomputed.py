@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vimvol.address import is_url, without_format
 from vimvol.errors import InputError
 from vimvol.io.formats import stores
 from vimvol.io.formats.base import ArrayInfo, Backend, Kind, missing_dataset
 from vimvol.io.formats.files import stamps
 from vimvol.io.formats.ngff import finite
-from vimvol.io.storage import is_url, join, without_format
+from vimvol.io.storage import join
 
 _DTYPES = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)} | {"float32"}
 _COMPRESSED = (".gz", ".br", ".zstd", ".xz")
@@ -64,7 +65,7 @@ def open_array(path: str, dataset: str) -> Backend:
     return _open(path, volume, dataset)
 
 
-def state(path: str, dataset: str) -> str:
+def state(path: str, dataset: str, portable: bool) -> str:
     """Hash what is told of a scale; and of a folder, name, size and time of its files, see `files.stamps`.
 
     Behind a URL a change of a chunk is not seen.
@@ -73,7 +74,7 @@ def state(path: str, dataset: str) -> str:
     told = [volume.get("data_type"), volume.get("num_channels"), _scale(volume, dataset)]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     folder = _folder(path, dataset)
-    for stamp in () if folder is None else stamps(folder):
+    for stamp in () if folder is None else stamps(folder, portable=portable):
         digest.update(stamp)
     return digest.hexdigest()
 

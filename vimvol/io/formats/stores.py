@@ -18,9 +18,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from vimvol.address import is_url, without_format
 from vimvol.errors import InputError, MissingExtraError, StorageError, VimvolError
 from vimvol.io.errors import one_line
-from vimvol.io.storage import is_url, join, without_format
+from vimvol.io.storage import join
 
 _LIMIT = "ZARR_THREADING__MAX_WORKERS"
 """Environment variable that bounds the threads of zarr in a worker, and those of tensorstore with them."""

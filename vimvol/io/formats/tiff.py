@@ -16,11 +16,11 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from vimvol.address import is_url
 from vimvol.errors import InputError, VimvolError
 from vimvol.io.errors import one_line
 from vimvol.io.formats.base import ArrayInfo, Backend, Kind, choose, missing_dataset, native_dtype, natural
 from vimvol.io.formats.ngff import nanometers
-from vimvol.io.storage import is_url
 
 _SUFFIXES = {".tif", ".tiff"}
 _MAGIC = {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}
@@ -69,7 +69,7 @@ def open_file(path: str, dataset: str) -> Backend:
     return pages
 
 
-def state_file(path: str, dataset: str) -> str:  # noqa: ARG001 - one file holds all series
+def state_file(path: str, dataset: str, portable: bool) -> str:  # noqa: ARG001 - one file holds all series
     """Return size and time of the file."""
     stat = Path(path).stat()
     return f"{stat.st_size}:{stat.st_mtime_ns}"
@@ -127,7 +127,7 @@ def open_folder(path: str, dataset: str) -> Backend:  # noqa: ARG001 - there is 
     return _Pages((len(files),), cut)
 
 
-def state_folder(path: str, dataset: str) -> str:  # noqa: ARG001 - there is one array
+def state_folder(path: str, dataset: str, portable: bool) -> str:  # noqa: ARG001 - there is one array
     """Return name, size and time of every file."""
     stats = [(file.name, file.stat()) for file in _slices(path)]
     return ";".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats)

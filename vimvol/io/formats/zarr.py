@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 import zarr
 from zarr.errors import ContainsArrayAndGroupError, NodeTypeValidationError
 
+from vimvol.address import is_url
 from vimvol.errors import InputError
 from vimvol.io.errors import one_line, storage_errors
 from vimvol.io.formats import ngff
@@ -27,7 +28,7 @@ from vimvol.io.formats.base import (
     natural,
 )
 from vimvol.io.formats.files import stamps
-from vimvol.io.storage import get_object, is_url, join, list_names, open_store
+from vimvol.io.storage import get_object, join, list_names, open_store
 
 Node: TypeAlias = "zarr.Array[Any] | zarr.Group"
 
@@ -91,7 +92,7 @@ def open_array(path: str, dataset: str) -> Backend:
     return cast(Backend, node)
 
 
-def state(path: str, dataset: str) -> str:
+def state(path: str, dataset: str, portable: bool) -> str:
     """Hash the metadata; and for a folder, name, size and time of its files, see `vimvol.io.formats.files.stamps`.
 
     Behind a URL a change of a chunk is not seen.
@@ -101,7 +102,7 @@ def state(path: str, dataset: str) -> str:
     for name in _METADATA[:4]:
         digest.update(get_object(store, join(dataset, name).strip("/")) or b"-")
     if not is_url(path):
-        for stamp in stamps(Path(path) / dataset):
+        for stamp in stamps(Path(path) / dataset, portable=portable):
             digest.update(stamp)
     return digest.hexdigest()
 
