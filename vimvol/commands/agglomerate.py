@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vimvol.address import absolute
-from vimvol.commands.finished import unchanged_job
+from vimvol.commands.finished import lacking, missing_stage, unchanged_job
 from vimvol.commands.segmentations import segment_beside, segment_instead
 from vimvol.config import SegmentConfig, load_config
 from vimvol.config.cluster import ClusterConfig
@@ -20,7 +20,7 @@ from vimvol.io.volume import forget_open
 from vimvol.outputs.manifest import differences, finished_run, made_manifest, settings_of
 from vimvol.outputs.output import AGGLOMERATING
 from vimvol.outputs.record import Telling
-from vimvol.outputs.stored import STORED, lacking, missing_stage, stored_job
+from vimvol.outputs.stored import STORED, stored_job
 from vimvol.preflight.announce import Tell
 from vimvol.preflight.disk import check_writable
 from vimvol.preflight.unused import unused_texts

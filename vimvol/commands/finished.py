@@ -6,11 +6,12 @@ from typing import Any
 
 from vimvol.config import SegmentConfig
 from vimvol.errors import InputError
-from vimvol.outputs.manifest import input_address
-from vimvol.outputs.stored import STORED, lacking, missing_stage, stored_job
+from vimvol.outputs.manifest import input_address, settings_of
+from vimvol.outputs.stored import STORED, stored_job
 from vimvol.preflight.announce import Tell, nobody
 from vimvol.preflight.prepare import prepare
 from vimvol.stages.job import Job
+from vimvol.stages.order import stages_of
 
 
 def finished_job(out: str, manifest: dict[str, Any], config: SegmentConfig) -> Job:
@@ -57,3 +58,28 @@ def unchanged_job(
             "vimvol segment"
         )
     return job
+
+
+def missing_stage(out: str, manifest: dict[str, Any]) -> str:
+    """Return the first of the stages before the agglomeration of which something is missing; empty if none is."""
+    job = stored_job(out, manifest, settings_of(manifest))
+    for stage in stages_of(job):
+        if stage.own:
+            continue
+        if stage.array is not None:
+            missing = stage.ledger.missing(stage.plan.blocks).count(stage.plan).parts > 0
+        else:
+            # another segmentation may have measured the edges in other blocks, and then this one does so again
+            edges = stage.ledger.progress()
+            missing = edges is None or not edges.complete
+        if missing:
+            return stage.name
+    return ""
+
+
+def lacking(out: str, stage: str) -> InputError:
+    """Return the error for an output of which blocks of a stage are missing."""
+    return InputError(
+        f"{out} lacks blocks of stage {stage} that its manifest tells of, so stored edges do not serve; run vimvol "
+        "segment"
+    )

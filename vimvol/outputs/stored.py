@@ -17,11 +17,9 @@ from vimvol.infer.planes import ORDERS, Plane
 from vimvol.infer.standardization import Standardization
 from vimvol.infer.tiles import Tiling
 from vimvol.io import Level, Volume
-from vimvol.outputs.manifest import settings_of
 from vimvol.stages.job import Cells, Job, Network, are_instances
 from vimvol.stages.keys import FORMATS
 from vimvol.stages.learned import find_learned
-from vimvol.stages.order import stages_of
 
 STORED = "stored"
 """Entry of the manifest; the outputs of earlier versions have none."""
@@ -96,31 +94,6 @@ def stored_job(out: str, manifest: Json, config: SegmentConfig) -> Job:
         learned=learned,
         replaced=tuple((begin, end) for begin, end in manifest.get("replaced", ())),
         recorded=tuple((stage, manifest["keys"][stage]) for stage in SHARED),
-    )
-
-
-def missing_stage(out: str, manifest: Json) -> str:
-    """Return the first of the stages before the agglomeration of which something is missing; empty if none is."""
-    job = stored_job(out, manifest, settings_of(manifest))
-    for stage in stages_of(job):
-        if stage.own:
-            continue
-        if stage.array is not None:
-            missing = stage.ledger.missing(stage.plan.blocks).count(stage.plan).parts > 0
-        else:
-            # another segmentation may have measured the edges in other blocks, and then this one does so again
-            edges = stage.ledger.progress()
-            missing = edges is None or not edges.complete
-        if missing:
-            return stage.name
-    return ""
-
-
-def lacking(out: str, stage: str) -> InputError:
-    """Return the error for an output of which blocks of a stage are missing."""
-    return InputError(
-        f"{out} lacks blocks of stage {stage} that its manifest tells of, so stored edges do not serve; run vimvol "
-        "segment"
     )
 
 
