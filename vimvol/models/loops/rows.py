@@ -85,6 +85,13 @@ def store_rows(source, rows, first, begin, count, back):
 
 
 @inlined
+def address(rows, first, begin, back):
+    """Return where the channels from ``first`` on begin at a position, which may lie beyond the last."""
+    at = len(rows) - 1 - begin if back else begin
+    return rows.ctypes.data + 4 * (at * rows.shape[1] + first)
+
+
+@inlined
 def load_decay(a, first, target):
     """Copy A (D, N) of a block to (N, WIDTH), in powers of two."""
     width = min(WIDTH, len(a) - first)

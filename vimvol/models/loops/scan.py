@@ -16,6 +16,7 @@ import numpy as np
 from vimvol.models.loops.rows import (
     CHUNK,
     WIDTH,
+    address,
     load_decay,
     load_row,
     load_rows,
@@ -23,7 +24,7 @@ from vimvol.models.loops.rows import (
     softplus_slope,
     store_rows,
 )
-from vimvol.models.loops.tools import LN_2, compiled, exp2, f32, inlined, summing
+from vimvol.models.loops.tools import LN_2, compiled, exp2, f32, fetch, inlined, summing
 
 
 def forward_scratch(states: int, blocks: int) -> int:
@@ -37,11 +38,18 @@ def backward_scratch(states: int, blocks: int) -> int:
 
 
 @inlined
-def _advance(h, a, steps, fed, b, c, begin, count, back, y):
-    """Move all states on by ``count`` positions and add what they give to y (count, WIDTH)."""
+def _advance(h, a, steps, fed, b, c, begin, count, back, y, ahead, stride):
+    """Move all states on by ``count`` positions and add what they give to y (count, WIDTH).
+
+    Meanwhile the rows that the next chunk will read are asked for, the first of every array at the addresses ``ahead``,
+    ``stride`` bytes apart: a copy alone would wait for each of them.
+    """
     length, states = b.shape
     for i in range(count):
         at, row = length - 1 - begin - i if back else begin + i, i * WIDTH
+        for line in range(WIDTH // 16):
+            for base in ahead:
+                fetch(base + i * stride + 64 * line)
         for n in range(states):
             to, b_n, c_n = n * WIDTH, b[at, n], c[at, n]
             for k in range(WIDTH):
@@ -94,12 +102,13 @@ def forward(u, delta, a, b, c, d, bias, soft, back, y, last, kept, scratch, batc
         load_row(d, first, part[2 * size + WIDTH :])
         for k in range(size):
             h[k] = f32(0) * decay[k]  # a decay that is no number stays visible: `exp2` would hide it
+    stride = -4 * len(a) if back else 4 * len(a)
     for begin in range(0, length, CHUNK):
         count = min(CHUNK, length - begin)
         load_rows(delta[batch], block * WIDTH, begin, count, back, all_steps)
         load_rows(u[batch], block * WIDTH, begin, count, back, all_x)
         for j in range(blocks):
-            part = own[j * each : (j + 1) * each]
+            part, first = own[j * each : (j + 1) * each], (block + j) * WIDTH
             steps, x = all_steps[j * rows : (j + 1) * rows], all_x[j * rows : (j + 1) * rows]
             h, decay = part[:size], part[size : 2 * size]
             shift, skip = part[2 * size : 2 * size + WIDTH], part[2 * size + WIDTH :]
@@ -111,7 +120,8 @@ def forward(u, delta, a, b, c, d, bias, soft, back, y, last, kept, scratch, batc
             for i in range(count):
                 for k in range(WIDTH):
                     x[i * WIDTH + k] *= skip[k]
-            _advance(h, decay, steps, fed, b[batch], c[batch], begin, count, back, x)
+            ahead = (address(delta[batch], first, begin + CHUNK, back), address(u[batch], first, begin + CHUNK, back))
+            _advance(h, decay, steps, fed, b[batch], c[batch], begin, count, back, x, ahead, stride)
         store_rows(all_x, y[batch], block * WIDTH, begin, count, back)
     for j in range(end - block):
         first = (block + j) * WIDTH
@@ -121,12 +131,18 @@ def forward(u, delta, a, b, c, d, bias, soft, back, y, last, kept, scratch, batc
 
 
 @inlined
-def _replay(h, decays, a, steps, fed, b, begin, count, back):
-    """Compute the states of a chunk again: h (count + 1, N, WIDTH) from the first, and by what they decayed."""
+def _replay(h, decays, a, steps, fed, b, begin, count, back, ahead, stride):
+    """Compute the states of a chunk again: h (count + 1, N, WIDTH) from the first, and by what they decayed.
+
+    Meanwhile the rows of the next chunk are asked for, as by `_advance`.
+    """
     length, states = b.shape
     size = states * WIDTH
     for i in range(count):
         at, row = length - 1 - begin - i if back else begin + i, i * WIDTH
+        for line in range(WIDTH // 16):
+            for base in ahead:
+                fetch(base + i * stride + 64 * line)
         for n in range(states):
             to, b_n = n * WIDTH, b[at, n]
             now, then = i * size + to, (i + 1) * size + to
@@ -238,6 +254,7 @@ def backward(
         load_row(bias, first, part[3 * size : 3 * size + WIDTH])
         load_row(d, first, part[3 * size + WIDTH : 3 * size + 2 * WIDTH])
     b_rows, c_rows = b[batch], c[batch]
+    stride = -4 * len(a) if back else 4 * len(a)
     for chunk in range((length - 1) // CHUNK, -1, -1):
         begin = chunk * CHUNK
         count = min(CHUNK, length - begin)
@@ -245,7 +262,7 @@ def backward(
         load_rows(u[batch], block * WIDTH, begin, count, back, all_x)
         load_rows(grad_y[batch], block * WIDTH, begin, count, back, all_dy)
         for j in range(blocks):
-            part, source = own[j * each : (j + 1) * each], kept[batch, block + j, chunk]
+            part, source, first = own[j * each : (j + 1) * each], kept[batch, block + j, chunk], (block + j) * WIDTH
             steps, x, dy = all_steps[j * rows :], all_x[j * rows :], all_dy[j * rows :]
             decay, carry, sum_a = part[:size], part[size : 2 * size], part[2 * size : 3 * size]
             vectors = part[3 * size :]
@@ -254,7 +271,12 @@ def backward(
             for k in range(size):
                 h[k] = source[k]
             prepare(steps, x, count, shift, soft, fed)
-            _replay(h, decays, decay, steps, fed, b_rows, begin, count, back)
+            ahead = (
+                address(delta[batch], first, begin - CHUNK, back),
+                address(u[batch], first, begin - CHUNK, back),
+                address(grad_y[batch], first, begin - CHUNK, back),
+            )
+            _replay(h, decays, decay, steps, fed, b_rows, begin, count, back, ahead, stride)
             to_b, to_c = grad_b[block + j, batch], grad_c[block + j, batch]
             _retreat(
                 h,

@@ -12,6 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 f32 = np.float32
@@ -69,6 +70,22 @@ def exp2(x):
     f = x - (rounded - ROUND)
     p = ((((P5 * f + P4) * f + P3) * f + P2) * f + P1) * f + f32(1)
     return _float(np.int32(_bits(p) + np.int32(_bits(rounded) << MANTISSA)))
+
+
+@intrinsic
+def fetch(_context: Any, _address: Any) -> Any:  # noqa: ANN401
+    """Ask for the cache line at an address, which need not exist, without waiting for it."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        kind = ir.IntType(32)
+        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        asked = ir.FunctionType(ir.VoidType(), [pointer.type, kind, kind, kind])
+        function = cgutils.get_or_insert_function(builder.module, asked, "llvm.prefetch.p0")
+        reading, second_level, data = (ir.Constant(kind, value) for value in (0, 2, 1))
+        builder.call(function, [pointer, reading, second_level, data])
+        return context.get_dummy_value()
+
+    return numba.void(numba.intp), generate
 
 
 @intrinsic
