@@ -5,6 +5,7 @@ Loads the standard library alone: a command finds out that an input is missing b
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def absolute(path: str) -> str:
     if plain != path:
         return path.removesuffix(plain) + absolute(plain)
     path = path.removeprefix("file://")
-    return path.rstrip("/") if is_url(path) else str(Path(path).expanduser().absolute())
+    return path.rstrip("/") if is_url(path) else str(_local(path).absolute())
 
 
 def parse_address(address: str) -> tuple[str, str]:
@@ -72,10 +73,10 @@ def check_there(address: str) -> None:
     Raises
     ------
     InputError
-        If it is not.
+        If it is not, or in a folder that may not be entered.
     """
     path = without_format(absolute(parse_address(address)[0]))
-    if not is_url(path) and not Path(path).exists():
+    if not is_url(path) and not _exists(path):
         raise InputError(f"{path} does not exist; {_near(Path(path))}")
 
 
@@ -87,7 +88,7 @@ def check_output(out: str) -> None:
     InputError
         If it is not.
     """
-    if not is_url(path := absolute(out)) and not Path(path).exists():
+    if not is_url(path := absolute(out)) and not _exists(path):
         raise no_output(out)
 
 
@@ -110,15 +111,38 @@ def _splits(address: str) -> Iterator[tuple[str, str]]:
         colon = address.rfind(":", first, colon)
 
 
-def _exists(path: str) -> bool:
-    return Path(path).expanduser().exists()
+def _local(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # there is no such user, so it is a name like any other
+        return Path(path)
+
+
+def _exists(path: str | Path) -> bool:
+    """Tell whether there is a file or folder.
+
+    Raises
+    ------
+    InputError
+        If that cannot be told for want of rights.
+    """
+    try:
+        return _local(str(path)).exists()
+    except PermissionError:
+        raise InputError(
+            f"{path} lies in a folder that may not be entered; ask for the right, or choose another"
+        ) from None
+    except OSError:  # such as a name that is too long for one
+        return False
 
 
 def _near(path: Path) -> str:
     parent = path.parent
-    while not parent.exists():
+    while not _exists(parent):
         path, parent = parent, parent.parent
-    beside = [p.name for p in parent.iterdir()] if parent.is_dir() else []
+    beside: list[str] = []
+    with contextlib.suppress(OSError):  # a folder that may be entered, and not listed
+        beside = [p.name for p in parent.iterdir()]
     close = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.6)
     if close:
         which = "did you mean that?" if len(close) == 1 else "did you mean one of these?"

@@ -104,6 +104,16 @@ def test_neither_input_nor_network_need_be_there(sample: Path, tmp_path: Path) -
         train_edges([(str(tmp_path / out), f"{sample}:labels")], str(files[1]))
 
 
+def test_the_file_that_edges_cost_by_before_may_be_gone(sample: Path, costs: Path, out: Path, tmp_path: Path) -> None:
+    gone, again = Path(shutil.copyfile(costs, tmp_path / "gone.safetensors")), tmp_path / "again.safetensors"
+    agglomerate(str(out), [f"agglomerate.costs={gone}"], workers=0)
+    gone.unlink()
+    train_edges([(str(out), f"{sample}:labels")], str(again), note="synthetic")
+    assert again.read_bytes() == costs.read_bytes()
+    agglomerate(str(out), ["agglomerate.costs=boundary"], workers=0)
+    assert (read_manifest(str(out)) or {})["config"]["agglomerate"]["costs"] == "boundary"
+
+
 def test_an_output_of_an_earlier_version_takes_its_unchanged_input(sample: Path, out: Path, tmp_path: Path) -> None:
     manifest, file = read_manifest(str(out)) or {}, tmp_path / "costs.safetensors"
     del manifest[STORED]

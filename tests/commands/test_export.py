@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -253,6 +255,53 @@ def test_what_changes_while_it_is_copied_counts_for_nothing(out, tmp_path, monke
     _same(f"{before}:labels/{name}/0", f"{target}:labels/{name}/0")
     export(out, target, workers=0)
     _same(f"{out}:labels/{name}/0", f"{target}:labels/{name}/0")
+
+
+def test_what_changes_and_changes_back_while_it_is_copied_counts_for_nothing(out, tmp_path, monkeypatch):
+    out, target = str(shutil.copytree(out, tmp_path / "out.zarr")), str(tmp_path / "copy.zarr")
+    original, calls = CopyBlock.__call__, []
+
+    def change_and_change_back(self, block):
+        if "labels/finer/0" in self.source:
+            calls.append(block)
+            if len(calls) in (1, 5):
+                agglomerate(out, ["agglomerate.beta=0.95"] if len(calls) == 1 else FINER, name="finer", workers=0)
+        return original(self, block)
+
+    monkeypatch.setattr(CopyBlock, "__call__", change_and_change_back)
+    with pytest.raises(IncompleteRunError, match="labels/finer changed while it was copied"):
+        export(out, target, workers=0)
+    export(out, target, workers=0)
+    _same(f"{out}:labels/finer/0", f"{target}:labels/finer/0")
+
+
+@pytest.mark.parametrize("name", ["segmentation", "finer"])
+def test_of_a_copy_that_was_killed_nothing_counts_once_the_output_has_changed_and_changed_back(out, tmp_path, name):
+    out, target = str(shutil.copytree(out, tmp_path / "out.zarr")), str(tmp_path / "copy.zarr")
+    beta = {"segmentation": "agglomerate.beta=0.25", "finer": FINER[0]}[name]
+    script = f"""
+import os, time
+from vimvol.commands.agglomerate import agglomerate
+from vimvol.commands.export import CopyBlock, export
+original, calls = CopyBlock.__call__, []
+def call(self, block):
+    if "labels/{name}/0" in self.source:
+        calls.append(block)
+        if len(calls) == 1:
+            agglomerate({out!r}, ["agglomerate.beta=0.95"], name={name!r}, workers=0)
+        if len(calls) == 4:
+            time.sleep(2)  # what is done is recorded every second
+            os._exit(9)
+    return original(self, block)
+CopyBlock.__call__ = call
+export({out!r}, {target!r}, workers=0)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+    assert list(Path(target, "vimvol", "ledger", f"copy labels-{name}-0").rglob("*.records"))
+    agglomerate(out, [beta], name=name, workers=0)
+    export(out, target, workers=0)
+    _same(f"{out}:labels/{name}/0", f"{target}:labels/{name}/0")
+    assert not list(Path(target, "vimvol", "begun").iterdir())
 
 
 def test_what_has_nothing_left_to_copy_is_not_shown(out, tmp_path, capsys, monkeypatch):

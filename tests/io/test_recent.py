@@ -40,9 +40,12 @@ def test_what_was_asked_for_longest_ago_goes_first():
     assert reads.count == {"x": 1, "y": 2, "z": 1}
 
 
-def test_a_table_beyond_the_limit_is_read_every_time_and_leaves_what_follows_its_room():
+def test_a_table_beyond_the_limit_is_read_every_time_and_leaves_others_their_room():
     reads, recent = Reads({"small": 40, "huge": 101}), Recent(100)
     reads(recent, "huge", "huge", "small", "small")
+    assert reads.count == {"small": 1, "huge": 2}
+    reads, recent = Reads({"small": 40, "huge": 101}), Recent(100)
+    reads(recent, "small", "huge", "small", "huge", "small")
     assert reads.count == {"small": 1, "huge": 2}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
 from tests.support import digest, mistake, settings, small_config
@@ -213,6 +214,28 @@ def test_what_cannot_have_been_moved_is_refused_in_a_line_and_nothing_is_written
     with pytest.raises(OutputExistsError, match=r"other settings \(agglomerate\.beta: 0\.25 -> 0\.7\)"):
         go(other, out, moved=True, agglomerate__beta=0.7)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_another_series_of_a_tiff_is_not_taken_for_the_one_that_was_moved(
+    sample: Path, tmp_path: Path, earlier: bool
+) -> None:
+    out, old, new = tmp_path / "out.zarr", tmp_path / "old.tif", tmp_path / "new.tif"
+    raw = zarr.open_array(str(sample / "raw"), mode="r")[:]
+    with tifffile.TiffWriter(old) as writer:
+        for series in (raw, raw[::-1]):
+            writer.write(np.ascontiguousarray(series), photometric="minisblack", metadata={"axes": "ZYX"})
+    config = small_config(input__voxel_size=[50.0, 4.6, 4.6])
+    segment_volume(f"{old}:0", str(out), config)
+    if earlier:
+        found = manifest_of(out)
+        del found["input"]["content"], found[STORED]
+        write_manifest(str(out), found)
+    old.rename(new)
+    with pytest.raises(InputError, match=rf"new\.tif:1 is not the series of {old}:0, of which .*; give that"):
+        segment_volume(f"{new}:1", str(out), config, moved=True)
+    segment_volume(f"{new}:0", str(out), config, moved=True)
+    assert input_address(manifest_of(out)) == f"{new}:0"
 
 
 def test_outputs_of_earlier_versions_are_served_and_say_what_they_do_not_know(raw: Path, tmp_path: Path) -> None:

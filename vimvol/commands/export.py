@@ -35,6 +35,8 @@ from vimvol.stages.job import BESIDE, NOTE, SEGMENTATION
 
 MARK = "export.json"
 """What a copy is known by, beside its ledger."""
+BEGUN = "begun"
+"""Beside it, the folder of one digest an image that is being copied: of what the output said of it when that began."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,11 @@ def export(
 def _copy(out: str, target: str, image: _Image, chunk: Index, execution: Execution) -> None:
     """Copy what is not there yet of an image, level by level; its metadata come last."""
     source, copied = join(out, image.path), join(target, image.path)
-    ledgers = open_objects(f"{target}/vimvol/ledger")
+    ledgers, begun = open_objects(f"{target}/vimvol/ledger"), open_objects(f"{target}/vimvol/{BEGUN}")
+    mark, state = image.path.replace("/", "-") or "0", content_key(_note(out, image.path)).encode()
+    if begun.get(mark) not in (None, state):  # who copied it was killed, and did not look whether it changed meanwhile
+        for path, _ in levels_of(source):
+            ledgers.remove(_records(image, path))
     for path in missing_levels(source, copied, chunk=chunk, dtype=image.dtype):
         ledgers.remove(_records(image, path))  # before there is an empty array of which they would say that it is full
     create_copy(source, copied, chunk=chunk, dtype=image.dtype)
@@ -192,13 +198,16 @@ def _copy(out: str, target: str, image: _Image, chunk: Index, execution: Executi
         if ledger.missing(plan.blocks).count(plan).parts:
             stages.append((plan, CopyBlock(join(source, path), join(copied, path), channels, dtype), ledger))
     if stages:
+        begun.put(mark, state)
         reopen_copy(copied)
     changed = False
     try:
         for plan, task, ledger in stages:
             run_stage(plan, task, ledger, execution)
     finally:
-        if stages and _content(out, image.path) != image.content:
+        # labels may have changed back, too
+        back = bool(image.path) and content_key(_note(out, image.path)).encode() != state
+        if stages and (back or _content(out, image.path) != image.content):
             changed = True
             for _, _, ledger in stages:
                 ledgers.remove(ledger.stage)
@@ -208,13 +217,19 @@ def _copy(out: str, target: str, image: _Image, chunk: Index, execution: Executi
             f"writes {out} has ended, run the same command again"
         )
     finish_copy(source, copied)
+    begun.remove(mark)
+
+
+def _note(out: str, path: str) -> dict[str, Any]:
+    """Return the manifest of the output, or the note of a segmentation beside, that tells what an image holds."""
+    name = path.removeprefix("labels/")
+    own = name in ("", SEGMENTATION)
+    return parse_note(open_objects(out).get(MANIFEST if own else f"vimvol/{BESIDE}/{name}/{NOTE}"))
 
 
 def _content(out: str, path: str) -> str | None:
     """Return the digest of what an image of the output holds at the moment; none where it is being made."""
-    name = path.removeprefix("labels/")
-    own = name in ("", SEGMENTATION)
-    note = parse_note(open_objects(out).get(MANIFEST if own else f"vimvol/{BESIDE}/{name}/{NOTE}"))
+    note = _note(out, path)
     if note.get("state") != "complete":
         return None
     return _boundaries_in(note) if not path else _labels_in(note)

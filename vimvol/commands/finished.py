@@ -11,6 +11,7 @@ from vimvol.outputs.stored import STORED, stored_job
 from vimvol.preflight.announce import Tell, nobody
 from vimvol.preflight.prepare import prepare
 from vimvol.stages.job import Job
+from vimvol.stages.learned import BOUNDARY
 from vimvol.stages.order import stages_of
 
 
@@ -62,7 +63,10 @@ def unchanged_job(
 
 def missing_stage(out: str, manifest: dict[str, Any]) -> str:
     """Return the first of the stages before the agglomeration of which something is missing; empty if none is."""
-    job = stored_job(out, manifest, settings_of(manifest))
+    settings = settings_of(manifest)
+    # these stages do not depend on what edges cost, and the file of learned costs may be gone
+    plain = settings.agglomerate.model_copy(update={"costs": BOUNDARY})
+    job = stored_job(out, manifest, settings.model_copy(update={"agglomerate": plain}))
     for stage in stages_of(job):
         if stage.own:
             continue

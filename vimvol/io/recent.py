@@ -48,10 +48,12 @@ class Recent:
         table = read()
         for column in table.values():
             column.flags.writeable = False
+        if (size := _bytes(table)) > self._limit:  # it would push out all others, and then itself
+            return table
         with self._lock:
             if name not in self._kept:
                 self._kept[name] = table
-                self._bytes += _bytes(table)
+                self._bytes += size
             while self._bytes > self._limit:
                 self._bytes -= _bytes(self._kept.popitem(last=False)[1])
         return table

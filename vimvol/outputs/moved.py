@@ -108,6 +108,8 @@ def note_place(job: Job) -> None:
 
 def _same(volume: Volume, before: Json) -> Volume | None:
     """Return a volume under its recorded identity; none if it is another."""
+    if _is_other_series(volume, before):
+        return None
     if "content" in before:
         same = before["content"] == volume.content()
     else:  # of an earlier version; it was never moved
@@ -117,6 +119,11 @@ def _same(volume: Volume, before: Json) -> Volume | None:
 
 def _is_at(volume: Volume, before: Json) -> bool:
     return (volume.url, volume.dataset) == (before["path"], before["dataset"])
+
+
+def _is_other_series(volume: Volume, before: Json) -> bool:
+    """Tell whether a volume is another series of a TIFF, of which only size and time of the file are known."""
+    return volume.format == "tiff" and volume.dataset != before["dataset"]
 
 
 def _address(before: Json) -> str:
@@ -135,6 +142,8 @@ def _difference(volume: Volume, out: str, manifest: Json) -> str:
                 f"{volume.address} has {name} {now}, and {before}, of which {out} was made, had {then}, so it was not "
                 "moved but is another; give the unchanged data"
             )
+    if _is_other_series(volume, manifest["input"]):
+        return f"{volume.address} is not the series of {before}, of which {out} was made; give that series"
     alike = "shape and dtype" if "dtype" in recorded else "the shape (its version of vimvol recorded no more)"
     text = f"{volume.address} has {alike} of {before}, of which {out} was made, but other "
     if volume.format == "hdf5":
