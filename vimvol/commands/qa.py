@@ -75,7 +75,7 @@ class Place:
 
 
 def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
-    """Look for seams in a finished output. Neither its input nor the network need be there any more.
+    """Look for seams in a finished output. Its input and the network may be gone; a mask that it had must be there.
 
     Parameters
     ----------

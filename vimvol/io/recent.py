@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 Table = dict[str, NDArray[Any]]
 
 BYTES = 64 * 2**20
-"""What one `Recent` keeps at the most; see `Recent`."""
+"""What one `Recent` keeps at the most."""
 
 
 class Recent:
     """Keeps tables in the order in which they were last asked for, within so many bytes.
 
-    Neighbouring blocks of a stage read the same tables; blocks that one process computes share what it keeps. It
-    belongs to one stage of one run, whose inputs do not change. A copy for another process begins empty.
+    Neighbouring blocks of a stage read the same tables: the blocks of one call share what is kept, and in the process
+    of the run those of all calls. It is for tables that are not written again once they were read, as those of one run.
+    A copy for another process begins empty.
 
     Parameters
     ----------
