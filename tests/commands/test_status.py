@@ -147,7 +147,10 @@ def test_another_block_shape_goes_on_where_the_first_stopped(
 
 
 def test_the_command_line_tells_it_in_words_and_exit_code(run, reference: Path, tmp_path: Path) -> None:
-    assert run("status", reference)[0] == 0
+    code, printed, _ = run("status", reference)
+    assert code == 0
+    assert "input         " in printed
+    assert "sample.zarr:raw\n" in printed
     code, printed, error = run("status", reference, "--set=agglomerate.beta=0.8")
     assert code == 1
     assert "agglomerate.beta" in printed + error

@@ -90,7 +90,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes_wherever_its_input_was_mov
     assert recorded.count("predict") == len(list((reference / "0").rglob("c/*/*/*/*")))
     assert digest(out) == digest(reference)
     found = manifest_of(out)
-    assert input_address(found) == f"{places[1]}:raw"
+    assert input_address(found) == status(str(out)).source == f"{places[1]}:raw"
     assert found["input"]["formerly"] == [f"{raw}:raw", f"{places[0]}:raw"]
     assert [run["state"] for run in found["runs"]] == ["stopped", "stopped", "complete"]
     assert status(str(out)).complete

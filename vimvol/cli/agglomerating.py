@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from vimvol.address import check_output
-from vimvol.cli.app import Cluster, Log, Overrides, PerformanceReport, SchedulerFile, app, chosen_cluster, write_text
+from vimvol.cli.app import (
+    Cluster,
+    Log,
+    Overrides,
+    PerformanceReport,
+    SchedulerFile,
+    app,
+    chosen_cluster,
+    tell_opening,
+    write_text,
+)
 
 
 @app.command()
@@ -75,6 +85,7 @@ def qa(
 ) -> None:
     """Look for seams: segments that end where blocks meet, and what shifted blocks change. Exit code 1 if there are."""
     check_output(out)
+    tell_opening(out)
     from vimvol.commands.qa import check_seams
     from vimvol.commands.shifted import EXCESS
     from vimvol.evaluate.seams import RELEVANCE, SIGNIFICANCE

@@ -39,6 +39,7 @@ def status(
         typer.echo(f"stale         {note}")
     for text in found.beside:
         typer.echo(f"beside        {text}")
+    typer.echo(f"input         {found.source}")
     for run in found.runs[-5:]:
         typer.echo(f"run           {run}")
     typer.echo(f"written by    {found.holder or 'nobody now'}")

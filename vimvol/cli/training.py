@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vimvol.address import check_output, check_there
-from vimvol.cli.app import Overrides, app
+from vimvol.cli.app import Overrides, app, tell_opening
 from vimvol.cli.slices import slices_of
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError
@@ -52,15 +52,12 @@ def train_edges(
     for output, truth in zip(pairs[::2], pairs[1::2], strict=True):
         check_output(output)
         check_there(truth)
+    slices = None if slab is None else slices_of(slab, "--slab")
+    tell_opening(", ".join(pairs[::2]))
     from vimvol.commands.edges import train_edges as learn
     from vimvol.report.table import print_rows
 
-    done = learn(
-        list(zip(pairs[::2], pairs[1::2], strict=True)),
-        out,
-        None if slab is None else slices_of(slab, "--slab"),
-        note,
-    )
+    done = learn(list(zip(pairs[::2], pairs[1::2], strict=True)), out, slices, note)
     print_rows(["feature", "importance"], [[k, f"{v:.3f}"] for k, v in list(done.importances.items())[:10]])
     typer.echo(f"{done.edges:,} edges, {done.cut:,} of them between objects")
     typer.echo(f"costs         {done.path}")

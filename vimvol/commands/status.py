@@ -16,7 +16,7 @@ from vimvol.engine.objects import Objects
 from vimvol.errors import InputError, VimvolError
 from vimvol.io import open_volume
 from vimvol.io.objects import open_objects
-from vimvol.outputs.manifest import differences, made_manifest, recorded_settings
+from vimvol.outputs.manifest import differences, input_address, made_manifest, recorded_settings
 from vimvol.outputs.moved import as_known
 from vimvol.report.amounts import clock_text
 from vimvol.stages.job import BESIDE, NOTE
@@ -73,6 +73,8 @@ class Status:
         Of every run that contributed, the latest last: when it began, how it ended, seconds, and its command, as text.
     beside
         Of every other segmentation, see `vimvol.commands.agglomerate`: its name, how it stands and its settings.
+    source
+        ``PATH[:DATASET]`` of the input, where it lay when a run last read it.
     """
 
     out: str
@@ -82,6 +84,7 @@ class Status:
     notes: tuple[str, ...]
     runs: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    source: str = ""
 
 
 def status(out: str, config: SegmentConfig | None = None) -> Status:
@@ -132,7 +135,7 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
     runs = tuple(_run_text(run) for run in manifest.get("runs", ()))
     others = open_objects(f"{out}/vimvol/{BESIDE}").names("")
     beside = tuple(_beside_text(out, name, manifest, wanted.get("graph", ""), holder) for name in others)
-    return Status(out, tuple(stages), complete, text, tuple(notes), runs, beside)
+    return Status(out, tuple(stages), complete, text, tuple(notes), runs, beside, input_address(manifest))
 
 
 def _beside_text(out: str, name: str, manifest: dict[str, Any], graph: str, holder: Holder | None) -> str:

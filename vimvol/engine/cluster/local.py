@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from vimvol.config.cluster import LocalCluster
 from vimvol.engine.cluster.connect import connected, security
 from vimvol.engine.cluster.threads import SETTINGS_HERE
 from vimvol.engine.pool import Pool, SerialPool
+from vimvol.errors import InputError
 
 DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 """What a worker runs first: a terminal sends Ctrl-C to it, too, but this process stops it, without a word."""
@@ -33,15 +35,30 @@ def local(config: LocalCluster, workers: int | None) -> Iterator[Pool]:
 
     Every worker computes with one thread: the cores are used once, and results do not depend on the number of
     workers. With 0 workers the blocks run in this process.
+
+    Raises
+    ------
+    InputError
+        If the processes cannot be started.
     """
     if workers == 0:
         with threadpoolctl.threadpool_limits(1):
             yield SerialPool()
         return
-    count = available_cores() if workers is None else workers
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # This is a worker process that imports the script which started it; the script's own process tells.
+        raise SystemExit(1)
     with (
         dask.config.set(SETTINGS_HERE),
-        distributed.LocalCluster(
+        _started(config, available_cores() if workers is None else workers) as cluster,
+        connected(cluster, "the processes of this machine") as pool,
+    ):
+        yield pool
+
+
+def _started(config: LocalCluster, count: int) -> distributed.LocalCluster:
+    try:
+        return distributed.LocalCluster(
             n_workers=count,
             threads_per_worker=1,
             host="127.0.0.1",
@@ -52,7 +69,11 @@ def local(config: LocalCluster, workers: int | None) -> Iterator[Pool]:
             env={"CUDA_VISIBLE_DEVICES": ""} if count > 1 else None,
             # What fails comes back to the run, which tells it in one line.
             silence_logs=logging.CRITICAL,
-        ) as cluster,
-        connected(cluster, "the processes of this machine") as pool,
-    ):
-        yield pool
+        )
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{count} worker processes of this machine could not be started ({reason}), so nothing is computed; they "
+            'import the script that starts them, so in a script put the call below if __name__ == "__main__":, or set '
+            "run.workers=0 to compute in its own process"
+        ) from None

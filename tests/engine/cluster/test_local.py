@@ -1,0 +1,31 @@
+"""Worker processes of this machine, as a script starts them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+START = 'with open_cluster("local", 1) as pool:\n    print(pool.slots)\n'
+
+
+def run_script(folder, text):
+    script = folder / "script.py"
+    script.write_text(f"from vimvol.engine.cluster import open_cluster\n{text}")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_a_script_that_its_workers_cannot_import_is_told_what_to_do(tmp_path):
+    code, out, err = run_script(tmp_path, START)
+    assert (code, out) == (1, "")
+    assert 'put the call below if __name__ == "__main__":' in err.splitlines()[-1]
+    assert err.count("Traceback") == 1  # that of the script alone, not of the workers
+
+
+@pytest.mark.slow
+def test_a_script_that_guards_its_calls_has_workers(tmp_path):
+    guarded = "".join(f"    {line}\n" for line in START.splitlines())
+    assert run_script(tmp_path, f'if __name__ == "__main__":\n{guarded}') == (0, "1\n", "")
