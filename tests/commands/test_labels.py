@@ -92,6 +92,7 @@ def test_nothing_is_learned_from_them(run, sample, reference, tmp_path, command)
     for truth, message in ((sliced, "end with their slice"), (f"{sample}:raw", "looks like intensities")):
         parts = command.format(out=reference, truth=truth, raw=f"{sample}:raw", folder=tmp_path).split()
         code, _, err = run(*parts)
-        assert (code, err.count("\n")) == (2, 1), err
-        assert message in err
+        told = [line for line in err.splitlines() if not line.startswith("opening ")]
+        assert (code, len(told)) == (2, 1), err
+        assert message in told[0]
     assert [path.name for path in tmp_path.iterdir()] == ["sliced.zarr"]
