@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vimvol.address import check_output, check_there, parse_address
+from vimvol.address import check_output_there, check_there, parse_address
 from vimvol.errors import InputError
 
 NOBODY = 65534
@@ -20,7 +20,7 @@ def test_what_can_be_no_path_is_not_there(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match=f"{name} does not exist; {tmp_path} has no '{name.split('/')[0]}': check"):
         check_there(f"{name}:raw")
     with pytest.raises(InputError, match=f"^{tmp_path}/{name} does not exist|^{name} does not exist"):
-        check_output(name)
+        check_output_there(name)
 
 
 def test_a_dataset_may_have_a_name_that_no_file_can_have(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_dataset_may_have_a_name_that_no_file_can_have(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root can become who lacks the right")
-@pytest.mark.parametrize("check", ["check_there", "check_output"])
+@pytest.mark.parametrize("check", ["check_there", "check_output_there"])
 def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path, check: str) -> None:
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o700)

@@ -80,7 +80,7 @@ def check_there(address: str) -> None:
         raise InputError(f"{path} does not exist; {_near(Path(path))}")
 
 
-def check_output(out: str) -> None:
+def check_output_there(out: str) -> None:
     """Make sure that the output of a run is there, as far as its path tells; a URL is not looked at.
 
     Raises

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vimvol.address import check_output
+from vimvol.address import check_output_there
 from vimvol.cli.app import (
     Cluster,
     Log,
@@ -40,7 +40,7 @@ def agglomerate(
     performance_report: PerformanceReport = None,
 ) -> None:
     """Partition the fragments of a finished run again: another threshold or solver, in seconds to minutes."""
-    check_output(out)
+    check_output_there(out)
     from vimvol.commands.agglomerate import agglomerate as partition
     from vimvol.report.progress import make_progress
     from vimvol.report.table import print_rows
@@ -84,7 +84,7 @@ def qa(
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the result, too.")] = None,
 ) -> None:
     """Look for seams: segments that end where blocks meet, and what shifted blocks change. Exit code 1 if there are."""
-    check_output(out)
+    check_output_there(out)
     tell_opening(out)
     from vimvol.commands.qa import check_seams
     from vimvol.commands.shifted import EXCESS

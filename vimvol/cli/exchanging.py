@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vimvol.address import check_output, check_there
+from vimvol.address import check_output_there, check_there
 from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster
 from vimvol.cli.slices import shape_of
 from vimvol.config import TrainConfig, load_config
@@ -33,7 +33,7 @@ def export(
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
 ) -> None:
     """Copy a finished run as OME-Zarr 0.4 (zarr v2, no shards), for viewers that do not know 0.5."""
-    check_output(out)
+    check_output_there(out)
     from vimvol.commands.export import export as copy
     from vimvol.report.progress import make_progress
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vimvol.address import check_output, check_there
+from vimvol.address import check_output_there, check_there
 from vimvol.cli.app import Overrides, app, tell_opening
 from vimvol.cli.slices import slices_of
 from vimvol.config import TrainConfig, load_config
@@ -50,7 +50,7 @@ def train_edges(
     if len(pairs) % 2:
         raise InputError(f"{pairs[-1]} has no ground truth; give OUT TRUTH in turn")
     for output, truth in zip(pairs[::2], pairs[1::2], strict=True):
-        check_output(output)
+        check_output_there(output)
         check_there(truth)
     slices = None if slab is None else slices_of(slab, "--slab")
     tell_opening(", ".join(pairs[::2]))
