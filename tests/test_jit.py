@@ -1,4 +1,9 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
+import pytest
 from numba.core import caching
 
 from vimvol.jit import compiled
@@ -18,3 +23,46 @@ def test_a_compiled_function_computes_the_same():
 def test_without_a_place_for_a_cache_it_is_compiled_all_the_same(monkeypatch):
     monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
     assert compiled()(total)(np.arange(5.0)) == 10.0
+
+
+SCALED = """
+from helper import scaled
+from vimvol.jit import compiled
+
+@compiled({signatures})
+def call(x):
+    return scaled(x)
+
+print(call(1.0))
+"""
+HELPER = """
+import numba
+
+FACTOR = {factor}
+
+@numba.njit
+def twice(x):
+    return x * FACTOR
+
+def bound(inner):
+    @numba.njit
+    def outer(x):
+        return inner(x)
+    return outer
+
+scaled = bound(twice)
+"""
+
+
+@pytest.mark.parametrize("signatures", ["", '"f8(f8)"'])
+def test_what_a_function_calls_is_compiled_anew_once_its_file_changed(tmp_path, signatures):
+    (tmp_path / "main.py").write_text(SCALED.format(signatures=signatures))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+
+    def run(factor: float) -> str:
+        (tmp_path / "helper.py").write_text(HELPER.format(factor=factor))
+        command = [sys.executable, "-B", str(tmp_path / "main.py")]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert [run(2.0), run(2.0), run(3.0), run(2.0)] == ["2.0", "2.0", "3.0", "2.0"]
+    assert list(tmp_path.glob("__pycache__/*.nbc")), "nothing was kept, so nothing was tested"

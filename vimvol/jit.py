@@ -2,31 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any, TypeVar
 
 import numba
+from numba.core.caching import FunctionCache
+from numba.core.dispatcher import Dispatcher
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def compiled(**options: Any) -> Callable[[Function], Function]:  # noqa: ANN401 - whatever numba takes
-    """Compile a function of numbers and arrays at its first call.
+def compiled(*signatures: str, **options: Any) -> Callable[[Function], Function]:  # noqa: ANN401 - whatever numba takes
+    """Compile a function of numbers and arrays, at its first call or for some signatures at once.
 
     The machine code is kept on disk beside the source or in the user's cache folder; where neither can be written,
     every process compiles anew. The function takes one thread and releases the lock of the interpreter.
 
     Parameters
     ----------
+    *signatures
+        Compile for these alone, when the function is defined, in their order, so that processes that do so at the
+        same time write the same files, each as a whole.
     **options
         More options of ``numba.njit``, e.g. ``fastmath``, ``error_model``.
     """
 
     def decorate(function: Function) -> Function:
-        try:
-            result: Function = numba.njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # no place for a cache
-            result = numba.njit(nogil=True, **options)(function)
-        return result
+        result: Any = numba.njit(nogil=True, **options)(function)
+        with contextlib.suppress(RuntimeError):  # no place for a cache
+            result._cache = _Cache(function)
+        for signature in signatures:
+            result.compile(signature)
+        if signatures:
+            result.disable_compile()
+        return result  # type: ignore[no-any-return]
 
     return decorate
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """numba's cache on disk, which besides knows the functions that are compiled into this one.
+
+    numba compiles anew where the file of a function changed, but takes what it finds where another did that the
+    function calls into: after an upgrade, or an edit, old machine code would run on arrays of a new layout.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:  # noqa: ANN401 - numba has no types
+        """Return what is kept; none where it cannot be read."""
+        try:
+            return super().load_overload(sig, target_context)
+        except OSError:
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:  # noqa: ANN401
+        """Keep machine code, unless it cannot be written."""
+        try:
+            super().save_overload(sig, data)
+        except OSError:
+            return
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:  # noqa: ANN401
+        digests = sorted({_digest(path) for path in _sources(self._py_func)})
+        return (*super()._index_key(sig, codegen), tuple(digests))
+
+
+def _sources(function: FunctionType) -> set[str]:
+    """Return the files of a function and of all compiled ones that it calls, and they call."""
+    seen: set[CodeType] = set()
+    left = [function]
+    while left:
+        one = left.pop()
+        if one.__code__ not in seen:
+            seen.add(one.__code__)
+            left += _called(one)
+    return {code.co_filename for code in seen}
+
+
+def _called(function: FunctionType) -> Iterator[FunctionType]:
+    """Yield the functions that a compiled one may call, by its names and what it is closed over."""
+    closed = [cell.cell_contents for cell in function.__closure__ or ()]
+    for value in [*map(function.__globals__.get, function.__code__.co_names), *closed]:
+        if isinstance(value, Dispatcher):
+            yield value.py_func
+        elif isinstance(definition := getattr(value, "_defn", None), FunctionType):  # of an intrinsic
+            yield definition
+
+
+@functools.cache
+def _digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

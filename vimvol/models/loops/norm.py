@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from vimvol.models.loops.tools import compiled, f32, narrowed, widened
+from vimvol.models.loops.tools import compiled, f32, narrowed, wide, widened
 
 ROWS = 256
 """Pixels that are summed in float32 before they join a sum in float64."""
@@ -29,6 +29,7 @@ def moments(x, begin, end, scratch, sums):
     sums
         (2, C), to be filled.
     """
+    wide()
     origin, first, second = scratch[0], scratch[1], scratch[2]
     channels = x.shape[1]
     for k in range(channels):
@@ -79,6 +80,7 @@ def finish(x, sums, weight, bias, epsilon, out):
     out
         (3, F * C), to be filled with mean, factor and shift.
     """
+    wide()
     pixels, width = x.shape
     channels = len(weight)
     fold = width // channels
@@ -112,6 +114,7 @@ def scale(x, begin, end, vectors, slope, out, at):
 
     The three are the first C of ``vectors`` (3, C or more). What is negative is multiplied by ``slope``, at most 1.
     """
+    wide()
     channels = x.shape[1]
     mean, factor, shift = vectors[0, :channels], vectors[1, :channels], vectors[2, :channels]
     for p in range(begin, end):
@@ -124,6 +127,7 @@ def scale(x, begin, end, vectors, slope, out, at):
 @compiled(*(f"void({t}[:,::1], {t}[:,::1], i8, i8, f4[:,::1], f8[:,::1])" for t in ("f4", "i2")))
 def gradient_moments(grad, y, begin, end, scratch, sums):
     """Sum the gradient (P, W) and its product with y (P, W) into sums (2, W); scratch is (2, W)."""
+    wide()
     first, second = scratch[0], scratch[1]
     channels = y.shape[1]
     for k in range(channels):
@@ -148,6 +152,7 @@ def gradient(grad, y, begin, end, factor, mean, slope, out, at):
 
     ``grad`` and ``y`` are (P, W), factor, mean and slope (W,); the channels of ``out`` begin at ``at`` in them.
     """
+    wide()
     channels = out.shape[1]
     low, high = at, at + channels
     f, m, s = factor[low:high], mean[low:high], slope[low:high]

@@ -1,11 +1,13 @@
-"""What both directions of the compiled scan share: blocks of channels copied in and out, and the size of a step.
+"""What both directions of the compiled scan share: rows of channels copied in and out, and the size of a step.
 
-As `vimvol.models.loops.scan`, which compiles these functions into its own: whoever edits them touches it.
+All of these functions are compiled into those of `vimvol.models.loops.scan`.
 """
 
 from __future__ import annotations
 
-from vimvol.models.loops.tools import LOG2_E, exp2, f32, inlined
+import numpy as np
+
+from vimvol.models.loops.tools import LEAST, LOG2_E, exp2, f32, inlined, wide
 
 WIDTH = 64
 """Channels of a block."""
@@ -13,8 +15,9 @@ WIDTH = 64
 CHUNK = 16
 """Positions from one state that is kept to the next; those between are computed again for the gradients."""
 
-# atanh(s) / s in powers of s^2 for s <= 1/3, fitted; relative error 1e-8.
-T1, T2, T3, T4 = (f32(v) for v in (0.3333320622, 0.2001051361, 0.1400901052, 0.1395116012))
+# log(1 + e) / e in powers of e for e <= 1, fitted for the least relative error; 1.2e-7 with that of rounding.
+L1, L2, L3, L4 = (f32(v) for v in (-0.4999964833, 0.3332132399, -0.2485716343, 0.191536516))
+L5, L6, L7, L8 = (f32(v) for v in (-0.1375379562, 0.07920445502, -0.03006573953, 0.005364810582))
 
 
 @inlined
@@ -22,11 +25,9 @@ def softplus(x):
     """Return log(1 + e^x) with a small relative error, however small it is."""
     size = x if x > f32(0) else -x
     e = exp2(-LOG2_E * size)
-    s = e / (f32(2) + e)  # log(1 + e) = 2 atanh(s)
-    q = s * s
-    series = (((T4 * q + T3) * q + T2) * q + T1) * q + f32(1)
+    p = ((((((L8 * e + L7) * e + L6) * e + L5) * e + L4) * e + L3) * e + L2) * e + L1
     positive = f32(0.5) * (x + size)  # keeps what is no number, where a comparison would not
-    return positive + f32(2) * s * series
+    return positive + e * (p * e + f32(1))
 
 
 @inlined
@@ -40,48 +41,17 @@ def softplus_slope(y):
 
 
 @inlined
-def load_row(row, first, target):
-    """Copy the channels of a block, and zeros where there are fewer."""
-    given = row[first : first + WIDTH]
-    if len(given) == WIDTH:
-        for k in range(WIDTH):
-            target[k] = given[k]
-    else:
-        for k in range(WIDTH):
-            target[k] = given[k] if k < len(given) else f32(0)
+def index(i):
+    """Return an index as one that cannot be negative: it would be wrapped around, and its loop not vectorised."""
+    return np.uint64(i)
 
 
 @inlined
-def load_rows(rows, first, begin, count, back, target):
-    """Copy channels from ``first`` on at ``count`` positions to (blocks, CHUNK, WIDTH), zeros where there are none.
-
-    Rows are read whole, in the order of memory, which the processor then fetches ahead of the copy.
-    """
-    length = len(rows)
-    blocks = len(target) // (CHUNK * WIDTH)
-    for i in range(count):
-        at = length - 1 - begin - i if back else begin + i
-        for j in range(blocks):
-            to = (j * CHUNK + i) * WIDTH
-            load_row(rows[at], first + j * WIDTH, target[to : to + WIDTH])
-
-
-@inlined
-def store_rows(source, rows, first, begin, count, back):
-    """Copy (blocks, CHUNK, WIDTH) to the channels from ``first`` on; the inverse of `load_rows`."""
-    length = len(rows)
-    blocks = len(source) // (CHUNK * WIDTH)
-    for i in range(count):
-        at = length - 1 - begin - i if back else begin + i
-        for j in range(blocks):
-            low, to = first + j * WIDTH, (j * CHUNK + i) * WIDTH
-            given, target = source[to : to + WIDTH], rows[at, low : low + WIDTH]
-            if len(target) == WIDTH:
-                for k in range(WIDTH):
-                    target[k] = given[k]
-            else:
-                for k in range(len(target)):
-                    target[k] = given[k]
+def copy(source, target):
+    """Copy a vector."""
+    wide()
+    for k in range(len(source)):
+        target[k] = source[k]
 
 
 @inlined
@@ -92,22 +62,93 @@ def address(rows, first, begin, back):
 
 
 @inlined
-def load_decay(a, first, target):
-    """Copy A (D, N) of a block to (N, WIDTH), in powers of two."""
+def load_decay(a, first, target, fastest):
+    """Copy A (D, N) of a block to (N, WIDTH), in powers of two; and the strongest of every channel to (WIDTH,)."""
     width = min(WIDTH, len(a) - first)
+    for k in range(WIDTH):
+        fastest[k] = f32(0)
     for n in range(a.shape[1]):
         for k in range(WIDTH):
-            target[n * WIDTH + k] = LOG2_E * a[first + k, n] if k < width else f32(0)
+            decay = LOG2_E * a[first + k, n] if k < width else f32(0)
+            target[n * WIDTH + k] = decay
+            fastest[k] = min(fastest[k], decay)
 
 
 @inlined
-def prepare(steps, x, count, bias, soft, fed):
-    """Make steps of the loaded ones, in place, and their product with the input, which feeds the states."""
-    for i in range(count):
-        for k in range(WIDTH):
-            steps[i * WIDTH + k] += bias[k]
+def load_steps(delta, u, at, low, channels, bias, soft, steps, fed, to):
+    """Make steps of a row of delta, and their products with u, which feed the states.
+
+    Parameters
+    ----------
+    delta, u
+        (L, D), of which row ``at`` is taken, ``channels`` from ``low`` on.
+    bias
+        (channels,), added to delta.
+    soft
+        Whether the step is softplus of the sum.
+    steps, fed
+        To be filled from ``to`` on.
+    """
+    wide()
+    at, low, to = index(at), index(low), index(to)
     if soft:
-        for k in range(count * WIDTH):
-            steps[k] = softplus(steps[k])
-    for k in range(count * WIDTH):
-        fed[k] = steps[k] * x[k]
+        for i in range(channels):
+            k = index(i)
+            steps[to + k] = softplus(delta[at, low + k] + bias[k])
+    else:
+        for i in range(channels):
+            k = index(i)
+            steps[to + k] = delta[at, low + k] + bias[k]
+    for i in range(channels):
+        k = index(i)
+        fed[to + k] = steps[to + k] * u[at, low + k]
+
+
+@inlined
+def lower(steps, to, channels, fastest, least):
+    """Keep up the least product, so far, of a step of a row, from ``to`` on, and the strongest decay of its channel."""
+    wide()
+    to = index(to)
+    for i in range(channels):
+        k = index(i)
+        product = steps[to + k] * fastest[k]
+        least[k] = product if product < least[k] else least[k]
+
+
+@inlined
+def scale_row(rows, at, low, channels, factor, target, to):
+    """Multiply row ``at``, ``channels`` from ``low`` on, by a factor each; fill ``target`` from ``to`` on."""
+    wide()
+    at, low, to = index(at), index(low), index(to)
+    for i in range(channels):
+        k = index(i)
+        target[to + k] = rows[at, low + k] * factor[k]
+
+
+@inlined
+def load_row(rows, at, low, channels, target, to):
+    """Copy row ``at``, ``channels`` from ``low`` on, to ``target`` from ``to`` on."""
+    wide()
+    at, low, to = index(at), index(low), index(to)
+    for i in range(channels):
+        k = index(i)
+        target[to + k] = rows[at, low + k]
+
+
+@inlined
+def store_row(source, to, channels, rows, at, low):
+    """Copy ``channels`` from ``to`` on to row ``at``, from ``low`` on; the inverse of `load_row`."""
+    wide()
+    at, low, to = index(at), index(low), index(to)
+    for i in range(channels):
+        k = index(i)
+        rows[at, low + k] = source[to + k]
+
+
+@inlined
+def reaches_far(least):
+    """Tell whether a state decays by more than `LEAST` powers of two in a step, by what `lower` kept up."""
+    far = f32(0)
+    for k in range(WIDTH):
+        far = min(far, least[k])
+    return far < LEAST

@@ -11,51 +11,63 @@ Shapes: B batch, L positions, D channels, N states a channel; float32 throughout
 
 from __future__ import annotations
 
-import numpy as np
-
 from vimvol.models.loops.rows import (
     CHUNK,
     WIDTH,
     address,
+    copy,
+    index,
     load_decay,
     load_row,
-    load_rows,
-    prepare,
+    load_steps,
+    lower,
+    reaches_far,
+    scale_row,
     softplus_slope,
-    store_rows,
+    store_row,
 )
-from vimvol.models.loops.tools import LN_2, compiled, exp2, f32, fetch, inlined, summing
+from vimvol.models.loops.tools import LN_2, compiled, exp2_near, exp2_product, f32, fetch, inlined, summing, wide
 
 
 def forward_scratch(states: int, blocks: int) -> int:
-    """Return how many float32 `forward` needs to work in, of which every block has some to itself."""
-    return (CHUNK + blocks * (2 * CHUNK + 2 * states + 2)) * WIDTH
+    """Return how many float32 `forward` needs to work in; every row of them has all channels of its blocks."""
+    return (3 * CHUNK + 2 * states + 4) * blocks * WIDTH
 
 
 def backward_scratch(states: int, blocks: int) -> int:
-    """Return how many float32 `backward` needs to work in, of which every block has some to itself."""
-    return ((2 * CHUNK + 1) * states + 3 * CHUNK + blocks * (3 * CHUNK + 3 * states + 4)) * WIDTH
+    """Return how many float32 `backward` needs to work in, for a block at a time and for all of its blocks."""
+    return ((2 * CHUNK + 1) * states + blocks * (6 * CHUNK + 3 * states + 6)) * WIDTH
 
 
-@inlined
-def _advance(h, a, steps, fed, b, c, begin, count, back, y, ahead, stride):
-    """Move all states on by ``count`` positions and add what they give to y (count, WIDTH).
+def _advancing(power):
+    """Return what moves states on, by either way to decay."""
 
-    Meanwhile the rows that the next chunk will read are asked for, the first of every array at the addresses ``ahead``,
-    ``stride`` bytes apart: a copy alone would wait for each of them.
-    """
-    length, states = b.shape
-    for i in range(count):
-        at, row = length - 1 - begin - i if back else begin + i, i * WIDTH
-        for line in range(WIDTH // 16):
-            for base in ahead:
-                fetch(base + i * stride + 64 * line)
-        for n in range(states):
-            to, b_n, c_n = n * WIDTH, b[at, n], c[at, n]
-            for k in range(WIDTH):
-                state = exp2(steps[row + k] * a[to + k]) * h[to + k] + fed[row + k] * b_n
-                h[to + k] = state
-                y[row + k] += state * c_n
+    @inlined
+    def advance(h, a, steps, fed, b, c, begin, count, back, y, span, ahead, stride):
+        """Move all states (N, WIDTH) on by ``count`` positions and add what they give to y.
+
+        Rows of y, steps and fed are ``span`` apart. Meanwhile the rows that the next chunk will read are asked for,
+        the first of every array at the addresses ``ahead``, ``stride`` bytes apart: a copy alone would wait for each.
+        """
+        wide()
+        length, states = b.shape
+        for i in range(count):
+            at, row = length - 1 - begin - i if back else begin + i, slice(i * span, i * span + WIDTH)
+            for line in range(WIDTH // 16):
+                for base in ahead:
+                    fetch(base + i * stride + 64 * line)
+            step, feed, target = steps[row], fed[row], y[row]
+            for n in range(states):
+                to, b_n, c_n = n * WIDTH, b[at, n], c[at, n]
+                for k in range(WIDTH):
+                    state = power(step[k], a[to + k]) * h[to + k] + feed[k] * b_n
+                    h[to + k] = state
+                    target[k] += state * c_n
+
+    return advance
+
+
+_advance, _advance_far = _advancing(exp2_near), _advancing(exp2_product)
 
 
 @compiled(
@@ -90,89 +102,111 @@ def forward(u, delta, a, b, c, d, bias, soft, back, y, last, kept, scratch, batc
     batch, block, end
         Which sequence, and the first block and the one after the last.
     """
-    length, states = u.shape[1], a.shape[1]
-    size, rows, each = states * WIDTH, CHUNK * WIDTH, (2 * states + 2) * WIDTH
-    blocks, fed, rest = end - block, scratch[:rows], scratch[rows:]
-    all_steps, all_x, own = rest[: blocks * rows], rest[blocks * rows : 2 * blocks * rows], rest[2 * blocks * rows :]
+    wide()
+    (length, states), span = b.shape[1:], (end - block) * WIDTH
+    size, low, high = states * WIDTH, block * WIDTH, min(end * WIDTH, len(a))
+    channels, rows = high - low, CHUNK * span
+    for k in range(len(scratch)):
+        scratch[k] = f32(0)  # channels that there are not stay so
+    steps, fed, sums, rest = scratch[:rows], scratch[rows : 2 * rows], scratch[2 * rows : 3 * rows], scratch[3 * rows :]
+    shift, skip, fastest, least = (
+        rest[:span],
+        rest[span : 2 * span],
+        rest[2 * span : 3 * span],
+        rest[3 * span : 4 * span],
+    )
+    decays, states_now = rest[4 * span : 4 * span + states * span], rest[4 * span + states * span :]
+    copy(bias[low:high], shift)
+    copy(d[low:high], skip)
     for j in range(end - block):
-        first, part = (block + j) * WIDTH, own[j * each : (j + 1) * each]
-        h, decay = part[:size], part[size : 2 * size]
-        load_decay(a, first, decay)
-        load_row(bias, first, part[2 * size : 2 * size + WIDTH])
-        load_row(d, first, part[2 * size + WIDTH :])
-        for k in range(size):
-            h[k] = f32(0) * decay[k]  # a decay that is no number stays visible: `exp2` would hide it
+        load_decay(a, low + j * WIDTH, decays[j * size : (j + 1) * size], fastest[j * WIDTH : (j + 1) * WIDTH])
+    for k in range(states * span):
+        states_now[k] = f32(0) * decays[k]  # a decay that is no number stays visible: `exp2` would hide it
+    u_rows, delta_rows, y_rows = u[batch], delta[batch], y[batch]
     stride = -4 * len(a) if back else 4 * len(a)
     for begin in range(0, length, CHUNK):
         count = min(CHUNK, length - begin)
-        load_rows(delta[batch], block * WIDTH, begin, count, back, all_steps)
-        load_rows(u[batch], block * WIDTH, begin, count, back, all_x)
-        for j in range(blocks):
-            part, first = own[j * each : (j + 1) * each], (block + j) * WIDTH
-            steps, x = all_steps[j * rows : (j + 1) * rows], all_x[j * rows : (j + 1) * rows]
-            h, decay = part[:size], part[size : 2 * size]
-            shift, skip = part[2 * size : 2 * size + WIDTH], part[2 * size + WIDTH :]
+        for k in range(span):
+            least[k] = f32(0)
+        for i in range(count):
+            at, row = length - 1 - begin - i if back else begin + i, i * span
+            load_steps(delta_rows, u_rows, at, low, channels, shift, soft, steps, fed, row)
+            lower(steps, row, channels, fastest, least)
+            scale_row(u_rows, at, low, channels, skip, sums, row)
+        for j in range(end - block):
+            first, to = low + j * WIDTH, j * WIDTH
+            h, a_powers = states_now[j * size : (j + 1) * size], decays[j * size : (j + 1) * size]
             if kept.size:
-                target = kept[batch, block + j, begin // CHUNK]
-                for k in range(size):
-                    target[k] = h[k]
-            prepare(steps, x, count, shift, soft, fed)
-            for i in range(count):
-                for k in range(WIDTH):
-                    x[i * WIDTH + k] *= skip[k]
-            ahead = (address(delta[batch], first, begin + CHUNK, back), address(u[batch], first, begin + CHUNK, back))
-            _advance(h, decay, steps, fed, b[batch], c[batch], begin, count, back, x, ahead, stride)
-        store_rows(all_x, y[batch], block * WIDTH, begin, count, back)
-    for j in range(end - block):
-        first = (block + j) * WIDTH
-        for k in range(min(WIDTH, len(a) - first)):
-            for n in range(states):
-                last[batch, first + k, n] = own[j * each + n * WIDTH + k]
-
-
-@inlined
-def _replay(h, decays, a, steps, fed, b, begin, count, back, ahead, stride):
-    """Compute the states of a chunk again: h (count + 1, N, WIDTH) from the first, and by what they decayed.
-
-    Meanwhile the rows of the next chunk are asked for, as by `_advance`.
-    """
-    length, states = b.shape
-    size = states * WIDTH
-    for i in range(count):
-        at, row = length - 1 - begin - i if back else begin + i, i * WIDTH
-        for line in range(WIDTH // 16):
-            for base in ahead:
-                fetch(base + i * stride + 64 * line)
+                copy(h, kept[batch, block + j, begin // CHUNK])
+            ahead = (address(delta_rows, first, begin + CHUNK, back), address(u_rows, first, begin + CHUNK, back))
+            given = h, a_powers, steps[to:], fed[to:], b[batch], c[batch], begin, count, back, sums[to:], span, ahead
+            if reaches_far(least[to:]):
+                _advance_far(*given, stride)
+            else:
+                _advance(*given, stride)
+        for i in range(count):
+            at = length - 1 - begin - i if back else begin + i
+            store_row(sums, i * span, channels, y_rows, at, low)
+    for k in range(channels):
+        j = k // WIDTH
         for n in range(states):
-            to, b_n = n * WIDTH, b[at, n]
-            now, then = i * size + to, (i + 1) * size + to
-            for k in range(WIDTH):
-                decay = exp2(steps[row + k] * a[to + k])
-                decays[now + k] = decay
-                h[then + k] = decay * h[now + k] + fed[row + k] * b_n
+            last[batch, low + k, n] = states_now[j * size + n * WIDTH + k % WIDTH]
+
+
+def _replaying(power):
+    """Return what computes states again, by either way to decay."""
+
+    @inlined
+    def replay(h, decays, a, steps, fed, b, begin, count, back, span, ahead, stride):
+        """Compute the states of a chunk again: h (count + 1, N, WIDTH) from the first, and by what they decayed.
+
+        Meanwhile the rows of the next chunk are asked for, as by `_advancing`.
+        """
+        wide()
+        length, states = b.shape
+        size = states * WIDTH
+        for i in range(count):
+            at, row = length - 1 - begin - i if back else begin + i, slice(i * span, i * span + WIDTH)
+            for line in range(WIDTH // 16):
+                for base in ahead:
+                    fetch(base + i * stride + 64 * line)
+            step, feed = steps[row], fed[row]
+            for n in range(states):
+                to, b_n = n * WIDTH, b[at, n]
+                now, then = i * size + to, (i + 1) * size + to
+                for k in range(WIDTH):
+                    decay = power(step[k], a[to + k])
+                    decays[now + k] = decay
+                    h[then + k] = decay * h[now + k] + feed[k] * b_n
+
+    return replay
+
+
+_replay, _replay_far = _replaying(exp2_near), _replaying(exp2_product)
 
 
 @summing
-def _retreat(h, decays, a, steps, fed, b, c, begin, count, back, dy, carry, sum_a, reach, exponent, grad_b, grad_c):
+def _retreat(
+    h, decays, a, steps, fed, b, c, begin, count, back, dy, carry, sum_a, reach, exponent, grad_b, grad_c, span
+):
     """Move the gradients of all states back through a chunk.
 
-    ``reach``, the gradient of what is fed, and ``exponent``, of the step through the decay, are (count, WIDTH).
+    ``reach``, the gradient of what is fed, and ``exponent``, of the step through the decay, have rows ``span`` apart,
+    as those that are given, and are added to.
     """
+    wide()
     length, states = b.shape
     size = states * WIDTH
     for i in range(count - 1, -1, -1):
         at = length - 1 - begin - i if back else begin + i
-        # An index that could be negative would be wrapped around, and a loop with such an index is not vectorised.
-        row = np.uint64(i * WIDTH)
-        for column in range(WIDTH):
-            reach[row + np.uint64(column)] = exponent[row + np.uint64(column)] = f32(0)
+        row = index(i * span)
         for n in range(states):
             b_n, c_n = b[at, n], c[at, n]
-            to, before = np.uint64(n * WIDTH), np.uint64(i * size + n * WIDTH)
-            after = np.uint64((i + 1) * size + n * WIDTH)
+            to, before = index(n * WIDTH), index(i * size + n * WIDTH)
+            after = index((i + 1) * size + n * WIDTH)
             sum_b = sum_c = f32(0)
             for column in range(WIDTH):
-                k = np.uint64(column)
+                k = index(column)
                 g = carry[to + k] + c_n * dy[row + k]
                 sum_b += g * fed[row + k]
                 sum_c += dy[row + k] * h[after + k]
@@ -184,6 +218,21 @@ def _retreat(h, decays, a, steps, fed, b, c, begin, count, back, dy, carry, sum_
                 exponent[row + k] += g * a[to + k]
             grad_b[at, n] = sum_b
             grad_c[at, n] = sum_c
+
+
+@inlined
+def _gather(u, at, low, channels, skip, soft, steps, reach, exponent, dy, to, sum_d, sum_bias):
+    """Turn what a row, from ``to`` on, has gathered into gradients of u, in ``dy``, and of delta, in ``steps``."""
+    wide()
+    at, low, to = index(at), index(low), index(to)
+    for i in range(channels):
+        k = index(i)
+        own, x = to + k, u[at, low + k]
+        sum_d[k] += dy[own] * x
+        dy[own] = dy[own] * skip[k] + reach[own] * steps[own]
+        slope = softplus_slope(steps[own]) if soft else f32(1)
+        steps[own] = (exponent[own] * LN_2 + reach[own] * x) * slope
+        sum_bias[k] += steps[own]
 
 
 @compiled(
@@ -235,83 +284,89 @@ def backward(
     batch, block, end
         Which sequence, and the first block and the one after the last.
     """
-    length, states = u.shape[1], a.shape[1]
-    size, rows, each = states * WIDTH, CHUNK * WIDTH, (3 * states + 4) * WIDTH
+    wide()
+    (length, states), span = b.shape[1:], (end - block) * WIDTH
+    size, low, high = states * WIDTH, block * WIDTH, min(end * WIDTH, len(a))
+    channels, rows = high - low, CHUNK * span
+    for k in range(len(scratch)):
+        scratch[k] = f32(0)  # channels that there are not stay so
     h, rest = scratch[: (CHUNK + 1) * size], scratch[(CHUNK + 1) * size :]
     decays, rest = rest[: CHUNK * size], rest[CHUNK * size :]
-    fed, reach, exponent = rest[:rows], rest[rows : 2 * rows], rest[2 * rows : 3 * rows]
-    blocks, rest = end - block, rest[3 * rows :]
-    all_steps, all_x = rest[: blocks * rows], rest[blocks * rows : 2 * blocks * rows]
-    all_dy, own = rest[2 * blocks * rows : 3 * blocks * rows], rest[3 * blocks * rows :]
+    steps, fed, dy = rest[:rows], rest[rows : 2 * rows], rest[2 * rows : 3 * rows]
+    reach, exponent, rest = rest[3 * rows : 4 * rows], rest[4 * rows : 5 * rows], rest[5 * rows :]
+    shift, skip, fastest, least = (
+        rest[:span],
+        rest[span : 2 * span],
+        rest[2 * span : 3 * span],
+        rest[3 * span : 4 * span],
+    )
+    sum_d, sum_bias, rest = rest[4 * span : 5 * span], rest[5 * span : 6 * span], rest[6 * span :]
+    all_a, all_carry, all_sums = (
+        rest[: states * span],
+        rest[states * span : 2 * states * span],
+        rest[2 * states * span : 3 * states * span],
+    )
+    copy(bias[low:high], shift)
+    copy(d[low:high], skip)
     for j in range(end - block):
-        first, part = (block + j) * WIDTH, own[j * each : (j + 1) * each]
-        for k in range(each):
-            part[k] = f32(0)
-        load_decay(a, first, part[:size])
-        for k in range(min(WIDTH, len(a) - first)):
-            for n in range(states):
-                part[size + n * WIDTH + k] = grad_last[batch, first + k, n]
-        load_row(bias, first, part[3 * size : 3 * size + WIDTH])
-        load_row(d, first, part[3 * size + WIDTH : 3 * size + 2 * WIDTH])
-    b_rows, c_rows = b[batch], c[batch]
+        load_decay(a, low + j * WIDTH, all_a[j * size : (j + 1) * size], fastest[j * WIDTH : (j + 1) * WIDTH])
+    for k in range(channels):
+        for n in range(states):
+            all_carry[k // WIDTH * size + n * WIDTH + k % WIDTH] = grad_last[batch, low + k, n]
+    u_rows, delta_rows, dy_rows = u[batch], delta[batch], grad_y[batch]
     stride = -4 * len(a) if back else 4 * len(a)
     for chunk in range((length - 1) // CHUNK, -1, -1):
         begin = chunk * CHUNK
         count = min(CHUNK, length - begin)
-        load_rows(delta[batch], block * WIDTH, begin, count, back, all_steps)
-        load_rows(u[batch], block * WIDTH, begin, count, back, all_x)
-        load_rows(grad_y[batch], block * WIDTH, begin, count, back, all_dy)
-        for j in range(blocks):
-            part, source, first = own[j * each : (j + 1) * each], kept[batch, block + j, chunk], (block + j) * WIDTH
-            steps, x, dy = all_steps[j * rows :], all_x[j * rows :], all_dy[j * rows :]
-            decay, carry, sum_a = part[:size], part[size : 2 * size], part[2 * size : 3 * size]
-            vectors = part[3 * size :]
-            shift, skip = vectors[:WIDTH], vectors[WIDTH : 2 * WIDTH]
-            sum_d, sum_bias = vectors[2 * WIDTH : 3 * WIDTH], vectors[3 * WIDTH :]
-            for k in range(size):
-                h[k] = source[k]
-            prepare(steps, x, count, shift, soft, fed)
+        for k in range(span):
+            least[k] = f32(0)
+        for k in range(rows):
+            reach[k] = exponent[k] = f32(0)
+        for i in range(count):
+            at, row = length - 1 - begin - i if back else begin + i, i * span
+            load_steps(delta_rows, u_rows, at, low, channels, shift, soft, steps, fed, row)
+            lower(steps, row, channels, fastest, least)
+            load_row(dy_rows, at, low, channels, dy, row)
+        for j in range(end - block):
+            first, to, part = low + j * WIDTH, j * WIDTH, slice(j * size, (j + 1) * size)
+            copy(kept[batch, block + j, chunk], h)
             ahead = (
-                address(delta[batch], first, begin - CHUNK, back),
-                address(u[batch], first, begin - CHUNK, back),
-                address(grad_y[batch], first, begin - CHUNK, back),
+                address(delta_rows, first, begin - CHUNK, back),
+                address(u_rows, first, begin - CHUNK, back),
+                address(dy_rows, first, begin - CHUNK, back),
             )
-            _replay(h, decays, decay, steps, fed, b_rows, begin, count, back, ahead, stride)
-            to_b, to_c = grad_b[block + j, batch], grad_c[block + j, batch]
+            given = h, decays, all_a[part], steps[to:], fed[to:], b[batch], begin, count, back, span, ahead, stride
+            if reaches_far(least[to:]):
+                _replay_far(*given)
+            else:
+                _replay(*given)
             _retreat(
                 h,
                 decays,
-                decay,
-                steps,
-                fed,
-                b_rows,
-                c_rows,
+                all_a[part],
+                steps[to:],
+                fed[to:],
+                b[batch],
+                c[batch],
                 begin,
                 count,
                 back,
-                dy,
-                carry,
-                sum_a,
-                reach,
-                exponent,
-                to_b,
-                to_c,
+                dy[to:],
+                all_carry[part],
+                all_sums[part],
+                reach[to:],
+                exponent[to:],
+                grad_b[block + j, batch],
+                grad_c[block + j, batch],
+                span,
             )
-            for i in range(count):
-                for k in range(WIDTH):
-                    at = i * WIDTH + k
-                    sum_d[k] += dy[at] * x[at]
-                    dy[at] = dy[at] * skip[k] + reach[at] * steps[at]
-                    slope = softplus_slope(steps[at]) if soft else f32(1)
-                    steps[at] = (exponent[at] * LN_2 + reach[at] * x[at]) * slope
-                    sum_bias[k] += steps[at]
-        store_rows(all_dy, grad_u[batch], block * WIDTH, begin, count, back)
-        store_rows(all_steps, grad_delta[batch], block * WIDTH, begin, count, back)
-    for j in range(blocks):
-        first, part = (block + j) * WIDTH, own[j * each : (j + 1) * each]
-        vectors = part[3 * size :]
-        for k in range(min(WIDTH, len(a) - first)):
-            grad_d[batch, first + k] = vectors[2 * WIDTH + k]
-            grad_bias[batch, first + k] = vectors[3 * WIDTH + k]
-            for n in range(states):
-                grad_a[batch, first + k, n] = part[2 * size + n * WIDTH + k]
+        for i in range(count):
+            at, row = length - 1 - begin - i if back else begin + i, i * span
+            _gather(u_rows, at, low, channels, skip, soft, steps, reach, exponent, dy, row, sum_d, sum_bias)
+            store_row(dy, row, channels, grad_u[batch], at, low)
+            store_row(steps, row, channels, grad_delta[batch], at, low)
+    copy(sum_d[:channels], grad_d[batch, low:high])
+    copy(sum_bias[:channels], grad_bias[batch, low:high])
+    for k in range(channels):
+        for n in range(states):
+            grad_a[batch, low + k, n] = all_sums[k // WIDTH * size + n * WIDTH + k % WIDTH]
