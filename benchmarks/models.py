@@ -30,10 +30,10 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from vimvol.errors import VimvolError
-from vimvol.infer.memory import kept_memory
 from vimvol.infer.predictor import Predictor
 from vimvol.infer.tiles import make_tiling
 from vimvol.models import MODELS, build_model
+from vimvol.models.memory import kept_memory
 from vimvol.models.registry import count_parameters
 from vimvol.models.scan import BACKENDS, Direction
 

@@ -17,7 +17,7 @@ from vimvol.engine.usage import forget_peak, memory_of_process, peak_of_process
 from vimvol.errors import IncompleteRunError
 from vimvol.geometry import round_up
 from vimvol.infer.device import is_out_of_memory, resolve_device
-from vimvol.infer.memory import kept_memory
+from vimvol.models.memory import kept_memory
 from vimvol.models.registry import build_model
 
 

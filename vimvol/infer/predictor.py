@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from vimvol.geometry import Block, Index
 from vimvol.infer.device import is_out_of_memory, may_be_out_of_memory
-from vimvol.infer.memory import kept_memory
 from vimvol.infer.orientations import ORIENTATIONS, Orientation
 from vimvol.infer.standardization import Standardization
 from vimvol.infer.tiles import Tiling, cut_mirrored
+from vimvol.models.memory import kept_memory
 
 T = TypeVar("T")
 

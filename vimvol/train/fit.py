@@ -21,6 +21,7 @@ from vimvol.errors import InputError, MissingExtraError, OutputExistsError
 from vimvol.io.storage import local_path
 from vimvol.models.checkpoint import read_weights
 from vimvol.models.layouts import encoder_alone
+from vimvol.models.memory import kept_memory
 
 if TYPE_CHECKING:
     import lightning
@@ -107,7 +108,7 @@ def fit(config: TrainConfig) -> Path:
     if resume is None or read_checkpoint(resume)["global_step"] < config.steps:
         module = BoundaryModule(model, config, data)
         request = StopRequest()
-        with request.listening(), _quiet(config), _interruptible(), contextlib.suppress(Stopping):
+        with request.listening(), _quiet(config), _interruptible(), kept_memory(), contextlib.suppress(Stopping):
             trainer = _trainer(config, module, request)
             source = TrainingSource(data, config, workers)
             trainer.fit(module, datamodule=source, ckpt_path=resume, weights_only=True)

@@ -10,11 +10,11 @@ from torch import nn
 
 from vimvol.engine.cluster import open_cluster
 from vimvol.geometry import Block
-from vimvol.infer import memory
-from vimvol.infer.memory import kept_memory
 from vimvol.infer.predictor import Predictor
 from vimvol.infer.standardization import Standardization
 from vimvol.infer.tiles import make_tiling
+from vimvol.models import memory
+from vimvol.models.memory import kept_memory
 
 pytestmark = pytest.mark.skipif(memory._glibc() is None, reason="another C library than glibc")
 
