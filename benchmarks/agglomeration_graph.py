@@ -22,6 +22,7 @@ import bioimage_cpp as bic
 import numpy as np
 from scipy.spatial import cKDTree
 
+from vimvol.config import AgglomerateConfig
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.ledger import block_name
 from vimvol.engine.plan import plan_stage
@@ -34,7 +35,7 @@ from vimvol.report.progress import silent
 from vimvol.segment.multicut.division import UNIT, CostTable, merge_costs, solve_table
 from vimvol.segment.multicut.solvers import ROUNDS, energy
 from vimvol.stages.hierarchy import Hierarchy
-from vimvol.stages.levels import climb
+from vimvol.stages.levels import LevelReport, climb
 
 STEPS = ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 1, -1))
 NOISE = 2.4
@@ -95,8 +96,9 @@ def hierarchy_in(folder: str, tiles: int, cell: int, margin: int) -> Hierarchy:
     """Return the graph in a folder, cells of ``cell`` tiles a side."""
     plan = plan_stage("graph", (tiles,) * 3, (1, 1, 1))
     url = f"{folder}/offsets"
+    least = AgglomerateConfig().cell_edges
     return Hierarchy(
-        f"{folder}/levels", f"{folder}/costs", plan, plan.blocks, url, (cell,) * 3, margin, "kernighan-lin"
+        f"{folder}/levels", f"{folder}/costs", plan, plan.blocks, url, (cell,) * 3, margin, "kernighan-lin", least
     )
 
 
@@ -134,14 +136,17 @@ def divided(folder: str, tiles: int, cell: int, margin: int, levels: int, limit:
     """Solve the graph level by level, in this one process or by workers; none may take more than ``limit`` bytes."""
     if limit:
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))
-    before, cpu = peak(), spent()
     hierarchy = hierarchy_in(folder, tiles, cell, margin)
+    costs = [read_table(hierarchy.source, block_name(block))["cost"] for block in hierarchy.blocks]
+    graph = LevelReport(0, sum(map(len, costs)), sum(int(cost.sum()) for cost in costs) * UNIT)
+    before, cpu = peak(), spent()
     with open_cluster("local", workers) as pool:
         start = time.perf_counter()
-        reports = climb(hierarchy, "benchmark", open_objects(f"{folder}/ledger"), 0, levels, Execution(pool, silent()))
+        ledger = open_objects(f"{folder}/ledger")
+        reports = climb(hierarchy, graph, "benchmark", ledger, 0, levels, Execution(pool, silent()))
         climbed = time.perf_counter() - start
     start = time.perf_counter()
-    _, height = solve_table(merge_costs(hierarchy.own_edges(levels)), "kernighan-lin")
+    _, height = solve_table(merge_costs(hierarchy.own_edges(reports[-1].level)), "kernighan-lin")
     result = {
         "edges": [report.edges for report in reports],
         "energy": height,

@@ -3,7 +3,7 @@
     python benchmarks/engine.py                  # blocks that do nothing: 10^5 and 10^6 of them; ledger; planner
     python benchmarks/engine.py --blocks 20000   # another number of these
     python benchmarks/engine.py --scaling        # predict and fragments with 1 and 2 workers, 64 x 1024 x 1024 voxels
-    python benchmarks/engine.py --memory         # peaks of client, scheduler and workers, 16 and 128 sections
+    python benchmarks/engine.py --memory         # peaks of client, scheduler and workers, 16 to 128 sections
 
 Prints tables in Markdown and writes them with their numbers to ``--out``. Scheduler, workers and client are processes
 of their own on this machine. Where others work on it too, believe the processor times.
@@ -56,6 +56,7 @@ SETTINGS = {"output.chunk": [16, 128, 128], "output.shard": [16, 256, 256], "pre
 """The same blocks whatever the volume, so that only their number grows."""
 PATTERN = (16, 256, 256)
 HUNDRED_TERABYTES = (10_000, 100_000, 100_000)
+SECTIONS = (16, 32, 64, 128)
 REPEATS = 5
 
 
@@ -68,7 +69,7 @@ def main() -> None:
             result["scaling"] = [scaling(Path(scratch), workers) for workers in (1, 2)]
         elif arguments.memory:
             with processes() as (address, groups):
-                result["memory"] = [memory(Path(scratch), address, groups, sections) for sections in (16, 128)]
+                result["memory"] = [memory(Path(scratch), address, groups, sections) for sections in SECTIONS]
         else:
             with processes() as (address, groups):
                 result["blocks"] = [
@@ -86,7 +87,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--blocks", type=int, nargs="*", help="numbers of blocks that do nothing")
     parser.add_argument("--scaling", action="store_true", help="1 worker against 2")
-    parser.add_argument("--memory", action="store_true", help="16 sections against 128")
+    parser.add_argument("--memory", action="store_true", help="volumes of 16 to 128 sections")
     parser.add_argument("--scratch", help="folder for outputs, removed at the end")
     parser.add_argument("--out", type=Path, default=Path("benchmark-engine"), help="files to write, without suffix")
     return parser.parse_args()

@@ -55,16 +55,16 @@ def cut_at(out: Path, axis: int, plane: int) -> None:
 
 def test_the_families_are_the_planes_where_something_meets(volume: Path, finished: Path) -> None:
     job = prepare(str(volume), str(finished), small_config(**SETTINGS))
-    found = {("zyx"[f.axis], f.step): f.names for f in families_of(job, divided=False)}
+    found = {("zyx"[f.axis], f.step): f.names for f in families_of(job, range(0))}
     assert found == {
         ("z", 4): ("shard",),
         ("y", 64): ("shard", "watershed tile", "prediction tile"),
         ("x", 64): ("watershed tile", "prediction tile"),
         ("x", 96): ("shard",),
     }
-    assert any("subproblem" in f.names for f in families_of(job, divided=True)) is False
+    assert any("subproblem" in f.names for f in families_of(job, range(1))) is False
     flat = prepare(str(volume), str(finished), small_config(**SETTINGS, segment__mode="2d"))
-    assert {f.axis for f in families_of(flat, divided=False)} == {1, 2}
+    assert {f.axis for f in families_of(flat, range(0))} == {1, 2}
 
 
 def test_an_output_without_seams_passes(out: Path) -> None:

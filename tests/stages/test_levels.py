@@ -6,14 +6,16 @@ import pytest
 
 from tests.stages.neurites import neurite_graph, store_graph
 from vimvol.engine.cluster import open_cluster
+from vimvol.engine.ledger import block_name
 from vimvol.engine.run import Execution
 from vimvol.geometry import Block
 from vimvol.io.objects import open_objects
 from vimvol.io.recent import Recent
+from vimvol.io.tables import read_table
 from vimvol.report.progress import silent
 from vimvol.segment.multicut.division import UNIT, CostTable, merge_costs, solve_table
 from vimvol.stages import hierarchy as tables
-from vimvol.stages.levels import Decide, climb
+from vimvol.stages.levels import Decide, LevelReport, climb, levels_reduced
 
 NODES = 4000
 TILES = (2, 8, 8)
@@ -32,9 +34,11 @@ def best(graph, tmp_path_factory):
 
 
 def climbed(hierarchy, levels=None, capacity=0, workers=0):
+    costs = [read_table(hierarchy.source, block_name(block))["cost"] for block in hierarchy.blocks]
+    whole = LevelReport(0, sum(map(len, costs)), sum(int(cost.sum()) for cost in costs) * UNIT)
     with open_cluster("local", workers) as pool:
         execution = Execution(pool, silent())
-        return climb(hierarchy, "key", open_objects(f"{hierarchy.folder}/ledger"), capacity, levels, execution)
+        return climb(hierarchy, whole, "key", open_objects(f"{hierarchy.folder}/ledger"), capacity, levels, execution)
 
 
 def partition(hierarchy, top):
@@ -99,6 +103,24 @@ def test_levels_are_taken_until_the_rest_fits_or_no_more_cells_are_left(graph, t
     assert len(climbed(hierarchy, capacity=len(edges) // 3)) == 2
     reports = climbed(hierarchy, capacity=1)
     assert [len(hierarchy.cells(report.level)) for report in reports] == [16, 4, 1]
+
+
+def test_levels_whose_cells_hold_few_edges_are_left_out(graph, tmp_path):
+    """A margin of two edges would be many times such a cell; the first level that pays is that of a larger cell."""
+    wide, edges = store_graph(tmp_path / "wide", *graph, tiles=TILES, cell=2)
+    climbed(wide, 1)
+    hierarchy, _ = store_graph(tmp_path / "small", *graph, tiles=TILES, cell=1, least=len(edges) // 17)
+    reports = climbed(hierarchy, 1)
+    assert [report.level for report in reports] == [0, 2]
+    assert levels_reduced([0, 2]) == range(1, 2)
+    assert not (tmp_path / "small/levels/0").exists()
+    for what in ("rim", "interior", "groups"):
+        for cell in range(len(wide.cells(0))):
+            first, second = wide.read(what, 0, cell), hierarchy.read(what, 1, cell)
+            assert all((first[key] == second[key]).all() for key in first)
+    assert [len(hierarchy.cells(report.level)) for report in climbed(hierarchy, 5)] == [128, 4, 1]
+    whole, _ = store_graph(tmp_path / "whole", *graph, tiles=TILES, cell=1, least=len(edges))
+    assert len(whole.cells(whole.lowest(len(edges)))) == 4, "a single cell would be the whole graph again"
 
 
 def test_a_task_reads_the_tables_around_it_and_no_others(graph, tmp_path, monkeypatch):

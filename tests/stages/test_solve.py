@@ -9,7 +9,7 @@ from vimvol.outputs.manifest import read_manifest
 from vimvol.segment.multicut.division import bytes_per_edge
 from vimvol.stages import solve
 
-DIVIDED = {"agglomerate__levels": 2, "agglomerate__cell": [1, 64, 64]}
+DIVIDED = {"agglomerate__levels": 2, "agglomerate__cell": [1, 64, 64], "agglomerate__cell_edges": 0}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_a_graph_of_many_edges_is_divided_where_the_solver_allows_it(
 ) -> None:
     monkeypatch.setattr(solve, "AT_ONCE", 100)
     for solver, more in (("greedy", True), ("average", False)):
-        config = small_config(agglomerate__cell=[1, 64, 64], agglomerate__solver=solver)
+        config = small_config(agglomerate__cell=[1, 64, 64], agglomerate__cell_edges=0, agglomerate__solver=solver)
         segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), config, overwrite=True)
         levels = (read_manifest(str(tmp_path / "out.zarr")) or {})["levels"]
         assert levels[0]["edges"] > 100

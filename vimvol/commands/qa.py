@@ -32,6 +32,7 @@ from vimvol.preflight.prepare import prepare
 from vimvol.report.seam import draw_seam
 from vimvol.stages.fragments import read_boundaries
 from vimvol.stages.job import SEGMENTATION, Job
+from vimvol.stages.levels import levels_reduced
 from vimvol.stages.region import wanted_voxels
 from vimvol.stages.solve import hierarchy_of
 
@@ -103,7 +104,7 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
         if name != SEGMENTATION and not holds_node(f"{job.out}/labels/{name}"):
             raise InputError(f"{out} has no segmentation {name!r}, so there is nothing to check; give one that it has")
         labels = f"{job.out}/labels/{name}/0"
-        families = list(families_of(job, divided=len(manifest.get("levels", ())) > 1))
+        families = list(families_of(job, levels_reduced([level["level"] for level in manifest.get("levels", ())])))
         planes, places = [], []
         for family in families:
             found = list(_places(family, families, job, labels))
@@ -153,22 +154,22 @@ def _job(out: str, manifest: dict[str, Any]) -> Job:
     return job if config.input.mask is None else replace(job, mask=open_mask(config.input.mask, job.source))
 
 
-def families_of(job: Job, *, divided: bool) -> Iterator[Family]:
+def families_of(job: Job, levels: range) -> Iterator[Family]:
     """Yield the planes inside a volume at which something meets, those of one place under all their names.
 
     Parameters
     ----------
     job
         The job.
-    divided
-        Whether the graph was solved in parts.
+    levels
+        Levels at which the graph was solved in parts.
     """
     across = {"y": " across y", "x": " across x"}
     cells = {
         "shard": job.shard,
         "watershed tile": job.fragment_tiles.cell,
         **{"prediction tile" + across.get(plane.axis, ""): plane.cell for plane in job.planes},
-        "subproblem": hierarchy_of(job).cell if divided else job.shape,
+        "subproblem": hierarchy_of(job).cells(levels.start).cell if levels else job.shape,
     }
     for axis in (1, 2) if job.flat else (0, 1, 2):
         # planes at every voxel, as between slices, have nothing between them to compare with

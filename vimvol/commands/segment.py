@@ -33,6 +33,7 @@ from vimvol.preflight.scratch import Scratch
 from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.stages.job import Job, Sections
+from vimvol.stages.levels import levels_reduced
 from vimvol.stages.order import run_stages, stages_of
 from vimvol.stages.predict import not_finite_text
 
@@ -188,7 +189,7 @@ def _finished(
                 execution = replace(execution, check=lock.check, guard=guard_of(lock), journal=journal)
                 manifest |= _run(job, execution, ahead.slowest)
                 tidy_output(job)
-                remove_leftovers(job, len(manifest["levels"]) - 1)
+                remove_leftovers(job, levels_reduced([level["level"] for level in manifest["levels"]]))
                 manifest |= {"state": "complete", "finished": now(), "block": job.config.run.block}
             spent |= {"sample": ahead.seconds, "stages": sum(stage["seconds"] for stage in entry["stages"])}
             if text := compared(entry):

@@ -26,6 +26,7 @@ from vimvol.outputs.record import Telling, new_run, recorded
 from vimvol.outputs.stored import SHARED, STORED, stored_of
 from vimvol.stages.graph import graph_stage
 from vimvol.stages.job import NOTE, Job
+from vimvol.stages.levels import levels_reduced
 from vimvol.stages.order import run_stages, stages_of
 
 
@@ -103,7 +104,7 @@ def _partitioned(job: Job, execution: Execution) -> dict[str, Any]:
     # there is nothing to do for the graph unless the blocks of the run were others
     result = run_stages([graph_stage(job), *(stage for stage in stages_of(job) if stage.own)], execution)
     tidy_output(job)
-    remove_leftovers(job, len(result["levels"]) - 1)
+    remove_leftovers(job, levels_reduced([level["level"] for level in result["levels"]]))
     return result
 
 

@@ -22,7 +22,7 @@ from vimvol.stages.order import stages_of
 from vimvol.stages.solve import hierarchy_of
 
 
-def remove_leftovers(job: Job, reduced: int) -> None:
+def remove_leftovers(job: Job, reduced: range) -> None:
     """Remove tables of earlier settings from a finished segmentation, and before them what is recorded of them.
 
     The caller holds the lock of the output.
@@ -32,7 +32,7 @@ def remove_leftovers(job: Job, reduced: int) -> None:
     job
         The job, all of whose stages are done.
     reduced
-        Times that its graph was reduced before it was solved.
+        Levels at which its graph was reduced before it was solved.
 
     Raises
     ------
@@ -51,10 +51,10 @@ def remove_leftovers(job: Job, reduced: int) -> None:
     _remove_levels(job, reduced)
 
 
-def _remove_levels(job: Job, reduced: int) -> None:
+def _remove_levels(job: Job, reduced: range) -> None:
     """Remove levels that the graph was not reduced to, and cells that these do not have."""
     ledgers, hierarchy = open_objects(f"{job.results}/ledger"), hierarchy_of(job)
-    needed, kinds = stages_of_levels(reduced), {name.split(" ")[0] for name in stages_of_levels(1)}
+    needed, kinds = stages_of_levels(reduced), {name.split(" ")[0] for name in stages_of_levels(range(1))}
     for stage in ledgers.names(""):
         if stage.split(" ")[0] in kinds and stage not in needed:
             ledgers.remove(stage)
@@ -62,12 +62,12 @@ def _remove_levels(job: Job, reduced: int) -> None:
     for level in levels.names(""):
         if not level.isdigit():
             continue
-        if not reduced or int(level) > reduced:
+        if int(level) not in range(reduced.start, reduced.stop + bool(reduced)):
             levels.remove(level)
             continue
         cells = len(hierarchy.cells(int(level)))
         for what in levels.names(level):
-            kept = cells if what in AT_EVERY_LEVEL or int(level) < reduced else 0
+            kept = cells if what in AT_EVERY_LEVEL or int(level) in reduced else 0
             keep_tables(f"{hierarchy.folder}/{level}/{what}", partial(_is_below, kept))
 
 

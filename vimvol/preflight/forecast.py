@@ -172,7 +172,8 @@ def _levels(job: Job, probes: Sequence[Probe], edges: int, slots: int, solve: St
     """Forecast the first level of a large graph, which takes most of what all take; none if the graph is small."""
     if _solver_edges(job, edges) == edges and not job.config.agglomerate.levels:
         return None
-    cells = hierarchy_of(job).cells(0)
+    hierarchy = hierarchy_of(job)
+    cells = hierarchy.cells(hierarchy.lowest(edges))
     left = 4 * len(cells) if solve.left else 0  # collect, decide, contract, reduce
     slope = sum(probe.solving for probe in probes) / max(1, sum(probe.edges for probe in probes))
     base = max(probe.stages["costs"].base for probe in probes)

@@ -69,6 +69,8 @@ class Hierarchy:
         Edges between a cell and the farthest nodes of its subproblem.
     solver
         Solver of the subproblems.
+    least
+        Edges of a cell on the mean, below which its level is not solved.
     recent
         Tables that neighbouring cells read, too.
     """
@@ -81,12 +83,24 @@ class Hierarchy:
     cell: Index
     margin: int
     solver: str
+    least: int = 0
     recent: Recent = field(default_factory=Recent, repr=False, compare=False)
 
     def cells(self, level: int) -> Grid:
         """Return the cells of a level."""
         extent = zip(self.tiles.shape, self.cell, strict=True)
         return Grid(self.tiles.shape, tuple(_doubled(s, c, level) for s, c in extent))
+
+    def lowest(self, edges: int) -> int:
+        """Return the lowest level that is worth a solve of each cell, for a graph of so many edges.
+
+        A subproblem is its cell and a margin. Where a cell holds a few thousand edges, the margin is larger than it,
+        and all subproblems take longer than the whole graph.
+        """
+        level = 0
+        while edges < self.least * len(self.cells(level)) and len(self.cells(level + 1)) > 1:
+            level += 1
+        return level
 
     def plan(self, stage: str, level: int) -> StagePlan:
         """Return the tasks of a stage, one a cell."""

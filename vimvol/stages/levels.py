@@ -9,6 +9,7 @@ level's.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,30 +30,31 @@ AT_EVERY_LEVEL = frozenset({"rim", "interior"})
 """Tables that there are also at the level that is solved in one process; the others tell what follows from a level."""
 
 
-def stages_of_levels(reduced: int) -> list[str]:
-    """Return the names of the stages that reduce a graph so many times, as `climb` runs them."""
-    if not reduced:
+def stages_of_levels(levels: range) -> list[str]:
+    """Return the names of the stages that reduce a graph at these levels, as `climb` runs them."""
+    if not levels:
         return []
-    steps = [(f"decide {level}", f"contract {level}", f"reduce {level + 1}") for level in range(reduced)]
-    return ["collect 0", *itertools.chain.from_iterable(steps)]
+    steps = [(f"decide {level}", f"contract {level}", f"reduce {level + 1}") for level in levels]
+    return [f"collect {levels.start}", *itertools.chain.from_iterable(steps)]
 
 
 @dataclass(frozen=True)
 class Collect:
-    """Gathers the edges of a cell of the lowest level."""
+    """Gathers the edges of a cell of the lowest level that is solved."""
 
     hierarchy: Hierarchy
+    level: int
 
     def __call__(self, block: Block) -> dict[str, Any]:
         """Read the tables of the blocks that the cell touches, write those of the cell."""
-        hierarchy, cells = self.hierarchy, self.hierarchy.cells(0)
+        hierarchy, cells = self.hierarchy, self.hierarchy.cells(self.level)
         cell = _flat(cells, block)
-        places = hierarchy.places(0, block)
+        places = hierarchy.places(self.level, block)
         found = []
         for name in _touching(hierarchy.blocks, block):
             edges = CostTable.from_columns(read_table(hierarchy.source, block_name(name)))
             found.append(edges.where((places.cells_of(edges.u) == cell) | (places.cells_of(edges.v) == cell)))
-        return hierarchy.store(0, cell, merge_costs(found), places)
+        return hierarchy.store(self.level, cell, merge_costs(found), places)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class LevelReport:
     Attributes
     ----------
     level
-        Number of times that the graph was divided and reduced.
+        Level of these edges: 0 for all of the graph; the first that is reduced may be higher, see `Hierarchy.lowest`.
     edges
         Edges that are left.
     energy
@@ -141,14 +143,20 @@ class LevelReport:
 
 
 def climb(
-    hierarchy: Hierarchy, key: str, ledgers: Objects, capacity: int, levels: int | None, execution: Execution
+    hierarchy: Hierarchy,
+    whole: LevelReport,
+    key: str,
+    ledgers: Objects,
+    capacity: int,
+    levels: int | None,
+    execution: Execution,
 ) -> list[LevelReport]:
     """Reduce the graph until few enough edges are left, or no further.
 
     Parameters
     ----------
-    hierarchy
-        The graph.
+    hierarchy, whole
+        The graph, and what is known of it.
     key
         Digest of all that determines the tables of edges; see `vimvol.engine.ledger`.
     ledgers
@@ -156,14 +164,14 @@ def climb(
     capacity
         Edges that may be left.
     levels
-        Levels to take whatever is left; none: as many as are needed.
+        Times to reduce whatever is left; none: as often as is needed.
     execution
         How tasks are run.
 
     Returns
     -------
     list of LevelReport
-        One a level, the whole graph first; the last is that whose edges are left.
+        The whole graph, and one a level; the last is that whose edges are left.
     """
     collected = content_key(key, hierarchy.tiles.cell, hierarchy.cell, hierarchy.margin)
     solved = content_key(collected, hierarchy.solver, SOLVE_FORMAT)
@@ -174,15 +182,21 @@ def climb(
         run_stage(plan, task, ledger, execution)
         return ledger, plan
 
-    reports = [report_of(0, *run("collect", 0, Collect(hierarchy)))]
+    reports, level = [whole], hierarchy.lowest(whole.edges)
+    run("collect", level, Collect(hierarchy, level))
     while len(reports) - 1 < levels if levels is not None else reports[-1].edges > capacity:
-        level = len(reports) - 1
-        if (level or levels is None) and len(hierarchy.cells(level)) == 1:
+        if (len(reports) > 1 or levels is None) and len(hierarchy.cells(level)) == 1:
             break
         run("decide", level, Decide(hierarchy, level))
         run("contract", level, Contract(hierarchy, level))
-        reports.append(report_of(level + 1, *run("reduce", level + 1, Reduce(hierarchy, level + 1))))
+        level += 1
+        reports.append(report_of(level, *run("reduce", level, Reduce(hierarchy, level))))
     return reports
+
+
+def levels_reduced(reports: Sequence[int]) -> range:
+    """Return the levels that were reduced, by those that are reported, the whole graph first; empty if none was."""
+    return range(reports[1] - 1, reports[-1]) if len(reports) > 1 else range(0)
 
 
 def report_of(level: int, ledger: Ledger, plan: StagePlan) -> LevelReport:

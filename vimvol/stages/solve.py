@@ -28,7 +28,7 @@ from vimvol.stages.fragments import offsets_of
 from vimvol.stages.graph import graph_stage, read_nodes
 from vimvol.stages.hierarchy import Hierarchy
 from vimvol.stages.job import Job
-from vimvol.stages.levels import LevelReport, climb, report_of
+from vimvol.stages.levels import LevelReport, climb, levels_reduced, report_of
 from vimvol.stages.stage import Stage
 
 LOOKUP_CHUNK = 1 << 16
@@ -61,14 +61,15 @@ class Solve:
 
     def __call__(self, block: Block) -> dict[str, Any]:  # noqa: ARG002 - the one block is the whole volume
         """Write the partition; return the numbers of fragments and edges, and the energies."""
-        job, hierarchy, top = self.job, hierarchy_of(self.job), len(self.reports) - 1
+        job, hierarchy = self.job, hierarchy_of(self.job)
+        levels = levels_reduced([report.level for report in self.reports])
         last = int(read_box(offsets_of(job), Block((len(job.fragment_tiles),), (len(job.fragment_tiles) + 1,)))[0])
-        tables = hierarchy.own_edges(top) if top else all_costs(job)
+        tables = hierarchy.own_edges(levels.stop) if levels else all_costs(job)
         left = merge_costs(tables)
         groups, energy = solve_table(left, solver_of(job))
         lookup = np.arange(last + 1, dtype=np.uint64)
         lookup[groups.node] = groups.group
-        for level in reversed(range(top)):
+        for level in reversed(levels):
             for cell in range(len(hierarchy.cells(level))):
                 groups = hierarchy.groups(level, [cell])
                 lookup[groups.node] = lookup[groups.group]
@@ -120,7 +121,8 @@ def _reduced(job: Job, execution: Execution) -> tuple[LevelReport, ...]:
     divisible = is_divisible(solver_of(job)) or job.stitched
     if levels or (levels is None and edges > (min(capacity, AT_ONCE) if divisible else capacity)):
         _check_divisible(job, edges)
-        reports = climb(hierarchy_of(job), costs.key, costs.objects, min(capacity, AT_ONCE), levels, execution)
+        most = min(capacity, AT_ONCE)
+        reports = climb(hierarchy_of(job), reports[0], costs.key, costs.objects, most, levels, execution)
     if levels is None and reports[-1].edges > capacity:
         raise ConfigError(
             f"agglomerate.memory = {job.config.agglomerate.memory} holds {capacity} edges, and {reports[-1].edges} are "
@@ -142,6 +144,7 @@ def hierarchy_of(job: Job) -> Hierarchy:
         cell=cell,
         margin=job.config.agglomerate.margin,
         solver=solver_of(job),
+        least=job.config.agglomerate.cell_edges,
     )
 
 
