@@ -27,6 +27,8 @@ def train(
     local_path(settings.out)  # refused before anything else is told
     if text := slow_text(settings.precision, resolve_device("auto")):
         typer.echo(text, err=True)
+    if settings.drawn:
+        typer.echo(f"drawing {settings.drawn.volumes} synthetic volumes, a few seconds each", err=True)
     weights = fit(settings)
     if not is_first():
         return

@@ -17,7 +17,7 @@ from vimvol.config.segment import (
     SegmentConfig,
     SegmentSection,
 )
-from vimvol.config.train import AugmentConfig, TrainConfig, TrainImages, TrainVolume
+from vimvol.config.train import AugmentConfig, TrainConfig, TrainDrawn, TrainImages, TrainVolume
 
 __all__ = [
     "AgglomerateConfig",
@@ -32,6 +32,7 @@ __all__ = [
     "SegmentConfig",
     "SegmentSection",
     "TrainConfig",
+    "TrainDrawn",
     "TrainImages",
     "TrainVolume",
     "load_config",

@@ -40,6 +40,14 @@ class TrainImages(Section):
     weight: float = Field(1.0, gt=0, description="share of the crops, relative to the other data")
 
 
+class TrainDrawn(Section):
+    """Synthetic volumes, drawn when a training begins, of many kinds; for what was not annotated."""
+
+    volumes: Positive = Field(24, description="how many, each with other neurites, membranes and noise")
+    weight: float = Field(1.0, gt=0, description="share of the crops, of all of them, relative to the other data")
+    seed: NonNegative = Field(0, description="another one draws others")
+
+
 class AugmentConfig(Section):
     """Random changes of a training crop; each a probability or a strength, 0 is off."""
 
@@ -72,6 +80,7 @@ class TrainConfig(Section):
     root: str = Field(".", description="folder that relative paths of the data start from")
     volumes: tuple[TrainVolume, ...] = ()
     images: tuple[TrainImages, ...] = ()
+    drawn: TrainDrawn | None = Field(None, description="synthetic volumes to train on besides; none: none")
     target: Literal["boundary", "foreground-boundary", "distances"] = Field(
         "boundary",
         description="what is learned: boundaries between instances; foreground and boundaries; or foreground and "
@@ -130,7 +139,7 @@ class TrainConfig(Section):
     def _fits(self) -> TrainConfig:
         if not self.volumes and not self.images:
             raise ValueError("there is nothing to train on; give volumes or images")
-        if not self.images and all(volume.train is None for volume in self.volumes):
+        if not self.images and not self.drawn and all(volume.train is None for volume in self.volumes):
             raise ValueError("no volume says which slices to train on; give one of them train = [first, last + 1]")
         if self.batch % (self.devices * self.nodes):
             raise ValueError(

@@ -17,6 +17,7 @@ from vimvol.geometry import Block
 from vimvol.io import Volume, open_volume
 from vimvol.train.coco import CocoImage, draw_instances, read_coco
 from vimvol.train.download import explain_missing
+from vimvol.train.drawn import draw_volumes
 from vimvol.train.targets import grow_instances
 
 AXES = {"z": 0, "y": 1, "x": 2}
@@ -153,7 +154,8 @@ class TrainingData:
     validate
         Slices to validate on.
     voxel_sizes
-        Of every volume that has one, nm, (z, y, x).
+        Of every volume that has one, nm, (z, y, x); synthetic ones are left out, since the scale at which a network
+        is used goes by those of recordings.
     """
 
     train: tuple[Source, ...]
@@ -181,12 +183,10 @@ def load_data(config: TrainConfig) -> TrainingData:
     for number, (volume, pair) in enumerate(zip(config.volumes, handles, strict=True)):
         whole = _read(volume, pair, number)
         inside = slice(*(volume.train or (0, 0)))
-        for plane in volume.planes if volume.train else ():
-            cut = np.ascontiguousarray(np.moveaxis(whole.raw[inside], AXES[plane], 0))
-            ids = np.ascontiguousarray(np.moveaxis(whole.labels[inside], AXES[plane], 0))
-            grown = grow_instances(ids, config.fill)
-            train.append(Sections(f"{whole.name}-{plane}", cut, grown, whole.mean, whole.std, whole.voxel_size))
-            shares.append(volume.weight / len(volume.planes))
+        if volume.train:
+            seen = replace(whole, raw=whole.raw[inside], labels=whole.labels[inside])
+            train += _sliced(seen, volume.planes, config.fill)
+            shares += [volume.weight / len(volume.planes)] * len(volume.planes)
         if volume.validate_ is not None:
             validate.append(_chosen(whole, _spread(*volume.validate_, config.validate_slices)))
     for images, folder in zip(config.images, folders, strict=True):
@@ -194,6 +194,13 @@ def load_data(config: TrainConfig) -> TrainingData:
         shares.append(images.weight)
         if images.validate_ is not None:
             validate.append(_image_folder(config, images, images.validate_, folder, config.validate_slices))
+    if config.drawn:
+        for spec, raw, labels in draw_volumes(config.drawn):
+            planes = ("z",) if spec.serial_sections else tuple(AXES)
+            mean, std = float(raw.mean()), float(raw.std())
+            drawn = Sections(f"drawn-{spec.seed}", raw, labels.astype(np.int32), mean, std, spec.voxel_size)
+            train += _sliced(drawn, planes, config.fill)
+            shares += [config.drawn.weight / config.drawn.volumes / len(planes)] * len(planes)
     total = sum(shares)
     sizes = tuple(raw.voxel_size for raw, _ in handles if raw.voxel_size_known)
     return TrainingData(tuple(train), tuple(share / total for share in shares), tuple(validate), sizes)
@@ -227,6 +234,16 @@ def _read(volume: TrainVolume, handles: tuple[Volume, Volume], number: int) -> S
         raise InputError(f"{volume.raw} is {mean:g} everywhere, so there is nothing to learn; check it")
     name = f"{number}-{Path(handles[0].url).stem}"
     return Sections(name, raw, _small_ids(labels), mean, std, handles[0].voxel_size)
+
+
+def _sliced(whole: Sections, planes: tuple[str, ...], fill: float) -> list[Source]:
+    """Slice a volume along axes, its instances grown into the gaps."""
+    sources: list[Source] = []
+    for plane in planes:
+        raw = np.ascontiguousarray(np.moveaxis(whole.raw, AXES[plane], 0))
+        ids = np.ascontiguousarray(np.moveaxis(whole.labels, AXES[plane], 0))
+        sources.append(replace(whole, name=f"{whole.name}-{plane}", raw=raw, labels=grow_instances(ids, fill)))
+    return sources
 
 
 def _chosen(whole: Sections, indices: list[int]) -> Sections:
