@@ -114,8 +114,9 @@ def interruptible():
 
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("step", [2, 3, 4, 7])
-def test_a_training_that_is_asked_to_stop_goes_on_from_the_same_step(config, tmp_path, monkeypatch, step):
+def test_a_training_that_is_asked_to_stop_goes_on_from_the_same_step(config, tmp_path, monkeypatch, caplog, step):
     """In the middle of an epoch of three steps, at its end, and at the end of all, whose last epoch is short."""
+    caplog.set_level("INFO")
     config = config.model_copy(update={"steps": 7, "validate_every": 3, "batch": 2})
     fit(config)
     parts = config.model_copy(update={"out": str(tmp_path / "parts")})
@@ -137,6 +138,7 @@ def test_a_training_that_is_asked_to_stop_goes_on_from_the_same_step(config, tmp
     scores = [table(c)["val/loss"].dropna() for c in (config, parts)]
     assert scores[0].tolist() == scores[1].tolist()
     assert len(scores[0]) == 3
+    assert not caplog.messages, "what Lightning has to say of its own workings"
 
 
 def table(config: TrainConfig) -> pd.DataFrame:

@@ -231,7 +231,10 @@ def _quiet(config: TrainConfig) -> Iterator[None]:
     """Silence warnings and hints of Lightning that tell a user nothing here, and nothing else."""
     import logging
 
-    talkers = [logging.getLogger(f"lightning.pytorch.{name}") for name in ("utilities.rank_zero", "accelerators")]
+    connectors = [f"trainer.connectors.{name}_connector" for name in ("checkpoint", "signal")]
+    talkers = [
+        logging.getLogger(f"lightning.pytorch.{name}") for name in ("utilities.rank_zero", "accelerators", *connectors)
+    ]
     levels = [talker.level for talker in talkers]
     with warnings.catch_warnings():
         for message in (*NOISE, SKIPPED) if config.precision == "float16" else NOISE:
