@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -40,7 +41,9 @@ def agglomerate(
     performance_report: PerformanceReport = None,
 ) -> None:
     """Partition the fragments of a finished run again: another threshold or solver, in seconds to minutes."""
+    start = time.perf_counter()
     check_output_there(out)
+    tell_opening(out)
     from vimvol.commands.agglomerate import agglomerate as partition
     from vimvol.report.progress import make_progress
     from vimvol.report.table import print_rows
@@ -70,7 +73,7 @@ def agglomerate(
         typer.echo(
             f"sizes         {result.joined} small segments joined a neighbour, {result.filled} holes were filled"
         )
-    typer.echo(f"{result.segments} segments in {result.seconds:.0f} s")
+    typer.echo(f"{result.segments} segments in {time.perf_counter() - start:.0f} s")
     if result.replaced:
         typer.echo(f"replaced      the one before ({'; '.join(result.replaced)}); --name NAME would have kept both")
     typer.echo(f"segmentation  {result.labels}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from typing import Annotated
 
 import typer
 
 from vimvol.address import check_output_there, check_there
-from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster
+from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster, tell_opening
 from vimvol.cli.slices import shape_of
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError
@@ -33,7 +34,9 @@ def export(
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
 ) -> None:
     """Copy a finished run as OME-Zarr 0.4 (zarr v2, no shards), for viewers that do not know 0.5."""
+    start = time.perf_counter()
     check_output_there(out)
+    tell_opening(out)
     from vimvol.commands.export import export as copy
     from vimvol.report.progress import make_progress
 
@@ -48,7 +51,8 @@ def export(
             workers=workers,
             progress=progress,
         )
-    typer.echo(f"OME-Zarr 0.4  {done.target}, boundaries and {', '.join(done.labels)}, in {done.seconds:.0f} s")
+    seconds = time.perf_counter() - start
+    typer.echo(f"OME-Zarr 0.4  {done.target}, boundaries and {', '.join(done.labels)}, in {seconds:.0f} s")
     if done.kept:
         typer.echo(f"also there    {', '.join(done.kept)}, as copied before")
 

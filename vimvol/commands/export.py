@@ -164,11 +164,12 @@ def export(
         missing_levels(join(out, image.path), join(target, image.path), chunk=wanted, dtype=image.dtype)
     check_writable(target)
     lock_of(target).refuse_if_held()
-    with workers_of(cluster, workers) as pool, owned(target) as lock:
+    shown = progress or silent()
+    with workers_of(cluster, workers, shown.note) as pool, owned(target) as lock:
         _check_target(target, mark)
         may_write()
         open_objects(f"{target}/vimvol").put(MARK, json.dumps(mark, indent=2).encode())
-        execution = Execution(pool, progress or silent(), check=lock.check, guard=guard_of(lock)).on("CPU")
+        execution = Execution(pool, shown, check=lock.check, guard=guard_of(lock)).on("CPU")
         for image in (boundaries, *segmentations):
             _copy(out, target, image, wanted, execution)
         labels = tuple(image.path.removeprefix("labels/") for image in segmentations)

@@ -11,7 +11,7 @@ from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.io.volume import forget_open
 from vimvol.outputs.output import check_output, new_manifest
-from vimvol.preflight.announce import Tell, nobody, workers_text
+from vimvol.preflight.announce import Tell, nobody
 from vimvol.preflight.check import Preflight, nothing_to_sample, preflight
 from vimvol.preflight.device import settle_device
 from vimvol.preflight.prepare import prepare
@@ -46,11 +46,9 @@ def plan_volume(
         fresh = not manifest["created"]
         if (counted := nothing_to_sample(job, fresh=fresh)) is not None:
             return counted
-        if text := workers_text(cluster, config.run.workers):
-            tell(text)
         with (
             Scratch(job.out) as scratch,
-            workers_of(cluster, config.run.workers) as pool,
+            workers_of(cluster, config.run.workers, tell) as pool,
             contextlib.nullcontext(time.perf_counter() - start) as starting,
             preflight(job, pool, scratch, fresh=fresh, worth=0, tell=tell) as found,
         ):

@@ -23,7 +23,7 @@ from vimvol.outputs.output import check_output, claim_output, new_manifest, tidy
 from vimvol.outputs.ownership import guard_of, lock_of, owned
 from vimvol.outputs.record import Telling, compared, new_run, recorded
 from vimvol.outputs.replaced import carry_over, with_replaced
-from vimvol.preflight.announce import Warnings, workers_text
+from vimvol.preflight.announce import Warnings
 from vimvol.preflight.check import check_fits, preflight, short_text
 from vimvol.preflight.device import settle_device
 from vimvol.preflight.planes import rescaled_text
@@ -158,12 +158,11 @@ def _finished(
     if manifest["state"] == "complete":
         return manifest
     lock_of(job.out).refuse_if_held()
-    for text in (rescaled_text(job), workers_text(cluster, job.config.run.workers)):
-        if text:
-            telling.progress.note(text)
+    if text := rescaled_text(job):
+        telling.progress.note(text)
     with (
         Scratch(job.out) as scratch,
-        workers_of(cluster, job.config.run.workers) as pool,
+        workers_of(cluster, job.config.run.workers, telling.progress.note) as pool,
         telling.reported(pool),
         ExitStack() as until_adopted,
     ):

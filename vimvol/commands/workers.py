@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from vimvol.config.cluster import ClusterConfig
+from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.pool import Pool
 from vimvol.io.volume import forget_open
+from vimvol.preflight.announce import Tell, nobody, workers_text
 
 
 @contextlib.contextmanager
-def workers_of(cluster: str | ClusterConfig, workers: int | None) -> Iterator[Pool]:
-    """Yield the pool of a cluster, as `vimvol.engine.cluster.open_cluster` does.
+def workers_of(cluster: str | ClusterConfig, workers: int | None, tell: Tell = nobody) -> Iterator[Pool]:
+    """Yield the pool of a cluster, as `vimvol.engine.cluster.open_cluster` does; ``tell`` is told what is waited for.
 
     Workers may outlive the run; a file that they keep open could not be written by its owner.
     """
-    with open_cluster(cluster, workers) as pool:
+    chosen = read_cluster(cluster) if isinstance(cluster, str) else cluster
+    opened = open_cluster(chosen, workers)
+    if text := workers_text(chosen, workers):
+        tell(text)
+    with opened as pool:
         try:
             yield pool
         finally:
