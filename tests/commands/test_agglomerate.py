@@ -330,6 +330,16 @@ def test_on_the_command_line(run, out: Path) -> None:
     assert mistake(error).startswith("error: predict.batch: 1 -> 2")
 
 
+def test_one_is_told_as_one(run, out: Path) -> None:
+    every = f"--set=agglomerate.join_below={10**9}"
+    code, printed, err = run("agglomerate", out, every, "--name", "one", "--workers", 0)
+    assert code == 0, err
+    assert re.search("^1 segment in ", printed, re.MULTILINE)
+    assert "solve: 1 block, " in err
+    assert "solve: 1/1 block, " in err
+    assert "one: done, 1 segment; " in run("status", out)[1]
+
+
 @pytest.mark.parametrize("command", ["agglomerate {out} --name b", "export {out} {copy}"])
 def test_what_is_waited_for_is_told_and_counts(run, monkeypatch, out: Path, tmp_path: Path, command) -> None:
     def slow():  # as modules are to load from a disk that others use

@@ -45,6 +45,7 @@ def agglomerate(
     check_output_there(out)
     tell_opening(out)
     from vimvol.commands.agglomerate import agglomerate as partition
+    from vimvol.report.amounts import count_text
     from vimvol.report.progress import make_progress
     from vimvol.report.table import print_rows
 
@@ -70,10 +71,10 @@ def agglomerate(
     if result.gap is not None:
         typer.echo(f"gap           {result.gap:.3%} of the energy of the whole graph, {result.best:,.1f}")
     if result.joined or result.filled:
-        typer.echo(
-            f"sizes         {result.joined} small segments joined a neighbour, {result.filled} holes were filled"
-        )
-    typer.echo(f"{result.segments} segments in {time.perf_counter() - start:.0f} s")
+        joined = f"{count_text(result.joined, 'small segment')} joined a neighbour"
+        filled = f"{count_text(result.filled, 'hole was', 'holes were')} filled"
+        typer.echo(f"sizes         {joined}, {filled}")
+    typer.echo(f"{count_text(result.segments, 'segment')} in {time.perf_counter() - start:.0f} s")
     if result.replaced:
         typer.echo(f"replaced      the one before ({'; '.join(result.replaced)}); --name NAME would have kept both")
     typer.echo(f"segmentation  {result.labels}")

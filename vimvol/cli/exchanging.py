@@ -75,12 +75,14 @@ def export_nnunet(
             raise InputError(f"{source} is no configuration of a training, and --id and --set are for those")
         check_there(source)
         from vimvol.commands.nnunet import export_volume
+        from vimvol.report.amounts import count_text
 
-        typer.echo(f"{export_volume(source, folder, volumes=volumes)} cases in {folder}")
+        typer.echo(f"{count_text(export_volume(source, folder, volumes=volumes), 'case')} in {folder}")
         typer.echo(f"predict them  nnUNetv2_predict -i {shlex.quote(folder)} -o PREDICTED ... --save_probabilities")
         return
     from vimvol.io.storage import local_path
     from vimvol.preflight.disk import check_writable
+    from vimvol.report.amounts import count_text
     from vimvol.train.nnunet import export_dataset
 
     if number is None:
@@ -88,7 +90,7 @@ def export_nnunet(
     config = load_config(TrainConfig, source, overrides or ())
     check_writable(str(local_path(folder).absolute()))
     done = export_dataset(config, folder, number, name, volumes=volumes)
-    typer.echo(f"{done.train} cases to train, {done.validate} to validate, {done.test} to test")
+    typer.echo(f"{count_text(done.train, 'case')} to train, {done.validate} to validate, {done.test} to test")
     typer.echo(f"data set      {done.folder}")
 
 

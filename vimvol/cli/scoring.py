@@ -48,6 +48,7 @@ def evaluate(
         check_there(address)
     from vimvol.commands.score import BANDS, objects_csv, score
     from vimvol.geometry import Block
+    from vimvol.report.amounts import count_text
     from vimvol.report.table import print_scores
 
     result = score(
@@ -71,6 +72,6 @@ def evaluate(
         typer.echo(f"scored only {region} in z, y, x, the region that was to be segmented (input.roi)")
     if objects is not None:
         write_text(objects, objects_csv(rows))
-        typer.echo(f"{len(rows)} splits and merges, the largest first, in {objects}")
+        typer.echo(f"{count_text(len(rows), 'split or merge', 'splits and merges')}, the largest first, in {objects}")
     if json_file is not None:
         write_text(json_file, json.dumps(result, indent=2) + "\n")

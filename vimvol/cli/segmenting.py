@@ -75,7 +75,7 @@ def segment(
     tell_opening(source)
     from vimvol.commands.picture import draw_overview
     from vimvol.commands.segment import segment_volume
-    from vimvol.report.amounts import parts_text
+    from vimvol.report.amounts import count_text, parts_text
     from vimvol.report.progress import make_progress
 
     with make_progress() as progress:
@@ -98,7 +98,7 @@ def segment(
     named = {"sample": "for the sample", "stages": "in the stages"}
     parts = {named[what]: seconds for what, seconds in result.spent.items()}
     took = parts_text(end - start, {**parts, "for the picture": end - drawing}, "to start and finish")
-    typer.echo(f"{result.segments} segments of {result.fragments} fragments in {took}")
+    typer.echo(f"{count_text(result.segments, 'segment')} of {count_text(result.fragments, 'fragment')} in {took}")
     typer.echo(f"segmentation  {result.labels}")
     typer.echo(f"picture       {picture}")
     typer.echo(f"look at it    vimvol view {shlex.quote(result.out)}")

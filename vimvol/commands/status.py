@@ -18,7 +18,7 @@ from vimvol.io import open_volume
 from vimvol.io.objects import open_objects
 from vimvol.outputs.manifest import differences, input_address, made_manifest, recorded_settings
 from vimvol.outputs.moved import as_known
-from vimvol.report.amounts import clock_text
+from vimvol.report.amounts import clock_text, count_text
 from vimvol.stages.job import BESIDE, NOTE
 
 State = Literal["done", "begun", "failed", "stale", "missing"]
@@ -151,7 +151,10 @@ def _beside_text(out: str, name: str, manifest: dict[str, Any], graph: str, hold
         note = json.loads(open_objects(f"{out}/vimvol/{BESIDE}/{name}").get(NOTE) or b"")
         made = note if note["state"] == "complete" else note["runs"][-1]
         key = made["keys"]["graph"]
-        done = f"done, {note['segments']} segments" if made is note else f"not complete, {_ending(made, holder)}"
+        if made is note:
+            done = f"done, {count_text(note['segments'], 'segment')}"
+        else:
+            done = f"not complete, {_ending(made, holder)}"
         changed = [
             f"{section}.{key} = {value} (the run's: {manifest['config'].get(section, {}).get(key)})"
             for section in ("segment", "agglomerate")
