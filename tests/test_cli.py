@@ -266,6 +266,14 @@ def test_shipped_weights_have_a_card_and_missing_ones_a_line(run) -> None:
     assert "did you mean 'vimunet-small'" in err
 
 
+def test_help_shows_no_value_of_an_option_that_takes_none(run) -> None:
+    for command in ((), ("segment",), ("demo",), ("agglomerate",), ("download",), ("export-nnunet",)):
+        code, text, _ = run(*command, "--help")
+        flags = [line for line in text.splitlines() if "<bool>" in line]
+        assert (code, len(flags)) == (0, 1)
+        assert "--help" in flags[0]  # which is typer's own
+
+
 def test_help_and_version_are_quick_and_load_no_framework() -> None:
     for option in ("--help", "--version"):
         script = f"import sys; sys.argv = ['vimvol', '{option}']\nfrom vimvol.cli import main\ntry: main()\n"

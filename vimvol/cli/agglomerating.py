@@ -19,6 +19,7 @@ from vimvol.cli.app import (
     SchedulerFile,
     app,
     chosen_cluster,
+    flag,
     tell_opening,
     write_text,
 )
@@ -31,9 +32,7 @@ def agglomerate(
     name: Annotated[
         str, typer.Option(help="Label image to write; another than the run's own is put beside it.")
     ] = "segmentation",
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Solve the graph as a whole, too, and tell the gap in energy.")
-    ] = False,
+    compare: Annotated[bool, flag("--compare", "Solve the graph as a whole, too, and tell the gap in energy.")] = False,
     cluster: Cluster = "local",
     scheduler_file: SchedulerFile = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vimvol.address import check_output_there, check_there
-from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster, tell_opening
+from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster, flag, tell_opening
 from vimvol.cli.slices import shape_of
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError
@@ -66,7 +66,7 @@ def export_nnunet(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="nnUNet_raw; of a volume, a new folder.")],
     number: Annotated[int | None, typer.Option("--id", help="Number of the data set, 1 to 999.")] = None,
     name: Annotated[str, typer.Option(help="Its name.")] = "vimvol",
-    volumes: Annotated[bool, typer.Option("--volumes", help="A case a volume (3D), not a slice (2D).")] = False,
+    volumes: Annotated[bool, flag("--volumes", "A case a volume (3D), not a slice (2D).")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Write the data of a training, or a volume to predict, in the format of nnU-Net v2."""

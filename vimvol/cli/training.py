@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vimvol.address import check_output_there, check_there
-from vimvol.cli.app import Overrides, app, tell_opening
+from vimvol.cli.app import Overrides, app, flag, tell_opening
 from vimvol.cli.slices import slices_of
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError
@@ -71,7 +71,7 @@ def download(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where files go; those there are only checked.")],
     only: Annotated[list[str] | None, typer.Option("--only", metavar="FILE", help="Just this; repeatable.")] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Accept an invalid certificate, for files with a published checksum.")
+        bool, flag("--insecure", "Accept an invalid certificate, for files with a published checksum.")
     ] = False,
 ) -> None:
     """Fetch a data set from its authors, with checksums. The same command again goes on where it stopped."""
