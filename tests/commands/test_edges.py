@@ -186,10 +186,11 @@ def test_a_missing_extra_is_told_before_anything_is_read(tmp_path: Path, monkeyp
 
 
 def test_on_the_command_line(run, sample: Path, out: Path, tmp_path: Path) -> None:
-    file = tmp_path / "costs.safetensors"
+    file = tmp_path / "my costs.safetensors"
     code, printed, _ = run("train-edges", out, f"{sample}:labels", "--out", file, "--slab", "0:3")
     assert code == 0
     assert f"costs         {file}" in printed
+    assert f"use them      vimvol agglomerate {out} --set 'agglomerate.costs={file}'" in printed
     assert file.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
     assert run("agglomerate", out, f"--set=agglomerate.costs={file}", "--workers", 0)[0] == 0
     for arguments, message in (

@@ -151,6 +151,7 @@ def test_on_the_command_line(run, out: Path, tmp_path: Path) -> None:
     code, printed, _ = run("qa", out)
     assert code == 1
     assert "FAIL" in printed
+    assert f"vimvol agglomerate {out} --set agglomerate.join_below=1000 --name joined joins" in printed
     code, _, error = run("qa", out, "--name", "other")
     assert code == 2
     assert "no segmentation 'other'" in error

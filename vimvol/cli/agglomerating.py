@@ -128,8 +128,8 @@ def qa(
         typer.echo(f"worst place   {worst['picture'] or place}")
     if not all(plane["passed"] for plane in result["planes"]):
         typer.echo(
-            "where small pieces end, vimvol agglomerate OUT.zarr --set agglomerate.join_below=1000 --name joined joins "
-            "them to others"
+            f"where small pieces end, vimvol agglomerate {shlex.quote(out)} --set agglomerate.join_below=1000 "
+            "--name joined joins them to others"
         )
     if result["shifted"] is not None and not result["shifted"]["passed"]:
         typer.echo(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -32,7 +33,7 @@ def train(
         return
     typer.echo(f"weights       {weights}")
     cells = "" if settings.target == "boundary" else "--set segment.mode=2d --set predict.normalize=slice "
-    typer.echo(f"use them      vimvol segment --model {weights} {cells}PATH OUT.zarr")
+    typer.echo(f"use them      vimvol segment --model {shlex.quote(str(weights))} {cells}PATH OUT.zarr")
 
 
 @app.command("train-edges")
@@ -62,7 +63,8 @@ def train_edges(
     typer.echo(f"{done.edges:,} edges, {done.cut:,} of them between objects")
     typer.echo(f"costs         {done.path}")
     typer.echo(f"picture       {done.picture}")
-    typer.echo(f"use them      vimvol agglomerate OUT.zarr --set agglomerate.costs={done.path}")
+    costs = shlex.quote(f"agglomerate.costs={done.path}")
+    typer.echo(f"use them      vimvol agglomerate {shlex.quote(pairs[0])} --set {costs}")
 
 
 @app.command()
