@@ -50,6 +50,7 @@ def volume(tmp_path: Path) -> Path:
     [
         ("{h5}x", [], "does not exist"),
         ("{h5}:volumes/rwa", [], "rwa.*volumes/raw"),
+        ("{h5}:raw", [], "has no dataset 'raw'; did you mean 'volumes/raw'. choose one of "),
         ("{h5}:volumes/double", [], "float64"),
         ("{h5}:volumes/line", [], "volumes/line"),
         ("{h5}:volumes/narrow", [], "8 voxels along y"),

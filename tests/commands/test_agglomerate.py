@@ -325,6 +325,10 @@ def test_on_the_command_line(run, out: Path) -> None:
     assert "gap           0.000%" in printed
     assert f"segmentation  {out}/labels/b" in printed.replace("\n", "")
     assert printed.splitlines()[-1] == f"look at it    vimvol view {out}"
+    code, _, error = run("evaluate", f"{out}:b", f"{out}:labels/segmentation/0")
+    assert code == 2
+    assert "has no dataset 'b'; did you mean 'labels/b'? choose one of 0 (" in mistake(error)
+    assert run("evaluate", f"{out}:labels/b", f"{out}:labels/segmentation/0")[0] == 0
     code, _, error = run("agglomerate", out, "--set", "predict.batch=2")
     assert code == 2
     assert mistake(error).startswith("error: predict.batch: 1 -> 2")
