@@ -11,12 +11,15 @@ from vimvol.engine.pool import Pool
 from vimvol.io.volume import forget_open
 from vimvol.preflight.announce import Tell, nobody, workers_text
 
+OWN = ("local", "cuda")
+"""Clusters whose processes end with the run, and are not waited for."""
+
 
 @contextlib.contextmanager
 def workers_of(cluster: str | ClusterConfig, workers: int | None, tell: Tell = nobody) -> Iterator[Pool]:
     """Yield the pool of a cluster, as `vimvol.engine.cluster.open_cluster` does; ``tell`` is told what is waited for.
 
-    Workers may outlive the run; a file that they keep open could not be written by its owner.
+    Workers of others outlive the run; a file that they keep open could not be written by its owner.
     """
     chosen = read_cluster(cluster) if isinstance(cluster, str) else cluster
     opened = open_cluster(chosen, workers)
@@ -26,4 +29,7 @@ def workers_of(cluster: str | ClusterConfig, workers: int | None, tell: Tell = n
         try:
             yield pool
         finally:
-            pool.everywhere(forget_open)
+            if chosen.kind in OWN:
+                forget_open()
+            else:
+                pool.everywhere(forget_open)

@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
+
+from vimvol.engine.cluster import open_cluster
 
 START = 'with open_cluster("local", 1) as pool:\n    print(pool.slots)\n'
 
@@ -29,3 +32,14 @@ def test_a_script_that_its_workers_cannot_import_is_told_what_to_do(tmp_path):
 def test_a_script_that_guards_its_calls_has_workers(tmp_path):
     guarded = "".join(f"    {line}\n" for line in START.splitlines())
     assert run_script(tmp_path, f'if __name__ == "__main__":\n{guarded}') == (0, "1\n", "")
+
+
+def test_a_run_that_is_broken_off_does_not_wait_for_what_its_workers_compute():
+    with pytest.raises(KeyError), open_cluster("local", 2) as pool:  # noqa: PT012 - it is about leaving
+        for _ in range(2):
+            pool.submit(time.sleep, 120)
+        time.sleep(0.5)
+        pool.cancel()
+        broken_off = time.monotonic()
+        raise KeyError
+    assert time.monotonic() - broken_off < 3  # Dask alone takes more than 4 s

@@ -12,6 +12,7 @@ import distributed
 
 from vimvol.config.cluster import CudaCluster
 from vimvol.engine.cluster.connect import connected, optional, security
+from vimvol.engine.cluster.ending import ended_soon
 from vimvol.engine.cluster.local import DEAF, available_cores
 from vimvol.engine.cluster.threads import ENVIRONMENT, SETTINGS_HERE
 from vimvol.engine.pool import Pool
@@ -55,7 +56,8 @@ def cuda(config: CudaCluster, workers: int | None) -> Iterator[Pool]:
             ) from error
         with (
             started as cluster,
-            _beside(cluster, count, share, secured),
+            _beside(cluster, count, share, secured) as beside,
+            ended_soon(lambda: [*cluster.workers.values(), *beside]),
             connected(cluster, "the GPUs' processes") as pool,
         ):
             yield pool
@@ -64,8 +66,8 @@ def cuda(config: CudaCluster, workers: int | None) -> Iterator[Pool]:
 @contextlib.contextmanager
 def _beside(
     cluster: distributed.LocalCluster, count: int, memory: int, secured: distributed.Security | None
-) -> Iterator[None]:
-    """Add processes without a GPU to a cluster, each with so many bytes of memory."""
+) -> Iterator[list[distributed.Nanny]]:
+    """Add processes without a GPU to a cluster, each with so many bytes of memory; yield their nannies."""
     nannies: list[distributed.Nanny] = []
 
     async def start() -> None:
@@ -95,6 +97,6 @@ def _beside(
 
     try:
         cluster.sync(start)
-        yield
+        yield nannies
     finally:
         cluster.sync(stop)

@@ -14,6 +14,7 @@ import threadpoolctl
 
 from vimvol.config.cluster import LocalCluster
 from vimvol.engine.cluster.connect import connected, security
+from vimvol.engine.cluster.ending import ended_soon
 from vimvol.engine.cluster.threads import SETTINGS_HERE
 from vimvol.engine.pool import Pool, SerialPool
 from vimvol.errors import InputError
@@ -51,6 +52,7 @@ def local(config: LocalCluster, workers: int | None) -> Iterator[Pool]:
     with (
         dask.config.set(SETTINGS_HERE),
         _started(config, available_cores() if workers is None else workers) as cluster,
+        ended_soon(cluster.workers.values),
         connected(cluster, "the processes of this machine") as pool,
     ):
         yield pool
