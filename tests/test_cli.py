@@ -324,6 +324,15 @@ def _refused(words: str, folder: Path) -> str:
     return done.stderr
 
 
+def test_how_a_run_stands_is_told_without_a_framework(reference: Path) -> None:
+    script = (
+        f"import sys; sys.argv = ['vimvol', 'status', {str(reference)!r}]\nfrom vimvol.cli import main\ntry: main()\n"
+    )
+    script += "finally: assert not {'torch', 'dask', 'distributed'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "complete"), done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_says_how_to_go_on_and_does(run, sample: Path, reference: Path, tmp_path: Path, number) -> None:
     out = tmp_path / "out.zarr"
