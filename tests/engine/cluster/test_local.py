@@ -9,6 +9,18 @@ import pytest
 
 from vimvol.engine.cluster import open_cluster
 
+IMITATED = """
+import types
+
+import distributed
+
+utils = types.SimpleNamespace(get_n_gpus=lambda: 1)
+
+def LocalCUDACluster(CUDA_VISIBLE_DEVICES, **options):
+    return distributed.LocalCluster(n_workers=1, **options)
+"""
+"""A dask-cuda for machines without a GPU."""
+
 START = 'with open_cluster("local", 1) as pool:\n    print(pool.slots)\n'
 
 
@@ -26,6 +38,16 @@ def test_a_script_that_its_workers_cannot_import_is_told_what_to_do(tmp_path):
     assert (code, out) == (1, "")
     assert 'put the call below if __name__ == "__main__":' in err.splitlines()[-1]
     assert err.count("Traceback") == 1  # that of the script alone, not of the workers
+
+
+@pytest.mark.slow
+def test_the_same_is_told_where_processes_have_gpus(tmp_path):
+    (tmp_path / "dask_cuda.py").write_text(IMITATED)
+    code, out, err = run_script(tmp_path, START.replace("local", "cuda"))
+    assert (code, out) == (1, "")
+    assert "GPUs' worker processes could not be started" in err.splitlines()[-1]
+    assert 'put the call below if __name__ == "__main__":' in err.splitlines()[-1]
+    assert err.count("Traceback") == 1
 
 
 @pytest.mark.slow
