@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import h5py
@@ -81,6 +82,24 @@ def test_a_mistake_gets_one_line_and_nothing_is_written(run, volume: Path, sourc
     assert code == 2, err
     assert re.search(message, mistake(err)), err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["segment", "plan"])
+def test_that_there_is_no_gpu_is_told_before_what_would_follow(
+    run, monkeypatch, sample: Path, reference: Path, command
+) -> None:
+    def fail() -> int:
+        raise OSError("libnvidia-ml.so cannot be loaded")
+
+    module = types.ModuleType("dask_cuda")
+    module.utils = types.SimpleNamespace(get_n_gpus=fail)
+    monkeypatch.setitem(sys.modules, "dask_cuda", module)
+    other = settings(**{"agglomerate.beta": 0.6})
+    code, _, err = run(command, f"{sample}:raw", reference, *other, "--cluster", "cuda")
+    assert (code, "other settings" in err) == (2, False)
+    assert "no GPU of this machine can be used (OSError: libnvidia-ml.so cannot be loaded); choose" in mistake(err)
+    code, _, err = run(command, f"{sample}:raw", reference, *other)
+    assert (code, "other settings" in mistake(err)) == (2, True)
 
 
 def test_what_may_be_wrong_is_said_again_in_the_end_and_the_time_is_split(run, sample: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import replace
 
-from vimvol.commands.workers import workers_of
+from vimvol.commands.workers import told_first, workers_of
 from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.io.volume import forget_open
@@ -42,7 +42,8 @@ def plan_volume(
         config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
         config = settle_device(config, cluster, tell)
         job = prepare(source, out, config, writing=True, moved=moved, tell=tell)
-        manifest = check_output(job, new_manifest(job, ""), overwrite)
+        with told_first(cluster):
+            manifest = check_output(job, new_manifest(job, ""), overwrite)
         fresh = not manifest["created"]
         if (counted := nothing_to_sample(job, fresh=fresh)) is not None:
             return counted

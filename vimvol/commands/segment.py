@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from vimvol.commands.workers import workers_of
+from vimvol.commands.workers import told_first, workers_of
 from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.performance import check_report
@@ -154,7 +154,8 @@ def _finished(
     job: Job, cluster: ClusterConfig, overwrite: bool, telling: Telling, spent: dict[str, float]
 ) -> dict[str, Any]:
     """Run what is not done yet; return the manifest of the complete output; put into ``spent`` what took how long."""
-    manifest = check_output(job, new_manifest(job, telling.command), overwrite)
+    with told_first(cluster):
+        manifest = check_output(job, new_manifest(job, telling.command), overwrite)
     if manifest["state"] == "complete":
         return manifest
     lock_of(job.out).refuse_if_held()

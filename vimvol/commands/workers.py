@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Iterator
 
 from vimvol.config.cluster import ClusterConfig, read_cluster
-from vimvol.engine.cluster import open_cluster
+from vimvol.engine.cluster import check_cluster, open_cluster
 from vimvol.engine.pool import Pool
+from vimvol.errors import OutputExistsError
 from vimvol.io.volume import forget_open
 from vimvol.preflight.announce import Tell, nobody, workers_text
 
@@ -33,3 +34,19 @@ def workers_of(cluster: str | ClusterConfig, workers: int | None, tell: Tell = n
                 forget_open()
             else:
                 pool.everywhere(forget_open)
+
+
+@contextlib.contextmanager
+def told_first(cluster: ClusterConfig) -> Iterator[None]:
+    """Tell of a cluster that cannot be had, rather than of an output that must not be replaced, which would come next.
+
+    Raises
+    ------
+    InputError
+        If the one is so where the other is.
+    """
+    try:
+        yield
+    except OutputExistsError:
+        check_cluster(cluster)
+        raise
