@@ -92,9 +92,11 @@ def qa(
     from vimvol.commands.qa import check_seams
     from vimvol.commands.shifted import EXCESS
     from vimvol.evaluate.seams import RELEVANCE, SIGNIFICANCE
+    from vimvol.report.progress import make_progress
     from vimvol.report.table import print_rows
 
-    result = check_seams(out, name=name)
+    with make_progress() as progress:
+        result = check_seams(out, name=name, progress=progress)
     rows = [
         [
             f"{plane['axis']} every {plane['step']}",

@@ -49,18 +49,21 @@ def evaluate(
     from vimvol.commands.score import BANDS, objects_csv, score
     from vimvol.geometry import Block
     from vimvol.report.amounts import count_text
+    from vimvol.report.progress import make_progress
     from vimvol.report.table import print_scores
 
-    result = score(
-        segmentation,
-        ground_truth,
-        mode,
-        bands=band or BANDS,
-        ignore=ignore or (),
-        background=background,
-        objects=objects is not None,
-        workers=workers,
-    )
+    with make_progress() as progress:
+        result = score(
+            segmentation,
+            ground_truth,
+            mode,
+            bands=band or BANDS,
+            ignore=ignore or (),
+            background=background,
+            objects=objects is not None,
+            workers=workers,
+            progress=progress,
+        )
     rows = result.pop("objects", [])
     if not result["ground_truth"].endswith(ground_truth):  # which of several labels it was decides the scores
         typer.echo(f"ground truth: {result['ground_truth']}", err=True)
