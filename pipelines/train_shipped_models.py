@@ -1,6 +1,6 @@
 """Train the two networks that come with the package, and put their weights where they are shipped from.
 
-Needs ``pip install 'vimvol[train]'`` and the two annotated volumes that ``configs/train/*.yaml`` name, in one folder.
+Needs ``pip install '.[train]'`` and the two annotated volumes that ``configs/train/*.yaml`` name, in one folder.
 Two trainings for each network, an hour or two on a core in all; interrupted, it goes on where it was.
 
     python pipelines/train_shipped_models.py ../shared/data

@@ -54,3 +54,8 @@ def test_every_file_of_a_page_exists(page: Path) -> None:
 
 def test_files_are_found() -> None:
     assert len(files(README)) >= 10
+
+
+def test_extras_are_installed_from_the_sources() -> None:
+    code = [path for name in ("vimvol", "pipelines", "benchmarks") for path in (ROOT / name).rglob("*.py")]
+    assert not [path for path in [*PAGES, *code] if "vimvol[" in path.read_text(encoding="utf-8")]

@@ -36,7 +36,12 @@ class OutputBusyError(InputError):
 
 
 class MissingExtraError(InputError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed; where an extra has it, the message ends with `install_text`."""
+
+
+def install_text(extra: str) -> str:
+    """Return how an extra is installed: from the sources, as vimvol is in no index of packages."""
+    return f"run pip install '.[{extra}]' in the folder of vimvol's sources"
 
 
 class StorageError(VimvolError):

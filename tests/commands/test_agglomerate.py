@@ -1,12 +1,14 @@
 import json
+import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
-from tests.support import digest, random_network, small_config
+from tests.support import digest, mistake, random_network, small_config
 from vimvol.commands.agglomerate import agglomerate
 from vimvol.commands.segment import segment_volume
 from vimvol.commands.status import status
@@ -19,6 +21,8 @@ from vimvol.outputs.manifest import now, read_manifest, write_manifest
 from vimvol.outputs.output import new_manifest
 from vimvol.outputs.ownership import owned
 from vimvol.preflight.prepare import prepare
+from vimvol.report import progress
+from vimvol.report.progress import make_progress
 from vimvol.sample import SampleSpec, generate
 from vimvol.segment.multicut import SOLVERS
 from vimvol.stages.graph import graph_stage
@@ -325,6 +329,33 @@ def test_on_the_command_line(run, out: Path) -> None:
     assert "gap           0.000%" in printed
     assert f"segmentation  {out}/labels/b" in printed.replace("\n", "")
     assert printed.splitlines()[-1] == f"look at it    vimvol view {out}"
+    code, _, error = run("evaluate", f"{out}:b", f"{out}:labels/segmentation/0")
+    assert code == 2
+    assert "has no dataset 'b'; did you mean 'labels/b'? choose one of 0 (" in mistake(error)
+    assert run("evaluate", f"{out}:labels/b", f"{out}:labels/segmentation/0")[0] == 0
     code, _, error = run("agglomerate", out, "--set", "predict.batch=2")
     assert code == 2
-    assert error.startswith("error: predict.batch: 1 -> 2")
+    assert mistake(error).startswith("error: predict.batch: 1 -> 2")
+
+
+def test_one_is_told_as_one(run, out: Path) -> None:
+    every = f"--set=agglomerate.join_below={10**9}"
+    code, printed, err = run("agglomerate", out, every, "--name", "one", "--workers", 0)
+    assert code == 0, err
+    assert re.search("^1 segment in ", printed, re.MULTILINE)
+    assert "solve: 1 block, " in err
+    assert "solve: 1/1 block, " in err
+    assert "one: done, 1 segment; " in run("status", out)[1]
+
+
+@pytest.mark.parametrize("command", ["agglomerate {out} --name b", "export {out} {copy}"])
+def test_what_is_waited_for_is_told_and_counts(run, monkeypatch, out: Path, tmp_path: Path, command) -> None:
+    def slow():  # as modules are to load from a disk that others use
+        time.sleep(1.6)
+        return make_progress()
+
+    monkeypatch.setattr(progress, "make_progress", slow)
+    code, printed, err = run(*command.format(out=out, copy=tmp_path / "copy.zarr").split(), "--workers", 1)
+    assert code == 0, err
+    assert err.splitlines()[:2] == [f"opening {out}", "workers: starting 1 process"]
+    assert int(re.findall(r" in (\d+) s$", printed, re.MULTILINE)[0]) >= 2

@@ -181,15 +181,16 @@ def test_what_cannot_be_used_is_told_in_a_line(sample: Path, costs: Path, out: P
 
 def test_a_missing_extra_is_told_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'vimvol\[edges\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[edges\]'"):
         train_edges([("nothing.zarr", "nothing.h5")], str(tmp_path / "costs.safetensors"))
 
 
 def test_on_the_command_line(run, sample: Path, out: Path, tmp_path: Path) -> None:
-    file = tmp_path / "costs.safetensors"
+    file = tmp_path / "my costs.safetensors"
     code, printed, _ = run("train-edges", out, f"{sample}:labels", "--out", file, "--slab", "0:3")
     assert code == 0
     assert f"costs         {file}" in printed
+    assert f"use them      vimvol agglomerate {out} --set 'agglomerate.costs={file}'" in printed
     assert file.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
     assert run("agglomerate", out, f"--set=agglomerate.costs={file}", "--workers", 0)[0] == 0
     for arguments, message in (

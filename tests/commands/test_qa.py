@@ -143,14 +143,18 @@ def test_shifted_tiles_differ_where_the_stored_labels_were_made_otherwise(volume
 
 def test_on_the_command_line(run, out: Path, tmp_path: Path) -> None:
     file = tmp_path / "qa.json"
-    code, printed, _ = run("qa", out, "--json", file)
+    code, printed, err = run("qa", out, "--json", file)
     assert code == 0
+    told = [line.partition(":")[0] for line in err.splitlines()]
+    assert told[:3] == ["opening " + str(out), "z every 4", "z every 4"]
+    assert told[-1] == "shifted tiles"
     assert "watershed tile" in printed
     assert json.loads(file.read_text())["passed"]
     cut_at(out, 1, 64)
     code, printed, _ = run("qa", out)
     assert code == 1
     assert "FAIL" in printed
+    assert f"vimvol agglomerate {out} --set agglomerate.join_below=1000 --name joined joins" in printed
     code, _, error = run("qa", out, "--name", "other")
     assert code == 2
     assert "no segmentation 'other'" in error

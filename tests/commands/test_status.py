@@ -82,9 +82,22 @@ def test_failed_blocks_are_named_with_the_error_until_they_are_done(
     assert 0.8 < predict.share < 1
     assert not found.complete
     assert {stage.state for stage in found.stages[1:]} == {"missing"}
+    pyramids = [stage.name for stage in found.stages if "pyramid" in stage.name]
+    assert pyramids == ["label-pyramid 1", "label-pyramid 2", "pyramid 1", "pyramid 2"]
     segment_volume(f"{sample}:raw", str(out), small_config())
     assert status(str(out)).complete
     assert digest(out) == digest(reference)
+
+
+def test_of_a_small_volume_no_level_is_missing_that_it_will_not_have(sample: Path, tmp_path: Path, monkeypatch) -> None:
+    def fail(self: PredictBlock, block: Block) -> dict:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(PredictBlock, "__call__", fail)
+    with pytest.raises(IncompleteRunError):
+        segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), small_config(run__retries=0, output__levels=1))
+    names = [stage.name for stage in status(str(tmp_path / "out.zarr")).stages]
+    assert names == ["predict", "fragments", "graph", "costs", "solve", "sizes", "write"]
 
 
 def test_who_is_at_it_is_told_and_keeps_others_away(sample: Path, copy: Path) -> None:

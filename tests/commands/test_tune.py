@@ -6,7 +6,7 @@ import pytest
 import yaml
 import zarr
 
-from tests.support import SMALL, random_network, small_config
+from tests.support import SMALL, digest, random_network, small_config
 from vimvol.commands import tune as module
 from vimvol.commands.score import score
 from vimvol.commands.segment import segment_volume
@@ -85,11 +85,25 @@ def test_a_tuning_goes_on_as_if_it_had_not_stopped(pair, tmp_path, monkeypatch):
     assert whole == parts
     with pytest.raises(InputError, match="holds trials with other seed"):
         tune([pair], str(tmp_path / "parts"), config, trials=3, seed=1)
+    with pytest.raises(InputError, match=r"parts holds trials of all slices, .*leave --slices out to go on, or name"):
+        tune([pair], str(tmp_path / "parts"), config, trials=3, slices=(0, 2))
+
+
+def test_the_best_settings_are_told_in_full_though_they_were_those_given(pair, tmp_path):
+    found = tune([pair], str(tmp_path / "tuned"), small_config(segment__mode="2d"), trials=0)
+    written = yaml.safe_load(found.config.read_text())
+    assert found.best.values == {p.key: written[p.key.split(".")[0]][p.key.split(".")[1]] for p in SPACES["distance"]}
 
 
 def test_of_chosen_slices_alone(pair, tmp_path):
-    found = tune([pair], str(tmp_path / "tuned"), small_config(segment__mode="2d"), slices=(1, 3), trials=1)
+    config = small_config(segment__mode="2d")
+    found = tune([pair], str(tmp_path / "tuned"), config, slices=(1, 3), trials=1)
     assert found.trials == 1
+    before = digest(tmp_path / "tuned" / "slices-0.zarr")
+    for other in ((2, 4), (0, 3), None):
+        with pytest.raises(InputError, match=r"tuned holds trials of --slices 1:3, .*give --slices 1:3 to go on, or"):
+            tune([pair], str(tmp_path / "tuned"), config, slices=other, trials=1)
+    assert digest(tmp_path / "tuned" / "slices-0.zarr") == before
     out = str(tmp_path / "tuned" / "volume-0.zarr")
     assert score(out, f"{tmp_path}/tuned/slices-0.zarr:labels/truth/0")["scores"]["slices"]["sa50"] > 0
     with pytest.raises(InputError, match="slices 1:9 are not all in"):

@@ -9,9 +9,9 @@ from vimvol.engine.plan import plan_stage
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.infer.device import resolve_device
-from vimvol.infer.predictor import Predictor, region_for
+from vimvol.infer.predictor import Predictor
 from vimvol.infer.standardization import Standardization
-from vimvol.infer.tiles import make_tiling
+from vimvol.infer.tiles import make_tiling, region_for
 
 
 class LocalMean(nn.Module):

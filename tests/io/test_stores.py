@@ -133,7 +133,10 @@ def test_without_tensorstore(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [a.dataset for a in describe(str(folder / "a.n5"))] == ["em/s0", "em/s1"]
     assert [(a.dataset, a.shards) for a in describe(str(folder / "b"))] == [("4_8_40", None)]
     for address in (f"{folder}/a.n5:em", f"{folder}/b", "precomputed://gs://bucket/b", "s3://bucket/a.n5"):
-        with pytest.raises(MissingExtraError, match=r"tensorstore, which .*; pip install 'vimvol\[tensorstore\]'$"):
+        with pytest.raises(
+            MissingExtraError,
+            match=r"tensorstore, which .*; run pip install '\.\[tensorstore\]' in the folder of vimvol's sources$",
+        ):
             open_volume(address)
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import small_config
+from tests.support import digest, mistake, small_config
 from vimvol.preflight.prepare import prepare
 
 
@@ -19,6 +19,10 @@ from vimvol.preflight.prepare import prepare
         (
             {"agglomerate__beta": 0.3, "segment__mode": "2d", "fragments__seeds": "components"},
             "agglomerate.beta = 0.3, as fragments are whole instances",
+        ),
+        (
+            {"agglomerate__solver": "greedy", "segment__mode": "2d", "fragments__seeds": "components"},
+            "agglomerate.solver = greedy, as fragments are whole instances",
         ),
         ({"agglomerate__beta_learned": 0.4}, "agglomerate.beta_learned = 0.4, as no learned costs are given"),
         ({"predict__rescale": "auto"}, None),
@@ -42,6 +46,14 @@ def test_of_an_agglomeration_only_what_it_was_given_is_told(run, sample: Path, t
     assert run("segment", f"{sample}:raw", out, *options)[0] == 0
     _, _, err = run("agglomerate", out, "--workers", 0, "--name", "a", "--set", "agglomerate.beta=0.3")
     assert "not used" not in err
+    in_vain, used = "--set=agglomerate.beta_across=0.3", "--set=agglomerate.beta=0.35"
     for name in ("b", "segmentation"):
-        _, _, err = run("agglomerate", out, "--workers", 0, "--name", name, "--set", "agglomerate.beta_across=0.3")
+        _, _, err = run("agglomerate", out, "--workers", 0, "--name", name, in_vain, used)
         assert err.count("not used: agglomerate.beta_across = 0.3, as in 2d mode") == 1
+    before = digest(out)
+    for name in ("c", "segmentation"):
+        code, printed, err = run("agglomerate", out, "--name", name, in_vain, "--set=agglomerate.beta_learned=0.3")
+        assert (code, printed) == (2, "")
+        assert "nothing that was set is used (agglomerate.beta_across = 0.3, as in 2d mode" in mistake(err)
+        assert "; agglomerate.beta_learned = 0.3, as no learned costs are given), so" in err
+    assert digest(out) == before

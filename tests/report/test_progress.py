@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from vimvol.report.amounts import clock_text, parts_text
+from vimvol.report.amounts import clock_text, count_text, parts_text
 from vimvol.report.progress import Counter, Lines, Live, make_progress, silent
 
 
@@ -179,3 +179,8 @@ def test_idle_workers_are_told_while_a_stage_runs_and_not_at_its_end() -> None:
         "predict: 2/4 blocks, 0.03 MVox/s, ETA --:--, 3 idle",
         "predict: 2/4 blocks, 0.03 MVox/s, stopped after 1:00",
     ]
+
+
+def test_one_thing_is_no_several():
+    assert [count_text(n, "case") for n in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+    assert [count_text(n, "hole was", "holes were") for n in (1, 2)] == ["1 hole was", "2 holes were"]

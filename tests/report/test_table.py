@@ -28,3 +28,9 @@ def test_a_terminal_gets_folded_cells() -> None:
     stream = io.StringIO()
     print_rows(["path"], [["x" * 100]], Console(file=stream, force_terminal=True, width=40))
     assert stream.getvalue().count("x" * 40) == 2
+
+
+def test_lines_end_with_what_they_tell_where_there_is_no_terminal() -> None:
+    stream = io.StringIO()
+    print_rows(["path", "state"], [["a", "done"], ["b", ""], ["c", "x"]], Console(file=stream))
+    assert stream.getvalue() == "path  state\na     done\nb\nc     x\n"

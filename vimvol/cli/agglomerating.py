@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -18,6 +19,7 @@ from vimvol.cli.app import (
     SchedulerFile,
     app,
     chosen_cluster,
+    flag,
     tell_opening,
     write_text,
 )
@@ -30,9 +32,7 @@ def agglomerate(
     name: Annotated[
         str, typer.Option(help="Label image to write; another than the run's own is put beside it.")
     ] = "segmentation",
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Solve the graph as a whole, too, and tell the gap in energy.")
-    ] = False,
+    compare: Annotated[bool, flag("--compare", "Solve the graph as a whole, too, and tell the gap in energy.")] = False,
     cluster: Cluster = "local",
     scheduler_file: SchedulerFile = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
@@ -40,8 +40,11 @@ def agglomerate(
     performance_report: PerformanceReport = None,
 ) -> None:
     """Partition the fragments of a finished run again: another threshold or solver, in seconds to minutes."""
+    start = time.perf_counter()
     check_output_there(out)
+    tell_opening(out)
     from vimvol.commands.agglomerate import agglomerate as partition
+    from vimvol.report.amounts import count_text
     from vimvol.report.progress import make_progress
     from vimvol.report.table import print_rows
 
@@ -67,10 +70,10 @@ def agglomerate(
     if result.gap is not None:
         typer.echo(f"gap           {result.gap:.3%} of the energy of the whole graph, {result.best:,.1f}")
     if result.joined or result.filled:
-        typer.echo(
-            f"sizes         {result.joined} small segments joined a neighbour, {result.filled} holes were filled"
-        )
-    typer.echo(f"{result.segments} segments in {result.seconds:.0f} s")
+        joined = f"{count_text(result.joined, 'small segment')} joined a neighbour"
+        filled = f"{count_text(result.filled, 'hole was', 'holes were')} filled"
+        typer.echo(f"sizes         {joined}, {filled}")
+    typer.echo(f"{count_text(result.segments, 'segment')} in {time.perf_counter() - start:.0f} s")
     if result.replaced:
         typer.echo(f"replaced      the one before ({'; '.join(result.replaced)}); --name NAME would have kept both")
     typer.echo(f"segmentation  {result.labels}")
@@ -89,9 +92,11 @@ def qa(
     from vimvol.commands.qa import check_seams
     from vimvol.commands.shifted import EXCESS
     from vimvol.evaluate.seams import RELEVANCE, SIGNIFICANCE
+    from vimvol.report.progress import make_progress
     from vimvol.report.table import print_rows
 
-    result = check_seams(out, name=name)
+    with make_progress() as progress:
+        result = check_seams(out, name=name, progress=progress)
     rows = [
         [
             f"{plane['axis']} every {plane['step']}",
@@ -125,8 +130,8 @@ def qa(
         typer.echo(f"worst place   {worst['picture'] or place}")
     if not all(plane["passed"] for plane in result["planes"]):
         typer.echo(
-            "where small pieces end, vimvol agglomerate OUT.zarr --set agglomerate.join_below=1000 --name joined joins "
-            "them to others"
+            f"where small pieces end, vimvol agglomerate {shlex.quote(out)} --set agglomerate.join_below=1000 "
+            "--name joined joins them to others"
         )
     if result["shifted"] is not None and not result["shifted"]["passed"]:
         typer.echo(

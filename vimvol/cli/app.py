@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def flag(name: str, text: str, **more: Any) -> Any:  # noqa: ANN401 - what typer takes and gives
+    """Return an option that takes no value, which typer's help would show as <bool>; ``text``: its help."""
+    return typer.Option(name, metavar="", help=text, **more)
+
 
 Overrides = Annotated[
     list[str] | None,
@@ -71,7 +77,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+        bool, flag("--version", "Show the version and leave.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Segment electron-microscopy volumes that do not fit one machine, with ViM-UNet."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from typing import Annotated
 
 import typer
 
 from vimvol.address import check_output_there, check_there
-from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster
+from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster, flag, tell_opening
 from vimvol.cli.slices import shape_of
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError
@@ -33,7 +34,9 @@ def export(
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
 ) -> None:
     """Copy a finished run as OME-Zarr 0.4 (zarr v2, no shards), for viewers that do not know 0.5."""
+    start = time.perf_counter()
     check_output_there(out)
+    tell_opening(out)
     from vimvol.commands.export import export as copy
     from vimvol.report.progress import make_progress
 
@@ -48,7 +51,8 @@ def export(
             workers=workers,
             progress=progress,
         )
-    typer.echo(f"OME-Zarr 0.4  {done.target}, boundaries and {', '.join(done.labels)}, in {done.seconds:.0f} s")
+    seconds = time.perf_counter() - start
+    typer.echo(f"OME-Zarr 0.4  {done.target}, boundaries and {', '.join(done.labels)}, in {seconds:.0f} s")
     if done.kept:
         typer.echo(f"also there    {', '.join(done.kept)}, as copied before")
 
@@ -62,7 +66,7 @@ def export_nnunet(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="nnUNet_raw; of a volume, a new folder.")],
     number: Annotated[int | None, typer.Option("--id", help="Number of the data set, 1 to 999.")] = None,
     name: Annotated[str, typer.Option(help="Its name.")] = "vimvol",
-    volumes: Annotated[bool, typer.Option("--volumes", help="A case a volume (3D), not a slice (2D).")] = False,
+    volumes: Annotated[bool, flag("--volumes", "A case a volume (3D), not a slice (2D).")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Write the data of a training, or a volume to predict, in the format of nnU-Net v2."""
@@ -71,12 +75,14 @@ def export_nnunet(
             raise InputError(f"{source} is no configuration of a training, and --id and --set are for those")
         check_there(source)
         from vimvol.commands.nnunet import export_volume
+        from vimvol.report.amounts import count_text
 
-        typer.echo(f"{export_volume(source, folder, volumes=volumes)} cases in {folder}")
+        typer.echo(f"{count_text(export_volume(source, folder, volumes=volumes), 'case')} in {folder}")
         typer.echo(f"predict them  nnUNetv2_predict -i {shlex.quote(folder)} -o PREDICTED ... --save_probabilities")
         return
     from vimvol.io.storage import local_path
     from vimvol.preflight.disk import check_writable
+    from vimvol.report.amounts import count_text
     from vimvol.train.nnunet import export_dataset
 
     if number is None:
@@ -84,7 +90,7 @@ def export_nnunet(
     config = load_config(TrainConfig, source, overrides or ())
     check_writable(str(local_path(folder).absolute()))
     done = export_dataset(config, folder, number, name, volumes=volumes)
-    typer.echo(f"{done.train} cases to train, {done.validate} to validate, {done.test} to test")
+    typer.echo(f"{count_text(done.train, 'case')} to train, {done.validate} to validate, {done.test} to test")
     typer.echo(f"data set      {done.folder}")
 
 

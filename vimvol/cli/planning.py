@@ -38,7 +38,7 @@ def plan(
     from vimvol.outputs.expected import as_json
     from vimvol.preflight.check import check_fits, free_text, worker_text
     from vimvol.preflight.planes import rescaled_text
-    from vimvol.report.amounts import clock_text, disk_text, memory_text
+    from vimvol.report.amounts import clock_text, count_text, disk_text, memory_text
     from vimvol.report.progress import make_progress
     from vimvol.report.table import print_rows
 
@@ -62,12 +62,12 @@ def plan(
     if text := rescaled_text(found.job):
         typer.echo(text)
     if ahead.sampled:
-        typer.echo(f"time          about {clock_text(ahead.seconds)} with {ahead.workers} blocks at once")
+        typer.echo(f"time          about {clock_text(ahead.seconds)} with {count_text(ahead.workers, 'block')} at once")
         typer.echo(f"before that   {clock_text(found.starting)} to start, {clock_text(found.seconds)} for the sample")
         typer.echo(f"disk          {disk_text(ahead.disk or 0)} to store, {free_text(ahead)}")
         typer.echo(f"worker        {worker_text(ahead)} in stage {ahead.largest.name}")
         typer.echo(f"solver        {memory_text(ahead.solver or 0)}, graph of about {ahead.edges:,} edges")
-        typer.echo(f"sample        {ahead.sampled} blocks")
+        typer.echo(f"sample        {count_text(ahead.sampled, 'block')}")
     else:
         reason = found.failure or "there is nothing left to predict or to cut into fragments"
         typer.echo(f"disk          {free_text(ahead)}")

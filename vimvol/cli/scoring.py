@@ -48,18 +48,22 @@ def evaluate(
         check_there(address)
     from vimvol.commands.score import BANDS, objects_csv, score
     from vimvol.geometry import Block
+    from vimvol.report.amounts import count_text
+    from vimvol.report.progress import make_progress
     from vimvol.report.table import print_scores
 
-    result = score(
-        segmentation,
-        ground_truth,
-        mode,
-        bands=band or BANDS,
-        ignore=ignore or (),
-        background=background,
-        objects=objects is not None,
-        workers=workers,
-    )
+    with make_progress() as progress:
+        result = score(
+            segmentation,
+            ground_truth,
+            mode,
+            bands=band or BANDS,
+            ignore=ignore or (),
+            background=background,
+            objects=objects is not None,
+            workers=workers,
+            progress=progress,
+        )
     rows = result.pop("objects", [])
     if not result["ground_truth"].endswith(ground_truth):  # which of several labels it was decides the scores
         typer.echo(f"ground truth: {result['ground_truth']}", err=True)
@@ -71,6 +75,6 @@ def evaluate(
         typer.echo(f"scored only {region} in z, y, x, the region that was to be segmented (input.roi)")
     if objects is not None:
         write_text(objects, objects_csv(rows))
-        typer.echo(f"{len(rows)} splits and merges, the largest first, in {objects}")
+        typer.echo(f"{count_text(len(rows), 'split or merge', 'splits and merges')}, the largest first, in {objects}")
     if json_file is not None:
         write_text(json_file, json.dumps(result, indent=2) + "\n")

@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 
 from vimvol.address import check_there
-from vimvol.cli.app import Cluster, Log, Overrides, PerformanceReport, SchedulerFile, app, chosen_cluster, tell_opening
+from vimvol.cli.app import (
+    Cluster,
+    Log,
+    Overrides,
+    PerformanceReport,
+    SchedulerFile,
+    app,
+    chosen_cluster,
+    flag,
+    tell_opening,
+)
 from vimvol.cli.slices import slices_of
 from vimvol.config import SegmentConfig, load_config
 
@@ -28,9 +38,9 @@ Workers = Annotated[
 ]
 Moved = Annotated[
     bool,
-    typer.Option("--moved", help="The input is that of OUT's earlier runs, at another path; what is done is kept."),
+    flag("--moved", "The input is that of OUT's earlier runs, at another path; what is done is kept."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings in OUT.")]
+Overwrite = Annotated[bool, flag("--overwrite", "Replace results of other settings in OUT.")]
 
 
 def settings_of(
@@ -75,7 +85,7 @@ def segment(
     tell_opening(source)
     from vimvol.commands.picture import draw_overview
     from vimvol.commands.segment import segment_volume
-    from vimvol.report.amounts import parts_text
+    from vimvol.report.amounts import count_text, parts_text
     from vimvol.report.progress import make_progress
 
     with make_progress() as progress:
@@ -98,7 +108,7 @@ def segment(
     named = {"sample": "for the sample", "stages": "in the stages"}
     parts = {named[what]: seconds for what, seconds in result.spent.items()}
     took = parts_text(end - start, {**parts, "for the picture": end - drawing}, "to start and finish")
-    typer.echo(f"{result.segments} segments of {result.fragments} fragments in {took}")
+    typer.echo(f"{count_text(result.segments, 'segment')} of {count_text(result.fragments, 'fragment')} in {took}")
     typer.echo(f"segmentation  {result.labels}")
     typer.echo(f"picture       {picture}")
     typer.echo(f"look at it    vimvol view {shlex.quote(result.out)}")
@@ -110,7 +120,7 @@ def segment(
 def demo(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where everything is written.")] = "vimvol-demo",
     workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other results in FOLDER.")] = False,
+    overwrite: Annotated[bool, flag("--overwrite", "Replace other results in FOLDER.")] = False,
 ) -> None:
     """Segment and score a small synthetic EM volume, and draw it: the whole pipeline in one command."""
     from vimvol.commands.demo import run_demo

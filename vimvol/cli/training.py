@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
 
 from vimvol.address import check_output_there, check_there
-from vimvol.cli.app import Overrides, app, tell_opening
+from vimvol.cli.app import Overrides, app, flag, tell_opening
 from vimvol.cli.slices import slices_of
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError
@@ -34,7 +35,7 @@ def train(
         return
     typer.echo(f"weights       {weights}")
     cells = "" if settings.target == "boundary" else "--set segment.mode=2d --set predict.normalize=slice "
-    typer.echo(f"use them      vimvol segment --model {weights} {cells}PATH OUT.zarr")
+    typer.echo(f"use them      vimvol segment --model {shlex.quote(str(weights))} {cells}PATH OUT.zarr")
 
 
 @app.command("train-edges")
@@ -64,7 +65,8 @@ def train_edges(
     typer.echo(f"{done.edges:,} edges, {done.cut:,} of them between objects")
     typer.echo(f"costs         {done.path}")
     typer.echo(f"picture       {done.picture}")
-    typer.echo(f"use them      vimvol agglomerate OUT.zarr --set agglomerate.costs={done.path}")
+    costs = shlex.quote(f"agglomerate.costs={done.path}")
+    typer.echo(f"use them      vimvol agglomerate {shlex.quote(pairs[0])} --set {costs}")
 
 
 @app.command()
@@ -73,7 +75,7 @@ def download(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where files go; those there are only checked.")],
     only: Annotated[list[str] | None, typer.Option("--only", metavar="FILE", help="Just this; repeatable.")] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Accept an invalid certificate, for files with a published checksum.")
+        bool, flag("--insecure", "Accept an invalid certificate, for files with a published checksum.")
     ] = False,
 ) -> None:
     """Fetch a data set from its authors, with checksums. The same command again goes on where it stopped."""

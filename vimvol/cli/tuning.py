@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -62,4 +63,4 @@ def tune(
     typer.echo(f"{found.objective.metric}: {first:.4f} at first, {best:.4f} at best ({better} is better)")
     typer.echo(f"trials        {found.table}")
     typer.echo(f"picture       {found.picture}")
-    typer.echo(f"use it        vimvol segment --config {found.config} PATH OUT.zarr")
+    typer.echo(f"use it        vimvol segment --config {shlex.quote(str(found.config))} PATH OUT.zarr")

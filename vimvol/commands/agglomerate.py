@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from vimvol.outputs.manifest import differences, finished_run, made_manifest, se
 from vimvol.outputs.output import AGGLOMERATING
 from vimvol.outputs.record import Telling
 from vimvol.outputs.stored import STORED, stored_job
-from vimvol.preflight.announce import Tell
+from vimvol.preflight.announce import UNUSED, Tell
 from vimvol.preflight.disk import check_writable
 from vimvol.preflight.unused import unused_texts
 from vimvol.report.jsonlog import JsonLog
@@ -115,7 +115,8 @@ def agglomerate(
     Raises
     ------
     InputError
-        If ``out`` is no complete output, or the settings would change more than the agglomeration.
+        If ``out`` is no complete output, or the settings would change more than the agglomeration, or nothing at all
+        as none of them is used.
     StorageError, IncompleteRunError
         If writing or computing fails; finished blocks are kept.
     """
@@ -198,10 +199,21 @@ def _on_stored(out: str, overrides: Sequence[str], workers: int | None, tell: Te
         if unfinished:
             finished_run(out)
         raise lacking(out, stage)
-    given = {change.partition("=")[0] for change in overrides}
-    for text in unused_texts(job, given, sizes_known=True):
-        tell(text)
+    _tell_unused(job, {change.partition("=")[0] for change in overrides}, tell)
     return manifest, job
+
+
+def _tell_unused(job: Job, given: Collection[str], tell: Tell) -> None:
+    """Tell which settings are not used; refuse if that are all that were given."""
+    texts = unused_texts(job, given, sizes_known=True)
+    if given and len(texts) == len(given):
+        reasons = "; ".join(text.removeprefix(UNUSED) for text in texts)
+        raise ConfigError(
+            f"nothing that was set is used ({reasons}), so the segmentation would be that of the run's settings, and "
+            "nothing is written; set something else, or nothing to have that one"
+        )
+    for text in texts:
+        tell(text)
 
 
 def _solved_at_once(job: Job, edges: int) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vimvol.commands.tunable import Objective, Parameter
-from vimvol.errors import MissingExtraError
+from vimvol.errors import MissingExtraError, install_text
 
 WARM_UP = 10
 """Trials that are drawn at random, before scores guide them."""
@@ -39,7 +39,7 @@ class Draws:
             import optuna
         except ImportError:
             raise MissingExtraError(
-                "tuning needs Optuna, which is not installed, so nothing is tried; pip install 'vimvol[tune]'"
+                f"tuning needs Optuna, which is not installed, so nothing is tried; {install_text('tune')}"
             ) from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(

@@ -27,16 +27,15 @@ from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
 from vimvol.io.omezarr_v04 import create_copy, finish_copy, levels_of, list_labels, missing_levels, reopen_copy
 from vimvol.io.storage import join
-from vimvol.outputs.manifest import MANIFEST, finished_run, parse_note
+from vimvol.outputs.manifest import COPY, MANIFEST, finished_run, parse_note
 from vimvol.outputs.ownership import guard_of, holds_nothing_but_a_lock, lock_of, owned
 from vimvol.preflight.disk import check_writable
 from vimvol.report.progress import silent
 from vimvol.stages.job import BESIDE, NOTE, SEGMENTATION
 
-MARK = "export.json"
-"""What a copy is known by, beside its ledger."""
 BEGUN = "begun"
-"""Beside it, the folder of one digest an image that is being copied: of what the output said of it when that began."""
+"""Beside what a copy is known by, the folder of one digest an image that is being copied: of what the output said of it
+when that began."""
 
 
 @dataclass(frozen=True)
@@ -164,11 +163,12 @@ def export(
         missing_levels(join(out, image.path), join(target, image.path), chunk=wanted, dtype=image.dtype)
     check_writable(target)
     lock_of(target).refuse_if_held()
-    with workers_of(cluster, workers) as pool, owned(target) as lock:
+    shown = progress or silent()
+    with workers_of(cluster, workers, shown.note) as pool, owned(target) as lock:
         _check_target(target, mark)
         may_write()
-        open_objects(f"{target}/vimvol").put(MARK, json.dumps(mark, indent=2).encode())
-        execution = Execution(pool, progress or silent(), check=lock.check, guard=guard_of(lock)).on("CPU")
+        open_objects(target).put(COPY, json.dumps(mark, indent=2).encode())
+        execution = Execution(pool, shown, check=lock.check, guard=guard_of(lock)).on("CPU")
         for image in (boundaries, *segmentations):
             _copy(out, target, image, wanted, execution)
         labels = tuple(image.path.removeprefix("labels/") for image in segmentations)
@@ -297,7 +297,7 @@ def _segmentations(out: str, manifest: dict[str, Any], names: Sequence[str], dty
 
 def _check_target(target: str, mark: dict[str, str]) -> None:
     """Refuse to write into what is no copy of this output, which may have been moved or have changed since."""
-    data = open_objects(f"{target}/vimvol").get(MARK)
+    data = open_objects(target).get(COPY)
     if data is None and holds_nothing_but_a_lock(target):
         return
     found = parse_note(data)

@@ -6,12 +6,12 @@ import contextlib
 import time
 from dataclasses import replace
 
-from vimvol.commands.workers import workers_of
+from vimvol.commands.workers import told_first, workers_of
 from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.io.volume import forget_open
 from vimvol.outputs.output import check_output, new_manifest
-from vimvol.preflight.announce import Tell, nobody, workers_text
+from vimvol.preflight.announce import Tell, nobody
 from vimvol.preflight.check import Preflight, nothing_to_sample, preflight
 from vimvol.preflight.device import settle_device
 from vimvol.preflight.prepare import prepare
@@ -42,15 +42,14 @@ def plan_volume(
         config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
         config = settle_device(config, cluster, tell)
         job = prepare(source, out, config, writing=True, moved=moved, tell=tell)
-        manifest = check_output(job, new_manifest(job, ""), overwrite)
+        with told_first(cluster):
+            manifest = check_output(job, new_manifest(job, ""), overwrite)
         fresh = not manifest["created"]
         if (counted := nothing_to_sample(job, fresh=fresh)) is not None:
             return counted
-        if text := workers_text(cluster, config.run.workers):
-            tell(text)
         with (
             Scratch(job.out) as scratch,
-            workers_of(cluster, config.run.workers) as pool,
+            workers_of(cluster, config.run.workers, tell) as pool,
             contextlib.nullcontext(time.perf_counter() - start) as starting,
             preflight(job, pool, scratch, fresh=fresh, worth=0, tell=tell) as found,
         ):

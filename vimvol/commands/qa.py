@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vimvol.commands.shifted import compare_shifted
+from vimvol.engine.run import Progress
 from vimvol.errors import DiskFullError, InputError, StorageError, VimvolError
 from vimvol.evaluate.seams import Endings, endings, judge
-from vimvol.geometry import Block, Grid
+from vimvol.geometry import Block, Grid, Index
 from vimvol.io.arrays import read_box
 from vimvol.io.mask import open_mask
 from vimvol.io.objects import open_objects
@@ -29,6 +30,7 @@ from vimvol.io.volume import forget_open
 from vimvol.outputs.manifest import finished_run, input_address, settings_of
 from vimvol.outputs.stored import PLANES, STORED, stored_job
 from vimvol.preflight.prepare import prepare
+from vimvol.report.progress import silent
 from vimvol.report.seam import draw_seam
 from vimvol.stages.fragments import read_boundaries
 from vimvol.stages.job import SEGMENTATION, Job
@@ -75,7 +77,7 @@ class Place:
     planes: int
 
 
-def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
+def check_seams(out: str, *, name: str = SEGMENTATION, progress: Progress | None = None) -> dict[str, Any]:
     """Look for seams in a finished output. Its input and the network may be gone; a mask that it had must be there.
 
     Parameters
@@ -84,6 +86,8 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
         Path of an output of `vimvol.commands.segment.segment_volume`.
     name
         Name of the segmentation among its labels.
+    progress
+        Who is told how far it is; none: nobody.
 
     Returns
     -------
@@ -99,6 +103,7 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
         If ``out`` is no complete output, or has no such segmentation.
     """
     manifest = finished_run(out)
+    telling = progress or silent()
     try:
         job = _job(out, manifest)
         if name != SEGMENTATION and not holds_node(f"{job.out}/labels/{name}"):
@@ -107,7 +112,7 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
         families = list(families_of(job, levels_reduced([level["level"] for level in manifest.get("levels", ())])))
         planes, places = [], []
         for family in families:
-            found = list(_places(family, families, job, labels))
+            found = list(_places(family, families, job, labels, telling))
             places += found
             count = max((place.planes for place in found), default=0)
             verdict = judge([p.seam for p in found], [p.interior for p in found], count, len(families))
@@ -123,7 +128,7 @@ def check_seams(out: str, *, name: str = SEGMENTATION) -> dict[str, Any]:
                     "passed": verdict.passed,
                 }
             )
-        shifted = compare_shifted(job, labels)
+        shifted = compare_shifted(job, labels, telling.note)
         worst = _worst(places)
         shown = None if worst is None else _draw(job, labels, worst)
     finally:
@@ -178,24 +183,12 @@ def families_of(job: Job, levels: range) -> Iterator[Family]:
             yield Family(tuple(name for name, cell in cells.items() if cell[axis] == step), axis, step)
 
 
-def _places(family: Family, families: list[Family], job: Job, labels: str) -> Iterator[Place]:
-    axis, shape = family.axis, job.shape
-    steps = [other.step for other in families if other.axis == axis]
-    planes = range(family.step, shape[axis], family.step)
-    sizes = [min(w, s) for w, s in zip(WINDOW, shape, strict=True)]
-    sizes[axis] = shape[axis]
-    window = Grid(shape, tuple(sizes))
-    total = len(planes) * len(window)
-    for number in range(min(PLACES, total)):
-        at, where = divmod(number * total // min(PLACES, total), len(window))
-        plane = planes[at]
-        controls = _controls(plane, shape[axis], steps)
-        near = [plane, *controls]
-        whole = window.block(window.index(where))
-        box = Block(
-            tuple(min(near) - 1 if a == axis else b for a, b in enumerate(whole.begin)),
-            tuple(max(near) + 1 if a == axis else e for a, e in enumerate(whole.end)),
-        )
+def _places(family: Family, families: list[Family], job: Job, labels: str, progress: Progress) -> Iterator[Place]:
+    """Yield the endings at every place of a family that is looked at."""
+    axis, looks = family.axis, _looks(family, families, job.shape)
+    voxels = sum(box.size for _, box in looks)
+    progress.stage(f"{'zyx'[axis]} every {family.step}", len(looks), 0, voxels)
+    for near, box in looks:
         slices = np.moveaxis(read_box(labels, box), axis, 0)
         # A segment that ends with the region of interest or the mask ends at no seam.
         wanted = np.moveaxis(wanted_voxels(job.roi, job.mask, box), axis, 0)
@@ -204,7 +197,31 @@ def _places(family: Family, families: list[Family], job: Job, labels: str) -> It
         for p in (p - first for p in near):
             both = wanted[p - 1] & wanted[p]
             counted.append(endings(np.where(both, slices[p - 1], 0), np.where(both, slices[p], 0)))
-        yield Place(box, axis, plane, counted[0], sum(counted[1:], Endings(0, 0)), len(controls))
+        yield Place(box, axis, near[0], counted[0], sum(counted[1:], Endings(0, 0)), len(near) - 1)
+        progress.advance(1, box.size)
+    progress.finish()
+
+
+def _looks(family: Family, families: list[Family], shape: Index) -> list[tuple[list[int], Block]]:
+    """Return what is looked at of a family: a plane and those near it that it is compared with, and the box of both."""
+    axis = family.axis
+    steps = [other.step for other in families if other.axis == axis]
+    planes = range(family.step, shape[axis], family.step)
+    sizes = [min(w, s) for w, s in zip(WINDOW, shape, strict=True)]
+    sizes[axis] = shape[axis]
+    window = Grid(shape, tuple(sizes))
+    total = len(planes) * len(window)
+    found = []
+    for number in range(min(PLACES, total)):
+        at, where = divmod(number * total // min(PLACES, total), len(window))
+        near = [planes[at], *_controls(planes[at], shape[axis], steps)]
+        whole = window.block(window.index(where))
+        box = Block(
+            tuple(min(near) - 1 if a == axis else b for a, b in enumerate(whole.begin)),
+            tuple(max(near) + 1 if a == axis else e for a, e in enumerate(whole.end)),
+        )
+        found.append((near, box))
+    return found
 
 
 def _controls(plane: int, extent: int, steps: list[int]) -> list[int]:

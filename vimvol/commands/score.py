@@ -17,6 +17,7 @@ from vimvol.commands.counting import CountBlock, Counted, Gathered
 from vimvol.commands.labels import check_labels, look_at, sliced_text
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.pool import Pool
+from vimvol.engine.run import Progress
 from vimvol.errors import InputError
 from vimvol.evaluate.metrics import METRICS
 from vimvol.evaluate.objects import COLUMNS, Places, largest_errors
@@ -24,6 +25,7 @@ from vimvol.evaluate.protocol import PARTITION_METRICS, SMALL, score_slice
 from vimvol.geometry import Block, Grid, Index, round_up
 from vimvol.io import Volume, open_volume
 from vimvol.outputs.manifest import has_manifest, read_manifest
+from vimvol.report.progress import silent
 
 MODES = ("auto", "2d", "3d")
 BANDS = (0, 2)
@@ -46,6 +48,7 @@ def score(
     objects: bool = False,
     workers: int | None = None,
     cell: Index = CELL,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score a segmentation against a ground truth.
 
@@ -70,6 +73,8 @@ def score(
     cell
         Voxels (z, y, x) that are counted at once, rounded up to chunks; with ``objects``, along x always those of
         `CELL`. The result does not depend on it.
+    progress
+        Who is told how far it is; none: nobody.
 
     Returns
     -------
@@ -128,7 +133,7 @@ def score(
     if workers is None:
         workers = None if grid.voxels >= LARGE and len(grid) > 1 else 0
     with open_cluster("local", workers) as pool:
-        counts = _run(pool, task, grid, region)
+        counts = _run(pool, task, grid, region, progress or silent())
         tiles = math.prod(region.coarser(grid.cell).shape[1:])
         scored, rows = _slices(task, counts, tiles, SMALL[background]) if flat else _volume(task, counts)
     given: dict[str, Any] = {
@@ -153,22 +158,26 @@ def objects_csv(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _run(pool: Pool, task: CountBlock, grid: Grid, region: Block) -> Iterator[Counted]:
+def _run(pool: Pool, task: CountBlock, grid: Grid, region: Block, progress: Progress) -> Iterator[Counted]:
     """Count all blocks of a region; a few are in flight, in the order of the storage."""
     parts = (grid.block(index).intersect(region) for index in grid)
     blocks = (part for part in parts if part.size)
-    waiting = 0
-    while True:
-        while waiting < 2 * pool.slots and (block := next(blocks, None)) is not None:
-            pool.submit(task, block)
-            waiting += 1
-        if not waiting:
-            return
-        _, outcome = pool.next_done()
-        waiting -= 1
-        if isinstance(outcome, BaseException):
-            raise outcome
-        yield from outcome
+    waiting: dict[int, Block] = {}
+    progress.stage("count", math.prod(region.coarser(grid.cell).shape), 0, region.size, pool.slots)
+    try:
+        while True:
+            while len(waiting) < 2 * pool.slots and (block := next(blocks, None)) is not None:
+                waiting[pool.submit(task, block)] = block
+            if not waiting:
+                return
+            ticket, outcome = pool.next_done()
+            block = waiting.pop(ticket)
+            if isinstance(outcome, BaseException):
+                raise outcome
+            yield from outcome
+            progress.advance(1, block.size)
+    finally:
+        progress.finish()
 
 
 def _volume(task: CountBlock, counts: Iterator[Counted]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

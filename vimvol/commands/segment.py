@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from vimvol.commands.workers import workers_of
+from vimvol.commands.workers import told_first, workers_of
 from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.performance import check_report
@@ -23,7 +23,7 @@ from vimvol.outputs.output import check_output, claim_output, new_manifest, tidy
 from vimvol.outputs.ownership import guard_of, lock_of, owned
 from vimvol.outputs.record import Telling, compared, new_run, recorded
 from vimvol.outputs.replaced import carry_over, with_replaced
-from vimvol.preflight.announce import Warnings, workers_text
+from vimvol.preflight.announce import Warnings
 from vimvol.preflight.check import check_fits, preflight, short_text
 from vimvol.preflight.device import settle_device
 from vimvol.preflight.planes import rescaled_text
@@ -155,16 +155,16 @@ def _finished(
     job: Job, cluster: ClusterConfig, overwrite: bool, telling: Telling, spent: dict[str, float]
 ) -> dict[str, Any]:
     """Run what is not done yet; return the manifest of the complete output; put into ``spent`` what took how long."""
-    manifest = check_output(job, new_manifest(job, telling.command), overwrite)
+    with told_first(cluster):
+        manifest = check_output(job, new_manifest(job, telling.command), overwrite)
     if manifest["state"] == "complete":
         return manifest
     lock_of(job.out).refuse_if_held()
-    for text in (rescaled_text(job), workers_text(cluster, job.config.run.workers)):
-        if text:
-            telling.progress.note(text)
+    if text := rescaled_text(job):
+        telling.progress.note(text)
     with (
         Scratch(job.out) as scratch,
-        workers_of(cluster, job.config.run.workers) as pool,
+        workers_of(cluster, job.config.run.workers, telling.progress.note) as pool,
         telling.reported(pool),
         ExitStack() as until_adopted,
     ):

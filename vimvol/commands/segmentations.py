@@ -44,7 +44,8 @@ def segment_instead(job: Job, cluster: str | ClusterConfig, telling: Telling) ->
     if manifest["state"] == "complete" and manifest["keys"] == job.keys and is_intact(job):
         return manifest
     lock_of(job.out).refuse_if_held()
-    with workers_of(cluster, job.config.run.workers) as pool, telling.reported(pool), owned(job.out) as lock:
+    workers = workers_of(cluster, job.config.run.workers, telling.progress.note)
+    with workers as pool, telling.reported(pool), owned(job.out) as lock:
         manifest = read_manifest(job.out) or {}  # another run may have written it since
         if any(manifest["keys"][stage] != job.keys[stage] for stage in SHARED):
             raise InputError(f"another run has written {job.out} meanwhile, so stored edges do not serve; start again")
@@ -74,9 +75,9 @@ def segment_beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> 
     results = open_objects(job.results)
     if results.get(NOTE) is None and job.name in open_objects(f"{job.out}/labels").names(""):
         raise OutputExistsError(f"{job.labels} is there, and vimvol did not make it; choose another --name")
-    run = job.config.run
     lock_of(job.out).refuse_if_held()
-    with workers_of(cluster, run.workers) as pool, telling.reported(pool), owned(job.out) as lock:
+    workers = workers_of(cluster, job.config.run.workers, telling.progress.note)
+    with workers as pool, telling.reported(pool), owned(job.out) as lock:
         entry = _new_entry(job, cluster, telling, pool)
         result: dict[str, Any] = {"state": "running", "name": job.name, "runs": [*_runs_of(results), entry]}
         _note(results, result)

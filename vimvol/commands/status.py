@@ -18,7 +18,7 @@ from vimvol.io import open_volume
 from vimvol.io.objects import open_objects
 from vimvol.outputs.manifest import differences, input_address, made_manifest, recorded_settings
 from vimvol.outputs.moved import as_known
-from vimvol.report.amounts import clock_text
+from vimvol.report.amounts import clock_text, count_text
 from vimvol.stages.job import BESIDE, NOTE
 
 State = Literal["done", "begun", "failed", "stale", "missing"]
@@ -118,13 +118,13 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
     begun = objects.names("")
     stages = []
     for name, key in keys.items():
-        levels = [folder for folder in begun if folder.split(" ")[0] == name]
-        folders = sorted(levels, key=lambda folder: (len(folder), folder)) or [name]
+        levels = {folder for folder in begun if folder.split(" ")[0] == name} | _levels_of(name, manifest)
+        folders = sorted(levels, key=lambda folder: (len(folder), folder))
         stale = wanted.get(name) != key
         if name == "solve":  # what a large graph needs besides has keys that follow from those of the stages
             stages += _further(objects, {folder for folder in begun if folder.split(" ")[0] not in keys}, stale=stale)
         stages += [_stage(Ledger(objects, folder, key), stale=stale) for folder in folders]
-    if manifest["state"] == "complete":  # what was not begun was not needed, as a pyramid of a small volume
+    if manifest["state"] == "complete":  # what was not begun was not needed
         stages = [stage for stage in stages if stage.state != "missing"]
     holder = read_holder(open_objects(f"{out}/vimvol"))
     text = ""
@@ -138,13 +138,23 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
     return Status(out, tuple(stages), complete, text, tuple(notes), runs, beside, input_address(manifest))
 
 
+def _levels_of(name: str, manifest: dict[str, Any]) -> set[str]:
+    """Return the stages that a run has by a key: of a pyramid one a level, and none in a small volume."""
+    if name not in ("pyramid", "label-pyramid"):
+        return {name}
+    return {f"{name} {level}" for level in range(1, len(manifest["layout"]["levels"]))}
+
+
 def _beside_text(out: str, name: str, manifest: dict[str, Any], graph: str, holder: Holder | None) -> str:
     """Return how a segmentation beside that of the run stands; ``graph``: key of the edges that are good."""
     try:
         note = json.loads(open_objects(f"{out}/vimvol/{BESIDE}/{name}").get(NOTE) or b"")
         made = note if note["state"] == "complete" else note["runs"][-1]
         key = made["keys"]["graph"]
-        done = f"done, {note['segments']} segments" if made is note else f"not complete, {_ending(made, holder)}"
+        if made is note:
+            done = f"done, {count_text(note['segments'], 'segment')}"
+        else:
+            done = f"not complete, {_ending(made, holder)}"
         changed = [
             f"{section}.{key} = {value} (the run's: {manifest['config'].get(section, {}).get(key)})"
             for section in ("segment", "agglomerate")

@@ -37,8 +37,34 @@ class Trial:
     seconds: float
 
 
+def check_slices(path: Path, slices: tuple[int, int] | None) -> None:
+    """Compare the slices with what an earlier call noted, before anything is done with them.
+
+    Raises
+    ------
+    InputError
+        If the trials were made on others.
+    """
+    with storage_errors(f"reading {path}"):
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if "slices" not in before or before["slices"] == (slices and list(slices)):
+        return
+    other = before["slices"] and "{}:{}".format(*before["slices"])
+    had, give = (f"--slices {other}", f"give --slices {other}") if other else ("all slices", "leave --slices out")
+    raise InputError(
+        f"{path.parent} holds trials of {had}, with whose scores those of others do not compare; {give} to go on, or "
+        "name another folder"
+    )
+
+
 def check_same(
-    path: Path, truths: Sequence[str], keys: Sequence[str], config: SegmentConfig, seed: int, objective: Objective
+    path: Path,
+    truths: Sequence[str],
+    slices: tuple[int, int] | None,
+    keys: Sequence[str],
+    config: SegmentConfig,
+    seed: int,
+    objective: Objective,
 ) -> None:
     """Note in a file what the trials depend on, or compare with what an earlier call noted.
 
@@ -48,12 +74,12 @@ def check_same(
         If something has changed.
     """
     settings = config.model_dump(mode="json", exclude={"run"})
-    now = {"ground truth": list(truths), "predictions": list(keys), "settings": settings, "seed": seed}
+    now = {"settings": settings, "seed": seed, "ground truth": list(truths), "predictions": list(keys)}
     if objective.background != "ignore":
         now["rule of scoring"] = f"background {objective.background}"
     with storage_errors(f"writing {path}"):
         if not path.exists():  # in one step, or a call that is killed here would be the last in this folder
-            open_objects(str(path.parent)).put(path.name, json.dumps(now, indent=2).encode())
+            open_objects(str(path.parent)).put(path.name, json.dumps({**now, "slices": slices}, indent=2).encode())
         before = json.loads(path.read_text(encoding="utf-8"))
     changed = next((name for name in now if before.get(name) != now[name]), None)
     if changed is not None:

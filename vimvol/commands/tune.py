@@ -8,7 +8,7 @@ table of trials is kept, so the same command goes on where it stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ from vimvol.commands.draws import Draws
 from vimvol.commands.labels import check_truth
 from vimvol.commands.score import score
 from vimvol.commands.segment import segment_volume
-from vimvol.commands.trials import Trial, check_same, read_trials, write_trials
+from vimvol.commands.trials import Trial, check_same, check_slices, read_trials, write_trials
 from vimvol.commands.tunable import OBJECTIVES, SPACES, Objective, Parameter
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
@@ -136,11 +136,12 @@ def tune(
     table = target / "trials.csv"
     with storage_errors(f"creating {target}"):
         target.mkdir(parents=True, exist_ok=True)
+    check_slices(target / "tuning.json", slices)
     if slices is not None:
         pairs = [_copied(pair, slices, target / f"slices-{i}.zarr", config) for i, pair in enumerate(pairs)]
 
     keys = [prepare(source, out, config).keys["predict"] for (source, _), out in zip(pairs, outputs, strict=True)]
-    check_same(target / "tuning.json", [t for _, t in pairs], keys, config, seed, objective)
+    check_same(target / "tuning.json", [t for _, t in pairs], slices, keys, config, seed, objective)
     before = read_trials(table, space)
     start, done = time.monotonic(), []
     best = None
@@ -168,7 +169,7 @@ def tune(
             told(trial, best, sum(t.seconds for t in done) / len(done) * (trials - number))
     assert best is not None  # trial 0 always runs
     path = target / "best.yaml"
-    _write_config(path, _with(config, best.values))
+    _write_config(path, _with(config, best.values), best.values)
     picture = draw_trials(
         target / "trials.png", [t.score for t in done], [t.values for t in done], objective.metric, best.number
     )
@@ -246,8 +247,10 @@ def _values(config: SegmentConfig, space: Sequence[Parameter]) -> dict[str, floa
     return {p.key: data[p.key.split(".")[0]][p.key.split(".")[1]] for p in space}
 
 
-def _write_config(path: Path, config: SegmentConfig) -> None:
-    """Write what differs from the defaults, but for how the work is scheduled."""
+def _write_config(path: Path, config: SegmentConfig, varied: Iterable[str]) -> None:
+    """Write what was varied or differs from the defaults, but for how the work is scheduled."""
     data = config.model_dump(mode="json", exclude_defaults=True, exclude={"run"})
+    for section, name in (key.split(".") for key in varied):
+        data.setdefault(section, {})[name] = getattr(getattr(config, section), name)
     with storage_errors(f"writing {path}"):
         path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")

@@ -5,20 +5,48 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from vimvol.config.cluster import ClusterConfig
-from vimvol.engine.cluster import open_cluster
+from vimvol.config.cluster import ClusterConfig, read_cluster
+from vimvol.engine.cluster import check_cluster, open_cluster
 from vimvol.engine.pool import Pool
+from vimvol.errors import OutputExistsError
 from vimvol.io.volume import forget_open
+from vimvol.preflight.announce import Tell, nobody, workers_text
+
+OWN = ("local", "cuda")
+"""Clusters whose processes end with the run, and are not waited for."""
 
 
 @contextlib.contextmanager
-def workers_of(cluster: str | ClusterConfig, workers: int | None) -> Iterator[Pool]:
-    """Yield the pool of a cluster, as `vimvol.engine.cluster.open_cluster` does.
+def workers_of(cluster: str | ClusterConfig, workers: int | None, tell: Tell = nobody) -> Iterator[Pool]:
+    """Yield the pool of a cluster, as `vimvol.engine.cluster.open_cluster` does; ``tell`` is told what is waited for.
 
-    Workers may outlive the run; a file that they keep open could not be written by its owner.
+    Workers of others outlive the run; a file that they keep open could not be written by its owner.
     """
-    with open_cluster(cluster, workers) as pool:
+    chosen = read_cluster(cluster) if isinstance(cluster, str) else cluster
+    opened = open_cluster(chosen, workers)
+    if text := workers_text(chosen, workers):
+        tell(text)
+    with opened as pool:
         try:
             yield pool
         finally:
-            pool.everywhere(forget_open)
+            if chosen.kind in OWN:
+                forget_open()
+            else:
+                pool.everywhere(forget_open)
+
+
+@contextlib.contextmanager
+def told_first(cluster: ClusterConfig) -> Iterator[None]:
+    """Tell of a cluster that cannot be had, rather than of an output that must not be replaced, which would come next.
+
+    Raises
+    ------
+    InputError
+        If the one is so where the other is.
+    """
+    try:
+        yield
+    except OutputExistsError:
+        check_cluster(cluster)
+        raise

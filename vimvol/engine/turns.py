@@ -17,8 +17,6 @@ from contextvars import ContextVar
 from threading import Semaphore
 from typing import Any
 
-import distributed
-
 from vimvol.errors import DeviceLostError
 
 TOPICS_HERE: set[str] = set()
@@ -85,6 +83,8 @@ class _Call:
         """Let the worker begin the next call, once."""
         if self._begun and not self._left:
             self._left = True
+            import distributed  # here and below only, as what the ledger needs is loaded without Dask
+
             distributed.secede()
 
     def give(self) -> None:
@@ -123,6 +123,8 @@ def seconds_waited() -> float:
 
 def offers(resource: str) -> bool:
     """Tell whether this is a worker that declares a resource."""
+    import distributed
+
     try:
         worker = distributed.get_worker()
     except ValueError:  # it is none
@@ -154,6 +156,8 @@ def run_call(
         What to compute. It computes in turns where it says so, see `turn`. If it loses its device, the process ends:
         it would fail every later call at once, and as it were always idle most calls would be sent to it.
     """
+    import distributed
+
     worker = distributed.get_worker()
     key = worker.get_current_task()
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vimvol.geometry import Block, Index
-from vimvol.infer.predictor import Fallbacks, Predictor, region_for
 from vimvol.infer.standardization import Standardization
-from vimvol.infer.tiles import Tiling, make_tiling
+from vimvol.infer.tiles import Tiling, make_tiling, region_for
+
+if TYPE_CHECKING:  # loads PyTorch, which who only looks at an output can do without
+    from vimvol.infer.predictor import Fallbacks, Predictor
 
 ORDERS: dict[str, Index] = {"z": (0, 1, 2), "y": (1, 2, 0), "x": (2, 0, 1)}
 """Axes of the volume (0, 1, 2 for z, y, x) as slices across an axis have them: that axis, rows, columns."""

@@ -233,21 +233,6 @@ def _resampled(images: torch.Tensor, shape: Sequence[int] | None) -> torch.Tenso
     return functional.interpolate(images, tuple(shape), mode="bilinear", antialias=True)
 
 
-def region_for(block: Block, tiling: Tiling) -> Block:
-    """Return the box of the volume that holds the windows of all tiles of a block, clipped to the volume."""
-    windows = [tiling.window_of(index) for index in _corner_tiles(block, tiling)]
-    begin = (block.begin[0], *(min(w.begin[a] for w in windows) for a in (1, 2)))
-    end = (block.end[0], *(max(w.end[a] for w in windows) for a in (1, 2)))
-    return Block(begin, end).clip(tiling.grid.shape)
-
-
-def _corner_tiles(block: Block, tiling: Tiling) -> Iterator[Index]:
-    """Yield the first and the last tile of a block."""
-    cell = tiling.grid.cell
-    yield tuple(b // c for b, c in zip(block.begin, cell, strict=True))
-    yield tuple((e - 1) // c for e, c in zip(block.end, cell, strict=True))
-
-
 def _paste(
     result: npt.NDArray[np.uint8], block: Block, output: npt.NDArray[np.uint8], tiling: Tiling, index: Sequence[int]
 ) -> None:

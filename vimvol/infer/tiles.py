@@ -7,7 +7,7 @@ slice is mirrored. Neither depends on the block that is being computed, so neigh
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,3 +124,18 @@ def cut_mirrored(region: npt.NDArray[Any], origin: Block, window: Block) -> npt.
     part = region[inside.within(origin).slices[1:]]
     pad = [(i - w, v - e) for w, i, e, v in zip(window.begin, inside.begin, inside.end, window.end, strict=True)][1:]
     return np.pad(part, pad, mode="reflect") if any(map(any, pad)) else part
+
+
+def region_for(block: Block, tiling: Tiling) -> Block:
+    """Return the box of the volume that holds the windows of all tiles of a block, clipped to the volume."""
+    windows = [tiling.window_of(index) for index in _corner_tiles(block, tiling)]
+    begin = (block.begin[0], *(min(w.begin[a] for w in windows) for a in (1, 2)))
+    end = (block.end[0], *(max(w.end[a] for w in windows) for a in (1, 2)))
+    return Block(begin, end).clip(tiling.grid.shape)
+
+
+def _corner_tiles(block: Block, tiling: Tiling) -> Iterator[Index]:
+    """Yield the first and the last tile of a block."""
+    cell = tiling.grid.cell
+    yield tuple(b // c for b, c in zip(block.begin, cell, strict=True))
+    yield tuple((e - 1) // c for e, c in zip(block.end, cell, strict=True))

@@ -22,6 +22,10 @@ MANIFEST = f"vimvol/{MANIFEST_NAME}"
 """Name of the manifest in an output."""
 
 
+COPY = "vimvol/export.json"
+"""Name of what tells, in a copy for other viewers, of which output it is one."""
+
+
 def has_manifest(out: str) -> bool:
     """Tell whether vimvol made, or makes, what is there."""
     return open_objects(out).get(MANIFEST) is not None
@@ -58,6 +62,11 @@ def made_manifest(out: str) -> dict[str, Any] | None:
     try:
         return read_manifest(out)
     except OutputExistsError:
+        if source := parse_note(open_objects(out).get(COPY)).get("source"):
+            raise InputError(
+                f"{out} is a copy of {source} in OME-Zarr 0.4, which vimvol export made for other viewers, and holds "
+                f"no run; give {source}"
+            ) from None
         raise InputError(
             f"{out} is no output of vimvol segment, so there is nothing to look at; give the OUT.zarr of a run"
         ) from None

@@ -15,6 +15,7 @@ from vimvol.io import Volume
 from vimvol.io.formats.base import ArrayInfo, names
 from vimvol.io.mask import Mask
 from vimvol.io.openers import describe
+from vimvol.report.amounts import count_text
 
 Tell = Callable[[str], None]
 """Takes a line of text."""
@@ -98,7 +99,7 @@ def workers_text(cluster: ClusterConfig, workers: int | None) -> str:
     if cluster.kind != "local":
         return f"workers: starting a cluster by {cluster.kind}"
     count = available_cores() if workers is None else workers
-    return f"workers: starting {count} {'process' if count == 1 else 'processes'}" if count else ""
+    return f"workers: starting {count_text(count, 'process', 'processes')}" if count else ""
 
 
 def more_memory_text(cluster: ClusterConfig, resource: Resource) -> str:

@@ -19,7 +19,7 @@ from vimvol.preflight.forecast import forecast
 from vimvol.preflight.probe import Probe
 from vimvol.preflight.sampling import adopt, blocks_to_sample, take_probes
 from vimvol.preflight.scratch import Scratch
-from vimvol.report.amounts import clock_text, disk_text, memory_text
+from vimvol.report.amounts import clock_text, count_text, disk_text, memory_text
 from vimvol.segment.multicut.division import bytes_per_edge
 from vimvol.stages.job import Job
 from vimvol.stages.order import stages_of
@@ -212,7 +212,7 @@ def short_text(found: Preflight) -> str:
     if not ahead.sampled:
         return f"plan: no sample could be taken ({found.failure})" if found.failure else ""
     return (
-        f"plan: about {clock_text(ahead.seconds)} with {ahead.workers} blocks at once; memory "
+        f"plan: about {clock_text(ahead.seconds)} with {count_text(ahead.workers, 'block')} at once; memory "
         f"{worker_text(ahead)} a worker, {memory_text(ahead.solver or 0)} to solve "
         f"{ahead.edges:,} edges; {disk_text(ahead.disk or 0)} to store, {free_text(ahead)}"
     )

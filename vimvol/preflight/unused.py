@@ -57,6 +57,7 @@ def _reasons(job: Job, *, sizes_known: bool) -> dict[str, str]:
         rescale = "" if sizes_known else "the network does not tell on voxels of which size it was trained"
     whole = "fragments are whole instances here, and nothing is agglomerated" if job.stitched else ""
     return {
+        "agglomerate.solver": whole,
         "agglomerate.beta": whole or learned,
         "agglomerate.beta_learned": whole or ("" if learned else "no learned costs are given"),
         "agglomerate.size_weighting": whole,

@@ -14,6 +14,11 @@ def clock_text(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def count_text(number: int, one: str, several: str = "") -> str:
+    """Return a number of things: ``1 segment``, ``2 segments``; where the plural is no added s, it is ``several``."""
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
 def parts_text(seconds: float, parts: Mapping[str, float], rest: str) -> str:
     """Return a time and what it went to, whole seconds; parts of less than half a second are left to the rest.
 

@@ -17,7 +17,7 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from vimvol.engine.run import Progress as Told
-from vimvol.report.amounts import clock_text
+from vimvol.report.amounts import clock_text, count_text
 
 SECONDS_BETWEEN_LINES = 10.0
 SHARE_BETWEEN_LINES = 0.1
@@ -142,7 +142,7 @@ class Counter:
         parts = [f"{self.rate:.2f} MVox/s"] if self._blocks else []
         parts.append(time_text)
         if self.retries:
-            parts.append("1 retry" if self.retries == 1 else f"{self.retries} retries")
+            parts.append(count_text(self.retries, "retry", "retries"))
         if self.idle and self.done < self.total:
             parts.append(f"{self.idle} idle")
         return ", ".join(parts)
@@ -162,8 +162,7 @@ class Lines:
         self._counter = Counter(name, total_blocks, done_blocks, self._clock, slots)
         self._last = (self._clock(), done_blocks)
         there = f", {done_blocks} done before" if done_blocks else ""
-        blocks = "1 block" if total_blocks == 1 else f"{total_blocks} blocks"
-        self._write(f"{name}: {blocks}, {voxels / 1e6:.1f} MVox{there}")
+        self._write(f"{name}: {count_text(total_blocks, 'block')}, {voxels / 1e6:.1f} MVox{there}")
 
     def advance(self, blocks: int, voxels: int) -> None:
         """Count, and write a line if the last is long ago."""
@@ -176,7 +175,7 @@ class Lines:
         due = silence >= SECONDS_BETWEEN_LINES and share >= SHARE_BETWEEN_LINES
         if (due or silence >= LONGEST_SILENCE) and counter.done < counter.total:
             self._last = (now, counter.done)
-            self._write(f"{counter.name}: {counter.done}/{counter.total} blocks, {counter.describe()}")
+            self._write(f"{counter.name}: {counter.done}/{count_text(counter.total, 'block')}, {counter.describe()}")
 
     def retry(self) -> None:
         """Count a retry."""
@@ -192,7 +191,7 @@ class Lines:
         """Write the last line of a stage."""
         counter = self._counter
         if counter is not None:
-            self._write(f"{counter.name}: {counter.done}/{counter.total} blocks, {counter.conclude()}")
+            self._write(f"{counter.name}: {counter.done}/{count_text(counter.total, 'block')}, {counter.conclude()}")
         self._counter = None
 
     def note(self, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,14 +27,22 @@ HIGHER_IS_BETTER = ("mean_segmentation_accuracy", "sa50", "sa75")
 def print_rows(names: Sequence[str], rows: Sequence[Sequence[str]], console: Console | None = None) -> None:
     """Print rows under the names of their columns; cells are folded to fit a terminal, and never elsewhere."""
     console = console or Console()
-    if not console.is_terminal:
-        console = Console(file=console.file, width=UNBOUNDED)
+    if console.is_terminal:
+        console.print(_table(names, rows))
+        return
+    text = io.StringIO()
+    Console(file=text, width=UNBOUNDED).print(_table(names, rows))
+    for line in text.getvalue().splitlines():  # rich fills the last column with blanks
+        print(line.rstrip(), file=console.file)
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
         table.add_column(Text(name), overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # as it is: a path may hold what would pass for markup
-    console.print(table)
+    return table
 
 
 def print_scores(result: Mapping[str, Any], console: Console | None = None) -> None:

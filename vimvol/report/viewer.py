@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vimvol.address import is_url
-from vimvol.errors import InputError, MissingExtraError
+from vimvol.errors import InputError, MissingExtraError, install_text
 from vimvol.geometry import Block
 from vimvol.io import Volume
 
@@ -78,9 +78,7 @@ class Viewing:
         try:
             import neuroglancer
         except ImportError:
-            raise MissingExtraError(
-                "the viewer needs neuroglancer, not installed; pip install 'vimvol[view]'"
-            ) from None
+            raise MissingExtraError(f"the viewer needs neuroglancer, not installed; {install_text('view')}") from None
         neuroglancer.stop()  # one server a process, and its port may be another
         neuroglancer.set_server_bind_address("127.0.0.1", port)
         try:

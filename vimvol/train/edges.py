@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vimvol.errors import InputError, MissingExtraError
+from vimvol.errors import InputError, MissingExtraError, install_text
 from vimvol.segment.features import Features
 from vimvol.segment.forest import Forest, join_trees, log_odds
 
@@ -64,9 +64,7 @@ def check_installed() -> None:
         If it is not installed.
     """
     if importlib.util.find_spec("sklearn") is None:
-        raise MissingExtraError(
-            "scikit-learn is not installed, so edges cannot be learned; pip install 'vimvol[edges]'"
-        )
+        raise MissingExtraError(f"scikit-learn is not installed, so edges cannot be learned; {install_text('edges')}")
 
 
 def _fitted(features: Features, cut: NDArray[np.bool_]) -> tuple[Any, Features]:

@@ -17,7 +17,7 @@ import yaml
 from torch import nn
 
 from vimvol.config import TrainConfig, load_config
-from vimvol.errors import InputError, MissingExtraError, OutputExistsError
+from vimvol.errors import InputError, MissingExtraError, OutputExistsError, install_text
 from vimvol.io.storage import local_path
 from vimvol.models.checkpoint import read_weights
 from vimvol.models.layouts import encoder_alone
@@ -260,7 +260,7 @@ def _interruptible() -> Iterator[None]:
 def _need(*modules: str) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise MissingExtraError(f"training needs {' and '.join(missing)}, not installed; pip install 'vimvol[train]'")
+        raise MissingExtraError(f"training needs {' and '.join(missing)}, not installed; {install_text('train')}")
 
 
 def _check_same(config: TrainConfig, out: Path) -> None:

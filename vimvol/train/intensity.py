@@ -17,7 +17,7 @@ from scipy import ndimage
 from torch.nn import functional
 
 from vimvol.config import AugmentConfig
-from vimvol.errors import MissingExtraError
+from vimvol.errors import MissingExtraError, install_text
 
 ILLUMINATION_SPACING = 96
 """Distance of the control points of a change of illumination, voxels of the crop."""
@@ -118,7 +118,7 @@ def intensity_changes(config: AugmentConfig) -> Callable[[NDArray[np.float32], i
         from monai.transforms.intensity import array as intensity
     except ImportError as error:
         raise MissingExtraError(
-            f"training needs MONAI, which cannot be imported ({error}); pip install 'vimvol[train]'"
+            f"training needs MONAI, which cannot be imported ({error}); {install_text('train')}"
         ) from None
     optics: tuple[tuple[float, Change], ...] = (
         (config.illumination, illuminate),

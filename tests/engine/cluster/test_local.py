@@ -3,8 +3,23 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
+
+from vimvol.engine.cluster import open_cluster
+
+IMITATED = """
+import types
+
+import distributed
+
+utils = types.SimpleNamespace(get_n_gpus=lambda: 1)
+
+def LocalCUDACluster(CUDA_VISIBLE_DEVICES, **options):
+    return distributed.LocalCluster(n_workers=1, **options)
+"""
+"""A dask-cuda for machines without a GPU."""
 
 START = 'with open_cluster("local", 1) as pool:\n    print(pool.slots)\n'
 
@@ -26,6 +41,27 @@ def test_a_script_that_its_workers_cannot_import_is_told_what_to_do(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_same_is_told_where_processes_have_gpus(tmp_path):
+    (tmp_path / "dask_cuda.py").write_text(IMITATED)
+    code, out, err = run_script(tmp_path, START.replace("local", "cuda"))
+    assert (code, out) == (1, "")
+    assert "GPUs' worker processes could not be started" in err.splitlines()[-1]
+    assert 'put the call below if __name__ == "__main__":' in err.splitlines()[-1]
+    assert err.count("Traceback") == 1
+
+
+@pytest.mark.slow
 def test_a_script_that_guards_its_calls_has_workers(tmp_path):
     guarded = "".join(f"    {line}\n" for line in START.splitlines())
     assert run_script(tmp_path, f'if __name__ == "__main__":\n{guarded}') == (0, "1\n", "")
+
+
+def test_a_run_that_is_broken_off_does_not_wait_for_what_its_workers_compute():
+    with pytest.raises(KeyError), open_cluster("local", 2) as pool:  # noqa: PT012 - it is about leaving
+        for _ in range(2):
+            pool.submit(time.sleep, 120)
+        time.sleep(0.5)
+        pool.cancel()
+        broken_off = time.monotonic()
+        raise KeyError
+    assert time.monotonic() - broken_off < 3  # Dask alone takes more than 4 s

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from vimvol.config.cluster import ClusterConfig, read_cluster
+from vimvol.config.cluster import ClusterConfig, CudaCluster, read_cluster
 from vimvol.engine.cluster.address import address
-from vimvol.engine.cluster.cuda import cuda
+from vimvol.engine.cluster.cuda import check_gpus, cuda
 from vimvol.engine.cluster.jobs import jobs
 from vimvol.engine.cluster.kubernetes import kubernetes
 from vimvol.engine.cluster.local import local
@@ -47,3 +47,15 @@ def open_cluster(cluster: str | ClusterConfig, workers: int | None = None) -> Ab
         raise InputError(f"{workers} worker processes cannot be started; give 0 or more, 0 to compute in this process")
     config = read_cluster(cluster) if isinstance(cluster, str) else cluster
     return CLUSTERS[config.kind](config, workers)
+
+
+def check_cluster(config: ClusterConfig) -> None:
+    """Make sure that a cluster can be had, as far as that can be told before it is started.
+
+    Raises
+    ------
+    InputError
+        If it cannot.
+    """
+    if isinstance(config, CudaCluster):
+        check_gpus(config)

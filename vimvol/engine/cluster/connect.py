@@ -17,7 +17,7 @@ from vimvol.engine.broken import Keep
 from vimvol.engine.cluster.threads import BoundThreads
 from vimvol.engine.dask_pool import DaskPool
 from vimvol.engine.pool import Pool, Resource
-from vimvol.errors import InputError, MissingExtraError
+from vimvol.errors import InputError, MissingExtraError, install_text
 
 LOG = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def optional(module: str, extra: str, what: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtraError(
-            f"{what} needs {module}, which cannot be loaded ({error}); pip install 'vimvol[{extra}]'"
+            f"{what} needs {module}, which cannot be loaded ({error}); {install_text(extra)}"
         ) from None
     finally:
         # dask-jobqueue 0.9 makes Ctrl-C a silent success as soon as it is imported.

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
+from types import ModuleType
 
 import dask
 import distributed
 
 from vimvol.config.cluster import CudaCluster
 from vimvol.engine.cluster.connect import connected, optional, security
-from vimvol.engine.cluster.local import DEAF, available_cores
+from vimvol.engine.cluster.ending import ended_soon
+from vimvol.engine.cluster.local import DEAF, available_cores, leave_if_worker, not_started
 from vimvol.engine.cluster.threads import ENVIRONMENT, SETTINGS_HERE
 from vimvol.engine.pool import Pool
 from vimvol.errors import InputError
@@ -30,13 +32,13 @@ def cuda(config: CudaCluster, workers: int | None) -> Iterator[Pool]:
 
     The main memory of the machine is divided among all of them.
     """
-    library = optional("dask_cuda", "gpus", "cluster cuda")
+    leave_if_worker()
+    library, gpus = _usable(config)
     count = config.cpu_workers if config.cpu_workers is not None else workers
     count = available_cores() if count is None else count
     secured = security(config.tls)
     with dask.config.set(SETTINGS_HERE):
         try:
-            gpus = library.utils.get_n_gpus() if config.devices is None else len(config.devices)
             share = int(distributed.system.MEMORY_LIMIT) // (SHARES_OF_GPU * max(1, gpus) + count)
             started = library.LocalCUDACluster(
                 CUDA_VISIBLE_DEVICES=None if config.devices is None else list(config.devices),
@@ -49,23 +51,50 @@ def cuda(config: CudaCluster, workers: int | None) -> Iterator[Pool]:
                 preload=[DEAF],
                 silence_logs=logging.CRITICAL,
             )
-        except Exception as error:  # of NVML, which may be missing as a whole
-            raise InputError(
-                f"no GPU of this machine can be used ({type(error).__name__}: {error}); choose cluster local"
-            ) from error
+        except RuntimeError as error:
+            raise not_started("the GPUs' worker processes", error) from None
+        except Exception as error:
+            raise _unusable(error) from error
         with (
             started as cluster,
-            _beside(cluster, count, share, secured),
+            _beside(cluster, count, share, secured) as beside,
+            ended_soon(lambda: [*cluster.workers.values(), *beside]),
             connected(cluster, "the GPUs' processes") as pool,
         ):
             yield pool
 
 
+def check_gpus(config: CudaCluster) -> None:
+    """Make sure that there are GPUs, before anything is started.
+
+    Raises
+    ------
+    MissingExtraError
+        If what starts workers on them is not installed.
+    InputError
+        If there is none.
+    """
+    _usable(config)
+
+
+def _usable(config: CudaCluster) -> tuple[ModuleType, int]:
+    """Return what starts workers on GPUs, and on how many."""
+    library = optional("dask_cuda", "gpus", "cluster cuda")
+    try:
+        return library, library.utils.get_n_gpus() if config.devices is None else len(config.devices)
+    except Exception as error:  # of NVML, which may be missing as a whole
+        raise _unusable(error) from error
+
+
+def _unusable(error: Exception) -> InputError:
+    return InputError(f"no GPU of this machine can be used ({type(error).__name__}: {error}); choose cluster local")
+
+
 @contextlib.contextmanager
 def _beside(
     cluster: distributed.LocalCluster, count: int, memory: int, secured: distributed.Security | None
-) -> Iterator[None]:
-    """Add processes without a GPU to a cluster, each with so many bytes of memory."""
+) -> Iterator[list[distributed.Nanny]]:
+    """Add processes without a GPU to a cluster, each with so many bytes of memory; yield their nannies."""
     nannies: list[distributed.Nanny] = []
 
     async def start() -> None:
@@ -95,6 +124,6 @@ def _beside(
 
     try:
         cluster.sync(start)
-        yield
+        yield nannies
     finally:
         cluster.sync(stop)

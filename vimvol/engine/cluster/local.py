@@ -14,6 +14,7 @@ import threadpoolctl
 
 from vimvol.config.cluster import LocalCluster
 from vimvol.engine.cluster.connect import connected, security
+from vimvol.engine.cluster.ending import ended_soon
 from vimvol.engine.cluster.threads import SETTINGS_HERE
 from vimvol.engine.pool import Pool, SerialPool
 from vimvol.errors import InputError
@@ -45,12 +46,11 @@ def local(config: LocalCluster, workers: int | None) -> Iterator[Pool]:
         with threadpoolctl.threadpool_limits(1):
             yield SerialPool()
         return
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        # This is a worker process that imports the script which started it; the script's own process tells.
-        raise SystemExit(1)
+    leave_if_worker()
     with (
         dask.config.set(SETTINGS_HERE),
         _started(config, available_cores() if workers is None else workers) as cluster,
+        ended_soon(cluster.workers.values),
         connected(cluster, "the processes of this machine") as pool,
     ):
         yield pool
@@ -71,9 +71,29 @@ def _started(config: LocalCluster, count: int) -> distributed.LocalCluster:
             silence_logs=logging.CRITICAL,
         )
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{count} worker processes of this machine could not be started ({reason}), so nothing is computed; they "
-            'import the script that starts them, so in a script put the call below if __name__ == "__main__":, or set '
-            "run.workers=0 to compute in its own process"
-        ) from None
+        what = f"{count} worker processes of this machine"
+        raise not_started(what, error, ", or set run.workers=0 to compute in its own process") from None
+
+
+def leave_if_worker() -> None:
+    """Leave if this is a worker process that imports the script which started it; the script's own process tells."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(1)
+
+
+def not_started(what: str, error: RuntimeError, otherwise: str = "") -> InputError:
+    """Return the error for processes that do not start, most often for want of a guard in the script that starts them.
+
+    Parameters
+    ----------
+    what
+        The processes.
+    error
+        How Dask tells it.
+    otherwise
+        What else to do, a clause.
+    """
+    return InputError(
+        f"{what} could not be started ({' '.join(str(error).split())}), so nothing is computed; they import the script "
+        f'that starts them, so in a script put the call below if __name__ == "__main__":{otherwise}'
+    )

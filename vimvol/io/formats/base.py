@@ -179,7 +179,17 @@ def missing_dataset(path: str, dataset: str, arrays: Sequence[ArrayInfo]) -> Inp
         return InputError(f"{path} has no dataset {dataset!r} and holds no array; check the path")
     if not arrays[0].dataset:
         return InputError(f"{path} is one array and has no dataset {dataset!r}; leave ':{dataset}' away")
-    return InputError(f"{path} has no dataset {dataset!r}; choose one of {names(arrays)}")
+    inside = _inside(dataset, arrays)
+    hint = f"did you mean {inside!r}? " if inside else ""
+    return InputError(f"{path} has no dataset {dataset!r}; {hint}choose one of {names(arrays)}")
+
+
+def _inside(dataset: str, arrays: Sequence[ArrayInfo]) -> str:
+    """Return the array, or the image, of this name that lies in another folder; empty if there is none."""
+    for name in (array.dataset.removesuffix("/0") for array in arrays):
+        if name.endswith(f"/{dataset}"):
+            return name
+    return ""
 
 
 def names(arrays: Sequence[ArrayInfo], most: int = 10) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from vimvol.address import is_url, without_format
-from vimvol.errors import InputError, MissingExtraError, StorageError, VimvolError
+from vimvol.errors import InputError, MissingExtraError, StorageError, VimvolError, install_text
 from vimvol.io.errors import one_line
 from vimvol.io.storage import join
 
@@ -142,7 +142,7 @@ def load(path: str) -> ModuleType:
     except ImportError as error:
         raise MissingExtraError(
             f"{path} is read with tensorstore, which cannot be loaded ({one_line(error)}); "
-            "pip install 'vimvol[tensorstore]'"
+            + install_text("tensorstore")
         ) from None
     if _used_in not in (None, os.getpid()):
         raise StorageError(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vimvol.errors import install_text
 from vimvol.models.scan.direction import Direction
 
 LOG = logging.getLogger(__name__)
@@ -50,9 +51,10 @@ def _loaded() -> Callable[..., Any] | None:
     except Exception as error:  # it loads Triton and more, which raise whatever they like
         LOG.warning(
             "the selective scan runs in plain PyTorch on the GPU, which is slower: the kernels of mamba-ssm cannot be "
-            "loaded (%s: %s); vimvol[cuda] installs them",
+            "loaded (%s: %s); %s",
             type(error).__name__,
             " ".join(str(error).split()),
+            install_text("cuda"),
         )
         return None
     found: Callable[..., Any] = selective_scan_fn
