@@ -1,13 +1,13 @@
 """What both directions of the compiled scan share: rows of channels copied in and out, and the size of a step.
 
-All of these functions are compiled into those of `vimvol.models.loops.scan`.
+All of these functions are compiled into those of `vimvol.models.loops.scan` and of `vimvol.models.loops.gradients`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from vimvol.models.loops.tools import LEAST, LOG2_E, exp2, f32, inlined, wide
+from vimvol.models.loops.tools import LEAST, LOG2_E, exp2, f32, fetch, inlined, wide
 
 WIDTH = 64
 """Channels of a block."""
@@ -59,6 +59,14 @@ def address(rows, first, begin, back):
     """Return where the channels from ``first`` on begin at a position, which may lie beyond the last."""
     at = len(rows) - 1 - begin if back else begin
     return rows.ctypes.data + 4 * (at * rows.shape[1] + first)
+
+
+@inlined
+def fetch_row(ahead, offset):
+    """Ask for the channels of a block in each of some arrays, ``offset`` bytes behind the addresses that are given."""
+    for line in range(WIDTH // 16):
+        for base in ahead:
+            fetch(base + offset + 64 * line)
 
 
 @inlined

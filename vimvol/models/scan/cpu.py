@@ -75,7 +75,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        module = load("scan")
+        module = load("gradients")
         assert module is not None, "asked for without `takes`"
         count = len(ctx.reverse)
         ways, kept = _grouped(ctx.saved_tensors[: ARRAYS * count]), ctx.saved_tensors[ARRAYS * count :]
