@@ -59,14 +59,18 @@ ARMS: dict[str, dict[str, Any]] = {
     "boundaries 6 thick": {"boundary_width": 6},
     "less augmentation": {"augment": LESS},
     "geometry alone": {"augment": dict.fromkeys(INTENSITY, 0)},
-    "VNC alone": {"leave": 1},
-    "VNC alone, less augmentation": {"leave": 1, "augment": LESS},
-    "FIB-25 alone": {"leave": 0},
-    "FIB-25 alone, less augmentation": {"leave": 0, "augment": LESS},
-    "VNC alone, long": {"leave": 1, **LONG},
-    "FIB-25 alone, long": {"leave": 0, **LONG},
+    "VNC alone": {"leave": (1,)},
+    "VNC alone, less augmentation": {"leave": (1,), "augment": LESS},
+    "FIB-25 alone": {"leave": (0,)},
+    "FIB-25 alone, less augmentation": {"leave": (0,), "augment": LESS},
+    "VNC alone, long": {"leave": (1,), **LONG},
+    "FIB-25 alone, long": {"leave": (0,), **LONG},
+    "synthetic alone": {"leave": (0, 1), "drawn": {}},
+    "VNC and synthetic": {"leave": (1,), "drawn": {"weight": 0.6}},
+    "FIB-25 and synthetic": {"leave": (0,), "drawn": {"weight": 0.4}},
+    "all and synthetic": {"drawn": {"weight": 0.35}},
 }
-"""By name: what differs from the base; ``leave`` is the number of a volume that only validates."""
+"""By name: what differs from the base; ``leave`` has the numbers of volumes that only validate."""
 IMAGES = ("VNC, as it is", "VNC, washed out", "VNC, blurred and noisy", "FIB-25", "synthetic, zoom 1")
 """What the whole pipeline segments, of the images of `study_prediction.py`; no arm trained on any."""
 BETAS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
@@ -76,10 +80,10 @@ VNC, FIB = "0-vnc_stack1_z00-14", "1-fib25_sample2_z000-149"
 def configuration(name: str, root: str) -> TrainConfig:
     """Return the configuration of an arm."""
     changes = {**SHORT, **ARMS[name], "root": root, "out": str(folder(name))}
-    leave = changes.pop("leave", None)
+    leave = changes.pop("leave", ())
     config = load_config(TrainConfig, str(START)).model_dump(by_alias=True)
-    if leave is not None:
-        config["volumes"][leave]["train"] = None
+    for number in leave:
+        config["volumes"][number]["train"] = None
     return TrainConfig.model_validate({**config, **changes})
 
 
