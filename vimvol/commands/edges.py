@@ -13,15 +13,15 @@ import numpy.typing as npt
 from vimvol import __version__
 from vimvol.commands.finished import finished_job
 from vimvol.commands.labels import check_truth
+from vimvol.commands.workers import execution_of
 from vimvol.engine.cluster import open_cluster
-from vimvol.engine.run import Execution
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.io import Volume, open_volume
 from vimvol.io.errors import storage_errors
 from vimvol.io.volume import forget_open
 from vimvol.outputs.manifest import finished_run, settings_of
-from vimvol.outputs.ownership import guard_of, lock_of, owned
+from vimvol.outputs.ownership import lock_of, owned
 from vimvol.pairs import pair_order
 from vimvol.report.importances import draw_importances
 from vimvol.report.progress import silent
@@ -154,12 +154,9 @@ def _opened(out: str, truth: str, slab: tuple[int, int] | None) -> tuple[Job, Vo
 
 def _measured(job: Job) -> None:
     """Measure the edges again if the blocks of the run were others; else there is nothing to do."""
-    run = job.config.run
     lock_of(job.out).refuse_if_held()
     with open_cluster("local", 0) as pool, owned(job.out) as lock:
-        execution = Execution(pool, silent(), run.window, run.retries, deadline=run.deadline)
-        execution = replace(execution, check=lock.check, guard=guard_of(lock))
-        graph_stage(job).run(execution)
+        graph_stage(job).run(execution_of(job.config.run, pool, lock, silent()))
 
 
 def _network(out: str) -> str:

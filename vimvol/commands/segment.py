@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from vimvol.commands.workers import told_first, workers_of
+from vimvol.commands.workers import execution_of, told_first, workers_of
 from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.performance import check_report
@@ -20,7 +20,7 @@ from vimvol.outputs.leftovers import remove_leftovers
 from vimvol.outputs.manifest import now, write_manifest
 from vimvol.outputs.moved import note_place
 from vimvol.outputs.output import check_output, claim_output, new_manifest, tidy_output
-from vimvol.outputs.ownership import guard_of, lock_of, owned
+from vimvol.outputs.ownership import lock_of, owned
 from vimvol.outputs.record import Telling, compared, new_run, recorded
 from vimvol.outputs.replaced import carry_over, with_replaced
 from vimvol.preflight.announce import Warnings
@@ -184,9 +184,7 @@ def _finished(
             with recorded(entry, telling.log, partial(write_manifest, job.out, manifest)) as journal:
                 journal.expect(entry, ahead.adopt(pool), ahead.seconds)
                 until_adopted.close()
-                run = job.config.run
-                execution = Execution(pool, telling.progress, run.window, run.retries, deadline=run.deadline)
-                execution = replace(execution, check=lock.check, guard=guard_of(lock), journal=journal)
+                execution = execution_of(job.config.run, pool, lock, telling.progress, journal)
                 manifest |= _run(job, execution, ahead.slowest)
                 tidy_output(job)
                 remove_leftovers(job, levels_reduced([level["level"] for level in manifest["levels"]]))

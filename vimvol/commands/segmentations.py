@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from vimvol.commands.workers import workers_of
+from vimvol.commands.workers import execution_of, workers_of
 from vimvol.config.cluster import ClusterConfig
-from vimvol.engine.journal import Journal
-from vimvol.engine.lock import Lock
 from vimvol.engine.objects import Objects
 from vimvol.engine.pool import Pool
 from vimvol.engine.run import Execution
@@ -21,7 +18,7 @@ from vimvol.io.omezarr import create_labels
 from vimvol.outputs.leftovers import remove_leftovers
 from vimvol.outputs.manifest import now, parse_note, provenance, read_manifest, write_manifest
 from vimvol.outputs.output import check_shared, claim_output, is_intact, tidy_output
-from vimvol.outputs.ownership import guard_of, lock_of, owned
+from vimvol.outputs.ownership import lock_of, owned
 from vimvol.outputs.record import Telling, new_run, recorded
 from vimvol.outputs.stored import SHARED, STORED, stored_of
 from vimvol.stages.graph import graph_stage
@@ -57,7 +54,7 @@ def segment_instead(job: Job, cluster: str | ClusterConfig, telling: Telling) ->
         check_shared(job)
         claim_output(job, manifest)
         with recorded(entry, telling.log, partial(write_manifest, job.out, manifest)) as journal:
-            manifest |= _partitioned(job, _execution(job, pool, lock, telling, journal))
+            manifest |= _partitioned(job, execution_of(job.config.run, pool, lock, telling.progress, journal))
             manifest |= {"state": "complete", "finished": now(), "block": job.config.run.block}
     return manifest
 
@@ -83,7 +80,7 @@ def segment_beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> 
         _note(results, result)
         create_labels(job.out, job.name, chunk=job.chunk, shard=job.shard)
         with recorded(entry, telling.log, partial(_note, results, result)) as journal:
-            result |= _partitioned(job, _execution(job, pool, lock, telling, journal))
+            result |= _partitioned(job, execution_of(job.config.run, pool, lock, telling.progress, journal))
             result |= {"state": "complete", "command": telling.command, "keys": job.keys, **provenance()}
             result |= {"config": job.config.model_dump(mode="json", exclude={"run"})}
     return result
@@ -92,12 +89,6 @@ def segment_beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> 
 def _new_entry(job: Job, cluster: str | ClusterConfig, telling: Telling, pool: Pool) -> dict[str, Any]:
     kind = cluster if isinstance(cluster, str) else cluster.kind
     return {**new_run(job, telling.command, kind), "workers": pool.slots}
-
-
-def _execution(job: Job, pool: Pool, lock: Lock, telling: Telling, journal: Journal) -> Execution:
-    run = job.config.run
-    execution = Execution(pool, telling.progress, run.window, run.retries, deadline=run.deadline)
-    return replace(execution, check=lock.check, guard=guard_of(lock), journal=journal)
 
 
 def _partitioned(job: Job, execution: Execution) -> dict[str, Any]:

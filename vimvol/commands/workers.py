@@ -1,15 +1,20 @@
-"""The workers of a run, which keep none of its inputs open when it ends."""
+"""The workers of a run, which keep none of its inputs open when it ends, and how its stages are run on them."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 
+from vimvol.config import RunConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.cluster import check_cluster, open_cluster
+from vimvol.engine.journal import Journal, NoJournal
+from vimvol.engine.lock import Lock
 from vimvol.engine.pool import Pool
+from vimvol.engine.run import Execution, Progress
 from vimvol.errors import OutputExistsError
 from vimvol.io.volume import forget_open
+from vimvol.outputs.ownership import guard_of
 from vimvol.preflight.announce import Tell, nobody, workers_text
 
 OWN = ("local", "cuda")
@@ -34,6 +39,22 @@ def workers_of(cluster: str | ClusterConfig, workers: int | None, tell: Tell = n
                 forget_open()
             else:
                 pool.everywhere(forget_open)
+
+
+def execution_of(
+    run: RunConfig, pool: Pool, lock: Lock, progress: Progress, journal: Journal | None = None
+) -> Execution:
+    """Return how the stages of a job are run by a process that holds the lock of its output, as long as it does."""
+    return Execution(
+        pool,
+        progress,
+        run.window,
+        run.retries,
+        deadline=run.deadline,
+        check=lock.check,
+        guard=guard_of(lock),
+        journal=journal or NoJournal(),
+    )
 
 
 @contextlib.contextmanager
