@@ -21,7 +21,6 @@ PACKAGES = ("vimvol", "torch", "zarr", "distributed", "bioimage-cpp", "numpy")
 MANIFEST = f"vimvol/{MANIFEST_NAME}"
 """Name of the manifest in an output."""
 
-
 COPY = "vimvol/export.json"
 """Name of what tells, in a copy for other viewers, of which output it is one."""
 
