@@ -124,6 +124,18 @@ def test_levels_whose_cells_hold_few_edges_are_left_out(graph, tmp_path):
     assert len(whole.cells(whole.lowest(len(edges)))) == 4, "a single cell would be the whole graph again"
 
 
+def test_cells_outside_the_region_of_interest_do_not_make_those_inside_larger(graph, tmp_path):
+    """They hold nothing, and the subproblems would come to hold all of the graph."""
+    hierarchy, _ = store_graph(tmp_path, *graph, tiles=TILES, cell=1, least=100)
+    inside = replace(hierarchy.blocks, region=Block((0, 2, 2), (2, 4, 4)))
+    assert len(hierarchy.cells(0)) == 128
+    assert [hierarchy.lowest(edges) for edges in (12_800, 1600)] == [0, 1]
+    hierarchy = replace(hierarchy, blocks=inside)  # 8 cells, and one of the next level
+    assert [hierarchy.lowest(edges) for edges in (800, 799)] == [0, 0]
+    hierarchy = replace(hierarchy, blocks=replace(inside, region=Block((0, 2, 2), (2, 4, 5))))
+    assert [hierarchy.lowest(edges) for edges in (1200, 1199)] == [0, 1]
+
+
 @pytest.mark.parametrize("now", [0, 1])
 def test_another_lowest_level_takes_nothing_of_the_one_before(graph, tmp_path, now):
     """A level that has others below has what was joined there, and the lowest has not, though their cells are equal."""
