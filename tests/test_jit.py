@@ -26,12 +26,12 @@ def test_without_a_place_for_a_cache_it_is_compiled_all_the_same(monkeypatch):
 
 
 SCALED = """
-from helper import scaled
+from helper import {names}
 from vimvol.jit import compiled
 
 @compiled({signatures})
 def call(x):
-    return scaled(x)
+    return {returned}
 
 print(call(1.0))
 """
@@ -55,8 +55,9 @@ scaled = bound(twice)
 
 
 @pytest.mark.parametrize("signatures", ["", '"f8(f8)"'])
-def test_what_a_function_calls_is_compiled_anew_once_its_file_changed(tmp_path, signatures):
-    (tmp_path / "main.py").write_text(SCALED.format(signatures=signatures))
+@pytest.mark.parametrize(("names", "returned"), [("scaled", "scaled(x)"), ("FACTOR", "FACTOR * x")])
+def test_what_a_function_is_compiled_with_is_compiled_anew_once_its_file_changed(tmp_path, signatures, names, returned):
+    (tmp_path / "main.py").write_text(SCALED.format(names=names, returned=returned, signatures=signatures))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
 
     def run(factor: float) -> str:

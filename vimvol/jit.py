@@ -11,6 +11,7 @@ from types import CodeType, FunctionType
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
 from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
 
@@ -46,10 +47,10 @@ def compiled(*signatures: str, **options: Any) -> Callable[[Function], Function]
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
-    """numba's cache on disk, which besides knows the functions that are compiled into this one.
+    """numba's cache on disk, which besides knows the functions and constants that are compiled into this one.
 
-    numba compiles anew where the file of a function changed, but takes what it finds where another did that the
-    function calls into: after an upgrade, or an edit, old machine code would run on arrays of a new layout.
+    numba compiles anew where the file of a function changed, but takes what it finds where another did that these are
+    from: after an upgrade, or an edit, old machine code would run on arrays of a new layout.
     """
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:  # noqa: ANN401 - numba has no types
@@ -67,20 +68,30 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             return
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:  # noqa: ANN401
-        digests = sorted({_digest(path) for path in _sources(self._py_func)})
-        return (*super()._index_key(sig, codegen), tuple(digests))
+        functions = _compiled_in(self._py_func)
+        digests = sorted({_digest(function.__code__.co_filename) for function in functions})
+        constants = sorted({text for function in functions for text in _constants(function)})
+        return (*super()._index_key(sig, codegen), tuple(digests), tuple(constants))
 
 
-def _sources(function: FunctionType) -> set[str]:
-    """Return the files of a function and of all compiled ones that it calls, and they call."""
-    seen: set[CodeType] = set()
+def _compiled_in(function: FunctionType) -> list[FunctionType]:
+    """Return a function and all compiled ones that it calls, and they call."""
+    found: dict[CodeType, FunctionType] = {}
     left = [function]
     while left:
         one = left.pop()
-        if one.__code__ not in seen:
-            seen.add(one.__code__)
+        if one.__code__ not in found:
+            found[one.__code__] = one
             left += _called(one)
-    return {code.co_filename for code in seen}
+    return list(found.values())
+
+
+def _constants(function: FunctionType) -> Iterator[str]:
+    """Yield the numbers of other modules, or of its own, that a function names, with their values."""
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        if isinstance(value, int | float | np.generic | tuple):
+            yield f"{name} = {value!r}"
 
 
 def _called(function: FunctionType) -> Iterator[FunctionType]:

@@ -63,6 +63,10 @@ def test_the_families_are_the_planes_where_something_meets(volume: Path, finishe
         ("x", 96): ("shard",),
     }
     assert any("subproblem" in f.names for f in families_of(job, range(1))) is False
+    small = prepare(str(volume), str(finished), small_config(**SETTINGS, agglomerate__cell=[2, 64, 64]))
+    for lowest, steps in ((0, {("z", 2), ("y", 64), ("x", 64)}), (1, {("z", 4), ("y", 128), ("x", 128)})):
+        families = families_of(small, range(lowest, 2))
+        assert {("zyx"[f.axis], f.step) for f in families if "subproblem" in f.names} == steps
     flat = prepare(str(volume), str(finished), small_config(**SETTINGS, segment__mode="2d"))
     assert {f.axis for f in families_of(flat, range(0))} == {1, 2}
 

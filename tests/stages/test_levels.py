@@ -8,6 +8,7 @@ from tests.stages.neurites import neurite_graph, store_graph
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.ledger import block_name
 from vimvol.engine.run import Execution
+from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.io.objects import open_objects
 from vimvol.io.recent import Recent
@@ -121,6 +122,46 @@ def test_levels_whose_cells_hold_few_edges_are_left_out(graph, tmp_path):
     assert [len(hierarchy.cells(report.level)) for report in climbed(hierarchy, 5)] == [128, 4, 1]
     whole, _ = store_graph(tmp_path / "whole", *graph, tiles=TILES, cell=1, least=len(edges))
     assert len(whole.cells(whole.lowest(len(edges)))) == 4, "a single cell would be the whole graph again"
+
+
+def test_cells_outside_the_region_of_interest_do_not_make_those_inside_larger(graph, tmp_path):
+    """They hold nothing, and the subproblems would come to hold all of the graph."""
+    hierarchy, _ = store_graph(tmp_path, *graph, tiles=TILES, cell=1, least=100)
+    inside = replace(hierarchy.blocks, region=Block((0, 2, 2), (2, 4, 4)))
+    assert len(hierarchy.cells(0)) == 128
+    assert [hierarchy.lowest(edges) for edges in (12_800, 1600)] == [0, 1]
+    hierarchy = replace(hierarchy, blocks=inside)  # 8 cells, and one of the next level
+    assert [hierarchy.lowest(edges) for edges in (800, 799)] == [0, 0]
+    hierarchy = replace(hierarchy, blocks=replace(inside, region=Block((0, 2, 2), (2, 4, 5))))
+    assert [hierarchy.lowest(edges) for edges in (1200, 1199)] == [0, 1]
+
+
+@pytest.mark.parametrize("now", [0, 1])
+def test_another_lowest_level_takes_nothing_of_the_one_before(graph, tmp_path, now):
+    """A level that has others below has what was joined there, and the lowest has not, though their cells are equal."""
+    small, edges = store_graph(tmp_path / "before", *graph, tiles=TILES, cell=1)
+    wide = replace(small, least=len(edges) // 17, recent=Recent())
+    hierarchy, before, levels = ((small, wide, 2), (wide, small, 1))[now]
+    fresh, _ = store_graph(tmp_path / "fresh", *graph, tiles=TILES, cell=1, least=hierarchy.least)
+    first, wanted = climbed(before, 3 - levels), climbed(fresh, levels)
+    assert climbed(hierarchy, levels) == wanted
+    assert first[-1] != wanted[-1]
+
+
+def test_a_level_that_was_begun_as_the_lowest_is_reduced_to_again(graph, tmp_path, monkeypatch):
+    small, edges = store_graph(tmp_path, *graph, tiles=TILES, cell=1)
+    wanted = climbed(small, 2)
+
+    def stop(*_):
+        raise InputError("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Decide, "__call__", stop)
+        with pytest.raises(InputError, match="stopped"):
+            climbed(replace(small, least=len(edges) // 17, recent=Recent()), 1)
+    again = replace(small, recent=Recent())
+    assert climbed(again, 2) == wanted
+    assert sum(map(len, again.own_edges(1))) == wanted[1].edges
 
 
 def test_a_task_reads_the_tables_around_it_and_no_others(graph, tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.support import digest, small_config
+from vimvol.commands.agglomerate import agglomerate
 from vimvol.commands.segment import segment_volume
 from vimvol.errors import ConfigError
 from vimvol.outputs.manifest import read_manifest
@@ -45,6 +47,19 @@ def test_a_graph_of_many_edges_is_divided_where_the_solver_allows_it(
         levels = (read_manifest(str(tmp_path / "out.zarr")) or {})["levels"]
         assert levels[0]["edges"] > 100
         assert (len(levels) > 1) == more
+
+
+def test_a_graph_whose_lowest_level_is_left_out_is_that_of_larger_cells(reference: Path, tmp_path: Path) -> None:
+    outs = [Path(shutil.copytree(reference, tmp_path / name)) for name in ("wide", "small")]
+    wide = ["agglomerate.levels=2", "agglomerate.cell=[2,128,128]", "agglomerate.cell_edges=0"]
+    small = ["agglomerate.levels=2", "agglomerate.cell=[1,64,64]"]
+    agglomerate(str(outs[0]), wide, workers=0)
+    agglomerate(str(outs[1]), [*small, "agglomerate.cell_edges=0"], workers=0)  # whose tables are not to be taken
+    found = agglomerate(str(outs[1]), [*small, "agglomerate.cell_edges=10000"], workers=0)
+    assert [level["level"] for level in found.levels] == [0, 2]
+    assert {path.name for path in (outs[1] / "vimvol/levels").iterdir() if path.is_dir()} == {"1", "2"}
+    assert digest(outs[0]) == digest(outs[1])
+    assert found.energy == (read_manifest(str(outs[0])) or {})["energy"]
 
 
 def test_slices_are_stitched_by_the_same_levels(sample: Path, tmp_path: Path) -> None:

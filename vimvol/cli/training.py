@@ -22,6 +22,7 @@ def train(
     """Train a network. The same command again goes on from the last checkpoint."""
     from vimvol.infer.device import resolve_device, slow_text
     from vimvol.io.storage import local_path
+    from vimvol.report.amounts import count_text
     from vimvol.train.fit import fit, is_first
 
     settings = load_config(TrainConfig, config, overrides or ())
@@ -29,7 +30,8 @@ def train(
     if text := slow_text(settings.precision, resolve_device("auto")):
         typer.echo(text, err=True)
     if settings.drawn:
-        typer.echo(f"drawing {settings.drawn.volumes} synthetic volumes, a few seconds each", err=True)
+        volumes = count_text(settings.drawn.volumes, "synthetic volume")
+        typer.echo(f"drawing {volumes}, a few seconds each", err=True)
     weights = fit(settings)
     if not is_first():
         return

@@ -21,7 +21,6 @@ PACKAGES = ("vimvol", "torch", "zarr", "distributed", "bioimage-cpp", "numpy")
 MANIFEST = f"vimvol/{MANIFEST_NAME}"
 """Name of the manifest in an output."""
 
-
 COPY = "vimvol/export.json"
 """Name of what tells, in a copy for other viewers, of which output it is one."""
 
@@ -144,9 +143,13 @@ def write_manifest(out: str, manifest: Mapping[str, Any]) -> None:
 
 
 def config_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a manifest; slices were shown as they are stored before there was a setting."""
+    """Return the configuration of a manifest, with what was done before there were settings of it.
+
+    Slices were shown as they are stored, and all levels of a large graph were solved.
+    """
     config: dict[str, Any] = manifest["config"]
-    return {**config, "predict": {"rescale": "none", **config["predict"]}}
+    before: dict[str, dict[str, Any]] = {"predict": {"rescale": "none"}, "agglomerate": {"cell_edges": 0}}
+    return config | {section: {**settings, **config.get(section, {})} for section, settings in before.items()}
 
 
 def recorded_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:

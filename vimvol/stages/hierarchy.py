@@ -7,7 +7,7 @@ number of workers change the result. Which tasks run over them: `vimvol.stages.l
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ class Hierarchy:
     solver
         Solver of the subproblems.
     least
-        Edges of a cell on the mean, below which its level is not solved.
+        Edges of a cell that meets the region of the blocks, on the mean, below which its level is not solved.
     recent
         Tables that neighbouring cells read, too.
     """
@@ -98,9 +98,13 @@ class Hierarchy:
         and all subproblems take longer than the whole graph.
         """
         level = 0
-        while edges < self.least * len(self.cells(level)) and len(self.cells(level + 1)) > 1:
+        while edges < self.least * self._wanted(level) and self._wanted(level + 1) > 1:
             level += 1
         return level
+
+    def _wanted(self, level: int) -> int:
+        """Return how many cells meet the region outside which there are no edges."""
+        return len(replace(self.plan("solve", level), region=self.blocks.region))
 
     def plan(self, stage: str, level: int) -> StagePlan:
         """Return the tasks of a stage, one a cell."""

@@ -29,6 +29,9 @@ from vimvol.stages.keys import SOLVE_FORMAT
 AT_EVERY_LEVEL = frozenset({"rim", "interior"})
 """Tables that there are also at the level that is solved in one process; the others tell what follows from a level."""
 
+SAME_TABLES = {"collect": "reduce", "reduce": "collect"}
+"""Stages that write the tables of a level: one where it is the lowest, the other where it is not."""
+
 
 def stages_of_levels(levels: range) -> list[str]:
     """Return the names of the stages that reduce a graph at these levels, as `climb` runs them."""
@@ -173,16 +176,19 @@ def climb(
     list of LevelReport
         The whole graph, and one a level; the last is that whose edges are left.
     """
-    collected = content_key(key, hierarchy.tiles.cell, hierarchy.cell, hierarchy.margin)
+    reports, level = [whole], hierarchy.lowest(whole.edges)
+    above = [level] if level else []  # a level that is not the lowest has what was joined below
+    collected = content_key(key, hierarchy.tiles.cell, hierarchy.cell, hierarchy.margin, *above)
     solved = content_key(collected, hierarchy.solver, SOLVE_FORMAT)
 
     def run(name: str, level: int, task: Collect | Decide | Contract | Reduce) -> tuple[Ledger, StagePlan]:
         plan = hierarchy.plan(name, level)
+        if name in SAME_TABLES:
+            ledgers.remove(f"{SAME_TABLES[name]} {level}")  # what it has left is overwritten
         ledger = Ledger(ledgers, plan.name, collected if name == "collect" else solved)
         run_stage(plan, task, ledger, execution)
         return ledger, plan
 
-    reports, level = [whole], hierarchy.lowest(whole.edges)
     run("collect", level, Collect(hierarchy, level))
     while len(reports) - 1 < levels if levels is not None else reports[-1].edges > capacity:
         if (len(reports) > 1 or levels is None) and len(hierarchy.cells(level)) == 1:
