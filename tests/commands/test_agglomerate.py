@@ -12,7 +12,6 @@ from tests.support import digest, mistake, random_network, small_config
 from vimvol.commands.agglomerate import agglomerate
 from vimvol.commands.segment import segment_volume
 from vimvol.commands.status import status
-from vimvol.engine.ledger import content_key
 from vimvol.engine.recorder import Recorder
 from vimvol.errors import ConfigError, InputError, OutputExistsError
 from vimvol.geometry import Block
@@ -27,7 +26,6 @@ from vimvol.report.progress import make_progress
 from vimvol.sample import SampleSpec, generate
 from vimvol.segment.multicut import SOLVERS
 from vimvol.stages.graph import graph_stage
-from vimvol.stages.keys import LIMITS, PRIORS, SOLVE_FORMAT
 from vimvol.stages.write import WriteBlock
 
 SHAPE = (4, 128, 120)
@@ -184,30 +182,6 @@ def test_what_another_version_stored_otherwise_is_refused(out: Path, monkeypatch
     with pytest.raises(InputError, match="fragments is not what vimvol stored there"):
         agglomerate(str(out), [BETA], workers=0)
     assert digest(out) == before
-
-
-def test_an_output_from_before_levels_were_left_out_stays_as_it_is(
-    sample: Path, out: Path, stages: dict[str, int]
-) -> None:
-    agglomerate(str(out), ["agglomerate.cell_edges=0"], workers=0)
-    manifest = read_manifest(str(out)) or {}
-    with owned(str(out)):
-        del manifest["config"]["agglomerate"]["cell_edges"]
-        write_manifest(str(out), manifest)
-    job = prepare(f"{sample}:raw", str(out), small_config())
-    before = set(type(job.config.agglomerate).model_fields) - {"cell_edges", "costs", "size_weighting"}
-    solving = job.config.agglomerate.model_dump(include=before - PRIORS - LIMITS)
-    assert manifest["keys"]["solve"] == content_key("solve", SOLVE_FORMAT, job.keys["costs"], solving)
-    stages.clear()
-    agglomerate(str(out), workers=0)
-    segment_volume(f"{sample}:raw", str(out), small_config(agglomerate__cell_edges=0))
-    assert not stages
-    with pytest.raises(OutputExistsError, match=r"other settings \(agglomerate\.cell_edges: 0 -> 10000\), made on"):
-        segment_volume(f"{sample}:raw", str(out), small_config())
-    agglomerate(str(out), ["agglomerate.cell_edges=5"], name="b", workers=0)
-    agglomerate(str(out), name="c", workers=0)
-    told = ("b: done, 10 segments; agglomerate.cell_edges = 5 (the run's: 0)", "c: done, 10 segments; the settings")
-    assert [text.startswith(start) for text, start in zip(status(str(out)).beside, told, strict=True)] == [True, True]
 
 
 def test_an_output_of_an_earlier_version_takes_its_input(out: Path, tmp_path: Path) -> None:

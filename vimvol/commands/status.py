@@ -16,7 +16,7 @@ from vimvol.engine.objects import Objects
 from vimvol.errors import InputError, VimvolError
 from vimvol.io import open_volume
 from vimvol.io.objects import open_objects
-from vimvol.outputs.manifest import config_of, differences, input_address, made_manifest, recorded_settings
+from vimvol.outputs.manifest import differences, input_address, made_manifest, recorded_settings
 from vimvol.outputs.moved import as_known
 from vimvol.report.amounts import clock_text, count_text
 from vimvol.stages.job import BESIDE, NOTE
@@ -155,12 +155,11 @@ def _beside_text(out: str, name: str, manifest: dict[str, Any], graph: str, hold
             done = f"done, {count_text(note['segments'], 'segment')}"
         else:
             done = f"not complete, {_ending(made, holder)}"
-        config = config_of(manifest)
         changed = [
-            f"{section}.{key} = {value} (the run's: {config.get(section, {}).get(key)})"
+            f"{section}.{key} = {value} (the run's: {manifest['config'].get(section, {}).get(key)})"
             for section in ("segment", "agglomerate")
             for key, value in made["config"][section].items()
-            if value != config.get(section, {}).get(key)
+            if value != manifest["config"].get(section, {}).get(key)
         ]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return f"{name}: no record of how it was made"

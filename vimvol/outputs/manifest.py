@@ -143,13 +143,9 @@ def write_manifest(out: str, manifest: Mapping[str, Any]) -> None:
 
 
 def config_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a manifest, with what was done before there were settings of it.
-
-    Slices were shown as they are stored, and all levels of a large graph were solved.
-    """
+    """Return the configuration of a manifest; slices were shown as they are stored before there was a setting."""
     config: dict[str, Any] = manifest["config"]
-    before: dict[str, dict[str, Any]] = {"predict": {"rescale": "none"}, "agglomerate": {"cell_edges": 0}}
-    return config | {section: {**settings, **config.get(section, {})} for section, settings in before.items()}
+    return {**config, "predict": {"rescale": "none", **config["predict"]}}
 
 
 def recorded_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:

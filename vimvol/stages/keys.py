@@ -56,8 +56,6 @@ def keys_after(job: Job, shared: Mapping[str, str]) -> dict[str, str]:
     config, graph = job.config, shared["graph"]
     costs = content_key("costs", graph, {} if job.stitched else _weighing(job))
     solving = config.agglomerate.model_dump(exclude={*PRIORS, *LIMITS, "size_weighting", "costs"})
-    if not solving["cell_edges"]:
-        del solving["cell_edges"]  # the keys that there were before it could be set
     solve = content_key("solve", SOLVE_FORMAT, costs, {} if job.stitched else solving)
     limits = config.agglomerate.model_dump(include=set(LIMITS))
     sizes = content_key("sizes", solve, config.segment.min_size, limits)
