@@ -22,7 +22,6 @@ import bioimage_cpp as bic
 import numpy as np
 from scipy.spatial import cKDTree
 
-from vimvol.config import AgglomerateConfig
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.ledger import block_name
 from vimvol.engine.plan import plan_stage
@@ -36,6 +35,7 @@ from vimvol.segment.multicut.division import UNIT, CostTable, merge_costs, solve
 from vimvol.segment.multicut.solvers import ROUNDS, energy
 from vimvol.stages.hierarchy import Hierarchy
 from vimvol.stages.levels import LevelReport, climb
+from vimvol.stages.solve import LEAST_EDGES
 
 STEPS = ((0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 1, -1))
 NOISE = 2.4
@@ -96,9 +96,8 @@ def hierarchy_in(folder: str, tiles: int, cell: int, margin: int) -> Hierarchy:
     """Return the graph in a folder, cells of ``cell`` tiles a side."""
     plan = plan_stage("graph", (tiles,) * 3, (1, 1, 1))
     url = f"{folder}/offsets"
-    least = AgglomerateConfig().cell_edges
     return Hierarchy(
-        f"{folder}/levels", f"{folder}/costs", plan, plan.blocks, url, (cell,) * 3, margin, "kernighan-lin", least
+        f"{folder}/levels", f"{folder}/costs", plan, plan.blocks, url, (cell,) * 3, margin, "kernighan-lin", LEAST_EDGES
     )
 
 
@@ -143,7 +142,8 @@ def divided(folder: str, tiles: int, cell: int, margin: int, levels: int, limit:
     with open_cluster("local", workers) as pool:
         start = time.perf_counter()
         ledger = open_objects(f"{folder}/ledger")
-        reports = climb(hierarchy, graph, "benchmark", ledger, 0, levels, Execution(pool, silent()))
+        lowest = hierarchy.lowest(graph.edges, hierarchy.filled([Block.whole(hierarchy.tiles.shape)]))
+        reports = climb(hierarchy, graph, lowest, "benchmark", ledger, 0, levels, Execution(pool, silent()))
         climbed = time.perf_counter() - start
     start = time.perf_counter()
     _, height = solve_table(merge_costs(hierarchy.own_edges(reports[-1].level)), "kernighan-lin")

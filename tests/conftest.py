@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -14,6 +14,7 @@ import zarr
 from tests.support import small_config, vimvol
 from vimvol.commands.segment import segment_volume
 from vimvol.sample import SampleSpec, generate
+from vimvol.stages import solve
 
 # Time limits of single examples say more about the machine than about the code.
 hypothesis.settings.register_profile("vimvol", deadline=None)
@@ -74,6 +75,14 @@ def reference(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reference") / "out.zarr"
     segment_volume(f"{sample}:raw", str(out), small_config())
     return out
+
+
+@pytest.fixture(scope="module")
+def every_level() -> Iterator[None]:
+    """Have all levels of a graph solved that are asked for, however few edges their cells hold."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solve, "LEAST_EDGES", 0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -277,7 +277,7 @@ def test_the_status_of_another_segmentation_that_was_killed_and_of_a_note_that_i
 def test_the_gap_to_the_whole_graph_is_told(out: Path) -> None:
     result = agglomerate(
         str(out),
-        ["agglomerate.levels=1", "agglomerate.cell=[1,64,64]", "agglomerate.cell_edges=0"],
+        ["agglomerate.levels=1", "agglomerate.cell=[1,64,64]"],
         name="parts",
         compare=True,
         workers=0,

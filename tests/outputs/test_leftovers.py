@@ -11,7 +11,8 @@ from vimvol.commands.segment import segment_volume
 
 WIDE = {"run__block": [4, 128, 144]}
 CLASSES = ("foreground", "boundary")
-LEVELS = {"agglomerate__levels": 2, "agglomerate__cell": [1, 64, 64], "agglomerate__cell_edges": 0}
+pytestmark = pytest.mark.usefixtures("every_level")
+LEVELS = {"agglomerate__levels": 2, "agglomerate__cell": [1, 64, 64]}
 
 
 def tables(out: Path) -> dict[str, int]:
@@ -78,7 +79,7 @@ def test_links_of_tiles_that_are_no_more_are_gone(sample: Path, tmp_path: Path) 
 
 def test_what_other_segmentations_have_stays_and_all_can_be_made_again(reference: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(reference, tmp_path / "out.zarr"))
-    levels = ["agglomerate.levels=1", "agglomerate.cell=[1,64,64]", "agglomerate.cell_edges=0"]
+    levels = ["agglomerate.levels=1", "agglomerate.cell=[1,64,64]"]
     first = agglomerate(str(out), [*levels, "run.block=[4,128,144]"], name="wide", workers=0)
     before = tables(out)
     # in the blocks of the other; those of the run's own costs stay

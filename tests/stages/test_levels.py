@@ -39,7 +39,10 @@ def climbed(hierarchy, levels=None, capacity=0, workers=0):
     whole = LevelReport(0, sum(map(len, costs)), sum(int(cost.sum()) for cost in costs) * UNIT)
     with open_cluster("local", workers) as pool:
         execution = Execution(pool, silent())
-        return climb(hierarchy, whole, "key", open_objects(f"{hierarchy.folder}/ledger"), capacity, levels, execution)
+        lowest = hierarchy.lowest(whole.edges, hierarchy.filled([Block.whole(TILES)]))
+        return climb(
+            hierarchy, whole, lowest, "key", open_objects(f"{hierarchy.folder}/ledger"), capacity, levels, execution
+        )
 
 
 def partition(hierarchy, top):
@@ -121,19 +124,23 @@ def test_levels_whose_cells_hold_few_edges_are_left_out(graph, tmp_path):
             assert all((first[key] == second[key]).all() for key in first)
     assert [len(hierarchy.cells(report.level)) for report in climbed(hierarchy, 5)] == [128, 4, 1]
     whole, _ = store_graph(tmp_path / "whole", *graph, tiles=TILES, cell=1, least=len(edges))
-    assert len(whole.cells(whole.lowest(len(edges)))) == 4, "a single cell would be the whole graph again"
+    assert len(whole.cells(whole.lowest(len(edges), whole.filled([Block.whole(TILES)])))) == 4, (
+        "a single cell would be the whole graph again"
+    )
 
 
-def test_cells_outside_the_region_of_interest_do_not_make_those_inside_larger(graph, tmp_path):
-    """They hold nothing, and the subproblems would come to hold all of the graph."""
+def test_empty_cells_do_not_make_the_others_larger(graph, tmp_path):
+    """Nothing is there outside a region of interest or a mask, and subproblems would come to hold all of the graph."""
     hierarchy, _ = store_graph(tmp_path, *graph, tiles=TILES, cell=1, least=100)
-    inside = replace(hierarchy.blocks, region=Block((0, 2, 2), (2, 4, 4)))
-    assert len(hierarchy.cells(0)) == 128
-    assert [hierarchy.lowest(edges) for edges in (12_800, 1600)] == [0, 1]
-    hierarchy = replace(hierarchy, blocks=inside)  # 8 cells, and one of the next level
-    assert [hierarchy.lowest(edges) for edges in (800, 799)] == [0, 0]
-    hierarchy = replace(hierarchy, blocks=replace(inside, region=Block((0, 2, 2), (2, 4, 5))))
-    assert [hierarchy.lowest(edges) for edges in (1200, 1199)] == [0, 1]
+
+    def lowest(edges, *blocks):
+        return hierarchy.lowest(edges, hierarchy.filled(blocks))
+
+    assert [lowest(edges, Block.whole(TILES)) for edges in (12_800, 12_799)] == [0, 1]
+    inside = Block((0, 2, 2), (2, 4, 4))  # 8 cells, and one of the next level
+    assert [lowest(edges, inside) for edges in (800, 799)] == [0, 0]
+    assert [lowest(edges, inside, Block((0, 4, 2), (1, 5, 3))) for edges in (900, 899)] == [0, 1]
+    assert [lowest(edges, inside, Block((1, 7, 7), (2, 8, 8))) for edges in (900, 899)] == [0, 1]
 
 
 @pytest.mark.parametrize("now", [0, 1])

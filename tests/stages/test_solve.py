@@ -11,11 +11,12 @@ from vimvol.outputs.manifest import read_manifest
 from vimvol.segment.multicut.division import bytes_per_edge
 from vimvol.stages import solve
 
-DIVIDED = {"agglomerate__levels": 2, "agglomerate__cell": [1, 64, 64], "agglomerate__cell_edges": 0}
+pytestmark = pytest.mark.usefixtures("every_level")
+DIVIDED = {"agglomerate__levels": 2, "agglomerate__cell": [1, 64, 64]}
 
 
 @pytest.fixture(scope="module")
-def divided(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def divided(sample: Path, tmp_path_factory: pytest.TempPathFactory, every_level: None) -> Path:
     """The output of a run whose graph was reduced out of core, in two levels."""
     out = tmp_path_factory.mktemp("divided") / "out.zarr"
     segment_volume(f"{sample}:raw", str(out), small_config(**DIVIDED))
@@ -42,20 +43,24 @@ def test_a_graph_of_many_edges_is_divided_where_the_solver_allows_it(
 ) -> None:
     monkeypatch.setattr(solve, "AT_ONCE", 100)
     for solver, more in (("greedy", True), ("average", False)):
-        config = small_config(agglomerate__cell=[1, 64, 64], agglomerate__cell_edges=0, agglomerate__solver=solver)
+        config = small_config(agglomerate__cell=[1, 64, 64], agglomerate__solver=solver)
         segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), config, overwrite=True)
         levels = (read_manifest(str(tmp_path / "out.zarr")) or {})["levels"]
         assert levels[0]["edges"] > 100
         assert (len(levels) > 1) == more
 
 
-def test_a_graph_whose_lowest_level_is_left_out_is_that_of_larger_cells(reference: Path, tmp_path: Path) -> None:
+def test_a_graph_whose_lowest_level_is_left_out_is_that_of_larger_cells(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outs = [Path(shutil.copytree(reference, tmp_path / name)) for name in ("wide", "small")]
-    wide = ["agglomerate.levels=2", "agglomerate.cell=[2,128,128]", "agglomerate.cell_edges=0"]
+    wide = ["agglomerate.levels=2", "agglomerate.cell=[2,128,128]"]
     small = ["agglomerate.levels=2", "agglomerate.cell=[1,64,64]"]
     agglomerate(str(outs[0]), wide, workers=0)
-    agglomerate(str(outs[1]), [*small, "agglomerate.cell_edges=0"], workers=0)  # whose tables are not to be taken
-    found = agglomerate(str(outs[1]), [*small, "agglomerate.cell_edges=10000"], workers=0)
+    agglomerate(str(outs[1]), [*small, "agglomerate.beta=0.6"], workers=0)  # whose tables are not to be taken
+    monkeypatch.setattr(solve, "LEAST_EDGES", 10**4)
+    beta = (read_manifest(str(reference)) or {})["config"]["agglomerate"]["beta"]
+    found = agglomerate(str(outs[1]), [*small, f"agglomerate.beta={beta}"], workers=0)
     assert [level["level"] for level in found.levels] == [0, 2]
     assert {path.name for path in (outs[1] / "vimvol/levels").iterdir() if path.is_dir()} == {"1", "2"}
     assert digest(outs[0]) == digest(outs[1])

@@ -150,11 +150,6 @@ class AgglomerateConfig(Section):
         description="voxels (z, y, x) of a subproblem of the lowest level, in whole watershed tiles; none: "
         "(64, 1024, 1024)",
     )
-    cell_edges: NonNegative = Field(
-        10_000,
-        description="edges of a subproblem on the mean, below which its sides are doubled, since its margin would take "
-        "more time than the subproblem; 0: never",
-    )
     margin: Positive = Field(2, description="fragments around a subproblem that it takes into account, in edges")
     join_below: NonNegative = Field(
         0,

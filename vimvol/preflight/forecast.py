@@ -12,6 +12,7 @@ from vimvol.address import is_url
 from vimvol.engine.missing import Missing
 from vimvol.engine.pool import Pool, Room
 from vimvol.engine.usage import memory_of_process
+from vimvol.geometry import Block
 from vimvol.outputs.expected import Forecast, StageForecast
 from vimvol.preflight.disk import existing_parent
 from vimvol.preflight.probe import Probe
@@ -173,7 +174,8 @@ def _levels(job: Job, probes: Sequence[Probe], edges: int, slots: int, solve: St
     if _solver_edges(job, edges) == edges and not job.config.agglomerate.levels:
         return None
     hierarchy = hierarchy_of(job)
-    cells = hierarchy.cells(hierarchy.lowest(edges))
+    region = job.roi or Block.whole(job.shape)
+    cells = hierarchy.cells(hierarchy.lowest(edges, hierarchy.filled([region])))
     left = 4 * len(cells) if solve.left else 0  # collect, decide, contract, reduce
     slope = sum(probe.solving for probe in probes) / max(1, sum(probe.edges for probe in probes))
     base = max(probe.stages["costs"].base for probe in probes)

@@ -7,7 +7,7 @@ number of workers change the result. Which tasks run over them: `vimvol.stages.l
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -91,20 +91,26 @@ class Hierarchy:
         extent = zip(self.tiles.shape, self.cell, strict=True)
         return Grid(self.tiles.shape, tuple(_doubled(s, c, level) for s, c in extent))
 
-    def lowest(self, edges: int) -> int:
-        """Return the lowest level that is worth a solve of each cell, for a graph of so many edges.
+    def filled(self, blocks: Iterable[Block]) -> npt.NDArray[np.bool_]:
+        """Tell in which cells of level 0 some blocks lie, an array of their counts."""
+        cells = self.cells(0)
+        found = np.zeros(cells.counts, bool)
+        for block in blocks:
+            begin = (b // c for b, c in zip(block.begin, cells.cell, strict=True))
+            end = (-(-e // c) for e, c in zip(block.end, cells.cell, strict=True))
+            found[tuple(map(slice, begin, end))] = True
+        return found
+
+    def lowest(self, edges: int, filled: npt.NDArray[np.bool_]) -> int:
+        """Return the lowest level that is worth a solve of each cell, for so many edges in the filled cells.
 
         A subproblem is its cell and a margin. Where a cell holds a few thousand edges, the margin is larger than it,
         and all subproblems take longer than the whole graph.
         """
         level = 0
-        while edges < self.least * self._wanted(level) and self._wanted(level + 1) > 1:
-            level += 1
+        while edges < self.least * filled.sum() and (wider := _halved(filled)).sum() > 1:
+            filled, level = wider, level + 1
         return level
-
-    def _wanted(self, level: int) -> int:
-        """Return how many cells meet the region outside which there are no edges."""
-        return len(replace(self.plan("solve", level), region=self.blocks.region))
 
     def plan(self, stage: str, level: int) -> StagePlan:
         """Return the tasks of a stage, one a cell."""
@@ -168,6 +174,13 @@ class Hierarchy:
             cell, box = cells.flat(index), cells.block(index)
             edges = self.edges(level, cell, whole=True)
             yield edges.where(self.places(level, box).cells_of(edges.u) == cell)
+
+
+def _halved(filled: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return which cells of the next level hold one that is filled."""
+    for axis, count in enumerate(filled.shape):
+        filled = np.logical_or.reduceat(filled, np.arange(0, count, 2), axis=axis)
+    return filled
 
 
 def _doubled(extent: int, cell: int, level: int) -> int:

@@ -148,6 +148,7 @@ class LevelReport:
 def climb(
     hierarchy: Hierarchy,
     whole: LevelReport,
+    lowest: int,
     key: str,
     ledgers: Objects,
     capacity: int,
@@ -160,6 +161,8 @@ def climb(
     ----------
     hierarchy, whole
         The graph, and what is known of it.
+    lowest
+        The first level whose cells are solved, see `Hierarchy.lowest`.
     key
         Digest of all that determines the tables of edges; see `vimvol.engine.ledger`.
     ledgers
@@ -176,7 +179,7 @@ def climb(
     list of LevelReport
         The whole graph, and one a level; the last is that whose edges are left.
     """
-    reports, level = [whole], hierarchy.lowest(whole.edges)
+    reports, level = [whole], lowest
     above = [level] if level else []  # a level that is not the lowest has what was joined below
     collected = content_key(key, hierarchy.tiles.cell, hierarchy.cell, hierarchy.margin, *above)
     solved = content_key(collected, hierarchy.solver, SOLVE_FORMAT)

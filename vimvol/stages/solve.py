@@ -35,6 +35,9 @@ LOOKUP_CHUNK = 1 << 16
 CELL = (64, 1024, 1024)
 """Voxels (z, y, x) of a subproblem at least: about a million edges with fragments of slices."""
 
+LEAST_EDGES = 10**4
+"""Edges of a cell on the mean, below which its sides are doubled: most of a subproblem would be its margin."""
+
 AT_ONCE = 10**6
 """Edges that are solved in one process though more would fit: this one step cannot be shared out. A few seconds."""
 
@@ -122,7 +125,9 @@ def _reduced(job: Job, execution: Execution) -> tuple[LevelReport, ...]:
     if levels or (levels is None and edges > (min(capacity, AT_ONCE) if divisible else capacity)):
         _check_divisible(job, edges)
         most = min(capacity, AT_ONCE)
-        reports = climb(hierarchy_of(job), reports[0], costs.key, costs.objects, most, levels, execution)
+        hierarchy = hierarchy_of(job)
+        lowest = hierarchy.lowest(edges, hierarchy.filled(block for block, found in costs.entries() if found["edges"]))
+        reports = climb(hierarchy, reports[0], lowest, costs.key, costs.objects, most, levels, execution)
     if levels is None and reports[-1].edges > capacity:
         raise ConfigError(
             f"agglomerate.memory = {job.config.agglomerate.memory} holds {capacity} edges, and {reports[-1].edges} are "
@@ -144,7 +149,7 @@ def hierarchy_of(job: Job) -> Hierarchy:
         cell=cell,
         margin=job.config.agglomerate.margin,
         solver=solver_of(job),
-        least=job.config.agglomerate.cell_edges,
+        least=LEAST_EDGES,
     )
 
 
