@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from vimvol.config import TrainConfig, TrainDrawn
-from vimvol.train import drawn
+from vimvol.train import drawn, sources
 from vimvol.train.dataset import CropDataset
 from vimvol.train.drawn import draw_volumes
+from vimvol.train.fit import fit
+from vimvol.train.nnunet import export_dataset
 from vimvol.train.sources import load_data
 
 
@@ -36,6 +41,27 @@ def test_they_have_their_share_of_the_crops(config):
     assert sum(data.shares[2:]) == pytest.approx(1 / 3), "0.5 beside 1"
     assert sum(data.shares[4:]) == pytest.approx(1 / 9), "all volumes have the same"
     assert data.voxel_sizes == load_data(config).voxel_sizes, "the network is used at the scale of recordings"
+
+
+def test_they_are_not_exported_nor_drawn_for_weights_that_are_there(config, tmp_path, monkeypatch):
+    config = config.model_copy(update={"drawn": TrainDrawn(volumes=1), "steps": 2})
+    weights = fit(config)
+    weights.unlink()
+
+    def fail(_):
+        raise AssertionError("volumes are drawn")
+
+    monkeypatch.setattr(sources, "draw_volumes", fail)
+    assert fit(config) == weights
+    assert weights.exists()
+    done = export_dataset(config, str(tmp_path), 7, "Cells")
+    plain = export_dataset(config.model_copy(update={"drawn": None}), str(tmp_path), 8, "Cells")
+    assert done == replace(plain, folder=done.folder)
+
+
+def test_nothing_is_left_to_validate_on_where_all_is_drawn():
+    with pytest.raises(ValidationError, match="nothing to validate on but what is drawn"):
+        TrainConfig(out="out", drawn=TrainDrawn())
 
 
 def test_crops_of_them_are_cut_as_of_any_other_volume(config):

@@ -138,7 +138,11 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
         if not self.volumes and not self.images:
-            raise ValueError("there is nothing to train on; give volumes or images")
+            raise ValueError(
+                "there is nothing to validate on but what is drawn; give an annotated volume, or images"
+                if self.drawn
+                else "there is nothing to train on; give volumes or images"
+            )
         if not self.images and not self.drawn and all(volume.train is None for volume in self.volumes):
             raise ValueError("no volume says which slices to train on; give one of them train = [first, last + 1]")
         if self.batch % (self.devices * self.nodes):

@@ -101,14 +101,17 @@ def fit(config: TrainConfig) -> Path:
     torch.manual_seed(config.seed)
     model = _initialised(config)
     check_patch(config.patch, int(getattr(model, "divisor", 1)))
-    data = load_data(config)
+    ended = resume is not None and read_checkpoint(resume)["global_step"] >= config.steps
+    # volumes that are drawn take a minute, and are not needed to export weights again
+    data = load_data(config.model_copy(update={"drawn": None}) if ended else config)
     if is_first():
         _save_config(config, out)
 
-    if resume is None or read_checkpoint(resume)["global_step"] < config.steps:
+    if not ended:
         module = BoundaryModule(model, config, data)
         request = StopRequest()
-        with request.listening(), _quiet(config), _interruptible(), kept_memory(), contextlib.suppress(Stopping):
+        keeping = contextlib.nullcontext() if torch.cuda.is_available() else kept_memory()
+        with request.listening(), _quiet(config), _interruptible(), keeping, contextlib.suppress(Stopping):
             trainer = _trainer(config, module, request)
             source = TrainingSource(data, config, workers)
             trainer.fit(module, datamodule=source, ckpt_path=resume, weights_only=True)

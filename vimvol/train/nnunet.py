@@ -138,7 +138,8 @@ def _write(config: TrainConfig, folder: Path, volumes: bool) -> tuple[int, int, 
     """Write a data set; return the cases of its parts."""
     for part in ("imagesTr", "labelsTr", "imagesTs"):
         (folder / part).mkdir(parents=True)
-    classes, data = CLASSES[config.target], load_data(config)
+    # what is drawn can be drawn by whoever trains on it, and nnU-Net knows no shares
+    classes, data = CLASSES[config.target], load_data(config.model_copy(update={"drawn": None}))
     split: dict[str, list[str]] = {"train": [], "val": []}
     ignored = False
     for part, sources in (("train", data.train), ("val", data.validate)):

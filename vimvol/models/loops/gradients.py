@@ -28,7 +28,7 @@ from vimvol.models.loops.tools import LN_2, compiled, exp2_near, exp2_product, f
 
 def backward_scratch(states: int, blocks: int) -> int:
     """Return how many float32 `backward` needs to work in, for a block at a time and for all of its blocks."""
-    return ((2 * CHUNK + 1) * states + blocks * (6 * CHUNK + 3 * states + 6)) * WIDTH
+    return ((2 * CHUNK + 1) * states + blocks * (5 * CHUNK + 3 * states + 6)) * WIDTH
 
 
 def _replaying(power):
