@@ -197,12 +197,14 @@ def _first_lost(path: Path) -> str:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
+            there = path.stat().st_size - 8 - length
+            if there < 0:  # a length that is damaged would be a request for as much memory
+                return ""
             entries = json.loads(file.read(length))
-        there = path.stat().st_size - 8 - length
         lost = {k: v for k, v in entries.items() if k != "__metadata__" and v["data_offsets"][1] > there}
         first = min(lost, key=lambda k: lost[k]["data_offsets"][1], default="")
         return f"{first} of shape {tuple(lost[first]['shape'])} is not whole" if first else ""
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError, OverflowError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return ""
 
 
