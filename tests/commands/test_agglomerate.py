@@ -13,7 +13,7 @@ from vimvol.commands.agglomerate import agglomerate
 from vimvol.commands.segment import segment_volume
 from vimvol.commands.status import status
 from vimvol.engine.recorder import Recorder
-from vimvol.errors import ConfigError, InputError, OutputExistsError
+from vimvol.errors import ConfigError, InputError, OutputBusyError, OutputExistsError
 from vimvol.geometry import Block
 from vimvol.io.arrays import read_box
 from vimvol.outputs import stored
@@ -317,6 +317,8 @@ def test_an_output_that_does_not_serve_is_refused(out: Path, tmp_path: Path) -> 
         agglomerate(str(out))
     write_manifest(str(out), {**manifest, "state": "running"})
     shutil.rmtree(out / "vimvol" / "ledger" / "graph")
+    with owned(str(out)), pytest.raises(OutputBusyError, match="is being written by another run"):
+        agglomerate(str(out), workers=0)
     with pytest.raises(InputError, match="is not finished"):
         agglomerate(str(out))
 

@@ -163,6 +163,16 @@ def test_without_the_option_the_message_names_it_where_the_path_is_another(raw: 
     with pytest.raises(OutputExistsError, match="or --moved"):
         plan_volume(f"{new}:raw", str(out), small_config())
     assert plan_volume(f"{new}:raw", str(out), small_config(), moved=True).forecast.stages
+
+
+def test_it_does_not_where_other_settings_alone_are_in_the_way(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.zarr"
+    go(raw, out)
+    region = small_config(input__roi=[[0, 0, 0], [2, 64, 64]])
+    with pytest.raises(OutputExistsError, match=r"input\.roi: None -> ") as raised:
+        segment_volume(f"{raw}:raw", str(out), region)
+    assert "--moved" not in str(raised.value)
+    assert str(raised.value).count("roi") == 1
     assert input_address(manifest_of(out)) == f"{raw}:raw"  # a plan writes nothing
 
 

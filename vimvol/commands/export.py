@@ -6,6 +6,7 @@ Arrays are copied block by block, as a run computes them: by any number of worke
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -258,9 +259,10 @@ def _check_chunk(source: str, chunk: Index) -> None:
     for path, array in levels_of(source):
         unit, shape = _unit(array), array.shape[-3:]
         if any(u < s and u % min(c, s) for u, c, s in zip(unit, chunk, shape, strict=True)):
+            fits = ",".join(str(math.gcd(u, c)) for u, c in zip(unit, chunk, strict=True))
             raise InputError(
                 f"chunk {chunk} does not divide the shard {unit} of {join(source, path)}, so two tasks would write one "
-                "chunk and lose data; choose one that does"
+                f"chunk and lose data; choose one that does, as {fits}"
             )
 
 

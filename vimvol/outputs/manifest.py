@@ -11,6 +11,7 @@ from typing import Any
 
 from vimvol.address import no_output
 from vimvol.config import SegmentConfig, parse_config
+from vimvol.engine.lock import Lock
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.io import Volume
 from vimvol.io.fence import may_write
@@ -87,11 +88,14 @@ def finished_run(out: str) -> dict[str, Any]:
     ------
     InputError
         If there is none, or it is not complete.
+    OutputBusyError
+        If a run on this machine is making it.
     """
     manifest = made_manifest(out)
     if manifest is None:
         raise no_output(out)
     if manifest["state"] != "complete":
+        Lock(open_objects(f"{out}/vimvol"), out).refuse_if_held()  # it will be, then
         raise InputError(f"{out} is not finished, so parts of it are missing; run vimvol segment again to go on")
     return manifest
 

@@ -76,9 +76,13 @@ def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, 
     if existing["keys"] != job.keys and not overwrite:
         held = {**existing, "config": recorded_settings(existing)}
         changes = differences({k: held.get(k) for k in COMPARED}, {k: fresh[k] for k in COMPARED})
+        changes = [change for change in changes if not change.startswith("layout.")] or changes  # follows from settings
+        places: list[str] = []
         if existing["input"]["identity"] != fresh["input"]["identity"]:
-            changes = ["the input has changed", *_places(existing, fresh), *changes]
-        raise OutputExistsError(_held(job, existing, [change.removeprefix("config.") for change in changes]))
+            places = _places(existing, fresh)
+            changes = ["the input has changed", *places, *changes]
+        changes = [change.removeprefix("config.") for change in changes]
+        raise OutputExistsError(_held(job, existing, changes, moved=bool(places)))
     usable = bool(existing.get("created")) and _same_voxels(existing.get("layout"), fresh["layout"])
     foreign = _foreign_nodes(job)
     if existing.get("created") and not usable and foreign:
@@ -102,8 +106,8 @@ def _places(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return differences(before, now, "input.")
 
 
-def _held(job: Job, existing: dict[str, Any], changes: Sequence[str]) -> str:
-    """Return why an output of other settings is not replaced, and what to do."""
+def _held(job: Job, existing: dict[str, Any], changes: Sequence[str], *, moved: bool) -> str:
+    """Return why an output of other settings, or with an input elsewhere, is not replaced, and what to do."""
     what = "; ".join(changes[:3]) or "another version of vimvol"
     config = job.config.model_dump(mode="json")
     ours = [key for key in (change.split(":")[0] for change in changes) if key.startswith(AGGLOMERATING)]
@@ -115,10 +119,10 @@ def _held(job: Job, existing: dict[str, Any], changes: Sequence[str]) -> str:
             "--overwrite to replace it, which computes nothing else again, or put this one beside it: "
             f"vimvol agglomerate {shlex.quote(job.out)} {wanted} --name NAME"
         )
-    moved = ", or --moved if it is the same, which keeps them" if any(c.startswith("input.") for c in changes) else ""
+    same = ", or --moved if it is the same, which keeps them" if moved else ""
     return (
         f"{job.out} holds a run with other settings ({what}), which would be lost; choose another path, or give "
-        f"--overwrite to recompute what depends on them{moved}"
+        f"--overwrite to recompute what depends on them{same}"
     )
 
 
