@@ -100,8 +100,11 @@ def test_a_name_puts_another_segmentation_beside_the_first(reference: Path, out:
     stages.clear()
     assert agglomerate(str(out), [BETA], name="split", workers=0).segments == result.segments
     assert stages == {}
-    agglomerate(str(out), ["agglomerate.beta=0.2"], workers=0)
+    assert agglomerate(str(out), ["agglomerate.beta=0.2"], workers=0).replaced == ("agglomerate.beta: 0.25 -> 0.2",)
     assert (read_box(f"{out}/labels/split/0", Block.whole(SHAPE)) == labels).all()
+    assert result.replaced == ()
+    again = agglomerate(str(out), ["agglomerate.beta=0.5"], name="split", workers=0)
+    assert again.replaced == ("agglomerate.beta: 0.6 -> 0.5",)
 
 
 @pytest.fixture

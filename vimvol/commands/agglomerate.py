@@ -16,8 +16,9 @@ from vimvol.config.cluster import ClusterConfig
 from vimvol.engine.performance import check_report
 from vimvol.engine.run import Progress
 from vimvol.errors import ConfigError, InputError
+from vimvol.io.objects import open_objects
 from vimvol.io.volume import forget_open
-from vimvol.outputs.manifest import differences, finished_run, made_manifest, settings_of
+from vimvol.outputs.manifest import differences, finished_run, made_manifest, parse_note, settings_of
 from vimvol.outputs.output import AGGLOMERATING
 from vimvol.outputs.record import Telling
 from vimvol.outputs.stored import STORED, stored_job
@@ -28,7 +29,7 @@ from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut import check_solver
 from vimvol.segment.multicut.division import bytes_per_edge, merge_costs, solve_table
-from vimvol.stages.job import SEGMENTATION, Job
+from vimvol.stages.job import NOTE, SEGMENTATION, Job
 from vimvol.stages.sizes import check_sizes
 from vimvol.stages.solve import all_costs, solver_of
 
@@ -56,7 +57,7 @@ class Agglomerated:
     seconds
         Wall time.
     replaced
-        Settings, before and now, where the run's own segmentation of others was replaced.
+        Settings, before and now, where a segmentation of that name with others was replaced.
     """
 
     out: str
@@ -129,6 +130,7 @@ def agglomerate(
         shown = progress or silent()
         manifest, job = _on_stored(out, overrides, workers, shown.note)
         job = replace(job, name=name)
+        before = _settings_before(job, manifest)
         with JsonLog(log) as events:
             telling = Telling(shown, events, command, performance_report)
             result = (segment_instead if name == SEGMENTATION else segment_beside)(job, cluster, telling)
@@ -137,9 +139,20 @@ def agglomerate(
         forget_open()
     seconds = time.perf_counter() - start
     numbers = {name: result[name] for name in ("segments", "joined", "filled", "levels", "energy")}
-    before, after = (each.model_dump(mode="json", exclude={"run"}) for each in (settings_of(manifest), job.config))
-    replaced = tuple(differences(before, after)) if name == SEGMENTATION else ()
+    replaced = tuple(differences(before, _as_noted(job.config))) if before else ()
     return Agglomerated(job.out, job.labels, **numbers, best=best, seconds=seconds, replaced=replaced)
+
+
+def _settings_before(job: Job, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the segmentation that has the name of a job; empty if there is none."""
+    if job.name == SEGMENTATION:
+        return _as_noted(settings_of(manifest))
+    config = parse_note(open_objects(job.results).get(NOTE)).get("config")
+    return config if isinstance(config, dict) else {}
+
+
+def _as_noted(config: SegmentConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude={"run"})
 
 
 def _changed(manifest: dict[str, Any], overrides: Sequence[str], workers: int | None) -> SegmentConfig:
