@@ -70,7 +70,7 @@ class Hierarchy:
     solver
         Solver of the subproblems.
     least
-        Edges of a cell that meets the region of the blocks, on the mean, below which its level is not solved.
+        Edges that cells which are not empty hold on the mean, below which their level is not solved.
     recent
         Tables that neighbouring cells read, too.
     """
