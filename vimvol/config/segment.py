@@ -143,12 +143,13 @@ class AgglomerateConfig(Section):
     )
     levels: Annotated[int, Field(ge=0, le=16)] | None = Field(
         None,
-        description="times that the graph is reduced out of core; none: until a million edges are left",
+        description="times that the graph is reduced out of core, fewer where a cell spans the volume before; "
+        "none: until a million edges are left",
     )
     cell: Shape3 | None = Field(
         None,
         description="voxels (z, y, x) of a subproblem of the lowest level, in whole watershed tiles; none: "
-        "(64, 1024, 1024)",
+        "(64, 1024, 1024); its sides are doubled while subproblems hold fewer than 10,000 edges on the mean",
     )
     margin: Positive = Field(2, description="fragments around a subproblem that it takes into account, in edges")
     join_below: NonNegative = Field(
