@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from tests.support import digest, last_run, small_config
+from tests.support import Notes, digest, last_run, small_config
 from vimvol.commands.plan import plan_volume
 from vimvol.commands.segment import segment_volume
 from vimvol.engine import run
@@ -29,19 +29,6 @@ from vimvol.stages.fragments import FragmentsBlock
 from vimvol.stages.predict import PredictBlock, predict_stage
 
 ROI = [[0, 10, 5], [3, 128, 100]]
-
-
-class Notes:
-    """Keeps what a run tells that belongs to no stage."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def __getattr__(self, name: str):
-        return lambda *_: None
 
 
 @pytest.fixture(scope="module")

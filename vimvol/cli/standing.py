@@ -29,7 +29,10 @@ def status(
         share = f"{100 * stage.share:.1f} %" if stage.blocks else "-"
         last = "-" if stage.age is None else _age(stage.age)
         rows.append([stage.name, stage.state, str(stage.blocks or "-"), share, str(len(stage.failures) or "-"), last])
-    print_rows(["stage", "state", "blocks", "done", "failed", "last record"], rows)
+    if rows:
+        print_rows(["stage", "state", "blocks", "done", "failed", "last record"], rows)
+    else:
+        typer.echo("no stage has begun: the run starts its workers, or takes a sample")
     for stage in found.stages:
         for block, error in stage.failures[:20]:
             typer.echo(f"failed        {stage.name} {block}: {error}")
@@ -39,7 +42,8 @@ def status(
         typer.echo(f"stale         {note}")
     for text in found.beside:
         typer.echo(f"beside        {text}")
-    typer.echo(f"input         {found.source}")
+    if found.source:
+        typer.echo(f"input         {found.source}")
     for run in found.runs[-5:]:
         typer.echo(f"run           {run}")
     typer.echo(f"written by    {found.holder or 'nobody now'}")

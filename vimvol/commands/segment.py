@@ -164,20 +164,22 @@ def _finished(
         telling.progress.note(text)
     with (
         Scratch(job.out) as scratch,
+        owned(job.out) as lock,  # from here, since workers may wait in a queue for hours, and a sample takes minutes
         workers_of(cluster, job.config.run.workers, telling.progress.note) as pool,
         telling.reported(pool),
-        ExitStack() as until_adopted,
     ):
-        ahead = until_adopted.enter_context(
-            preflight(job, pool, scratch, fresh=not manifest["created"], tell=telling.progress.note)
-        )
-        check_fits(job, ahead.forecast, cluster)
-        if text := short_text(ahead):
-            telling.progress.note(text)
-        with owned(job.out) as lock:
+        # Another run may have written the output since.
+        manifest = check_output(job, new_manifest(job, telling.command), overwrite)
+        if manifest["state"] == "complete":
+            return manifest
+        with ExitStack() as until_adopted:
+            ahead = until_adopted.enter_context(
+                preflight(job, pool, scratch, fresh=not manifest["created"], tell=telling.progress.note)
+            )
+            check_fits(job, ahead.forecast, cluster)
+            if text := short_text(ahead):
+                telling.progress.note(text)
             carry_over(job)
-            # Another run may have written the output since.
-            manifest = check_output(job, new_manifest(job, telling.command), overwrite)
             entry = {**new_run(job, telling.command, cluster.kind), "workers": pool.slots}
             manifest["runs"] = [*manifest.get("runs", ()), entry]
             claim_output(job, manifest)

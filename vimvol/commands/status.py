@@ -62,7 +62,7 @@ class Status:
     out
         Path of the output.
     stages
-        In the order in which they run.
+        In the order in which they run; none while a new run starts its workers or takes its sample.
     complete
         Whether every stage is done for the input and settings asked about.
     holder
@@ -74,7 +74,7 @@ class Status:
     beside
         Of every other segmentation, see `vimvol.commands.agglomerate`: its name, how it stands and its settings.
     source
-        ``PATH[:DATASET]`` of the input, where it lay when a run last read it.
+        ``PATH[:DATASET]`` of the input, where it lay when a run last read it; empty where there are no stages.
     """
 
     out: str
@@ -104,7 +104,10 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
     """
     out = absolute(out)
     manifest = made_manifest(out)
+    holder = read_holder(open_objects(f"{out}/vimvol"))
     if manifest is None:
+        if holder is not None and is_alive(holder) is not False:
+            return Status(out, (), complete=False, holder=_holder_text(holder), notes=())
         raise InputError(f"{out} holds nothing yet; begin it with vimvol segment")
     keys, notes = dict(manifest["keys"]), []
     if config is not None:
@@ -126,16 +129,21 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
         stages += [_stage(Ledger(objects, folder, key), stale=stale) for folder in folders]
     if manifest["state"] == "complete":  # what was not begun was not needed
         stages = [stage for stage in stages if stage.state != "missing"]
-    holder = read_holder(open_objects(f"{out}/vimvol"))
-    text = ""
-    if holder is not None:
-        there = {True: "", False: ", which has ended", None: ", on another machine"}[is_alive(holder)]
-        text = f"{holder}{there}"
     complete = manifest["state"] == "complete" and not any(stage.state == "stale" for stage in stages)
     runs = tuple(_run_text(run) for run in manifest.get("runs", ()))
     others = open_objects(f"{out}/vimvol/{BESIDE}").names("")
     beside = tuple(_beside_text(out, name, manifest, wanted.get("graph", ""), holder) for name in others)
-    return Status(out, tuple(stages), complete, text, tuple(notes), runs, beside, input_address(manifest))
+    return Status(
+        out, tuple(stages), complete, _holder_text(holder), tuple(notes), runs, beside, input_address(manifest)
+    )
+
+
+def _holder_text(holder: Holder | None) -> str:
+    """Return who holds an output, and whether that run is alive."""
+    if holder is None:
+        return ""
+    there = {True: "", False: ", which has ended", None: ", on another machine"}[is_alive(holder)]
+    return f"{holder}{there}"
 
 
 def _levels_of(name: str, manifest: dict[str, Any]) -> set[str]:

@@ -54,14 +54,16 @@ def owned(out: str) -> Iterator[Lock]:
     OutputBusyError
         If another run holds it.
     """
+    folder = Path(out).absolute()
+    made = [folder / "vimvol", folder, *(path for path in folder.parents if not path.exists())]
     try:
         with lock_of(out) as lock, writing_only_if(lock.permit.check):
             yield lock
     finally:
         if not is_url(out):
-            with contextlib.suppress(OSError):  # they are not empty
-                (Path(out) / "vimvol").rmdir()
-                Path(out).rmdir()
+            with contextlib.suppress(OSError):  # one is not empty
+                for path in made:
+                    path.rmdir()
 
 
 def holds_nothing_but_a_lock(out: str) -> bool:
