@@ -1,13 +1,14 @@
 """Worker processes of this machine, as a script starts them."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 
 import pytest
 
-from vimvol.engine.cluster import open_cluster
+from vimvol.engine.cluster import ending, open_cluster
 
 IMITATED = """
 import types
@@ -56,12 +57,22 @@ def test_a_script_that_guards_its_calls_has_workers(tmp_path):
     assert run_script(tmp_path, f'if __name__ == "__main__":\n{guarded}') == (0, "1\n", "")
 
 
-def test_a_run_that_is_broken_off_does_not_wait_for_what_its_workers_compute():
+def stay(folder):
+    (folder / str(os.getpid())).touch()
+    time.sleep(600)
+
+
+def test_a_run_that_is_broken_off_does_not_wait_for_what_its_workers_compute(tmp_path, monkeypatch):
+    """Dask alone would wait for it a while; what sleeps so long ends only if it is killed."""
+    killed, kill = [], os.kill
+    monkeypatch.setattr(ending.os, "kill", lambda pid, number: killed.append((pid, number)) or kill(pid, number))
     with pytest.raises(KeyError), open_cluster("local", 2) as pool:  # noqa: PT012 - it is about leaving
         for _ in range(2):
-            pool.submit(time.sleep, 120)
-        time.sleep(0.5)
+            pool.submit(stay, tmp_path)
+        end = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < 2:
+            assert time.monotonic() < end, "the calls were not begun"
+            time.sleep(0.05)
         pool.cancel()
-        broken_off = time.monotonic()
         raise KeyError
-    assert time.monotonic() - broken_off < 4  # Dask alone waits so long, and takes more
+    assert {(int(path.name), signal.SIGKILL) for path in tmp_path.iterdir()} == set(killed)
