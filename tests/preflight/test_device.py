@@ -11,8 +11,8 @@ from tests.support import small_config
 from vimvol.config.cluster import AddressCluster, JobPool, JobsCluster, LocalCluster, read_cluster
 from vimvol.engine.turns import run_call
 from vimvol.errors import InputError
-from vimvol.infer.device import slow_text
-from vimvol.preflight.device import settle_device
+from vimvol.infer.device import faster_text, slow_text
+from vimvol.preflight.device import quicker_text, settle_device
 from vimvol.preflight.prepare import prepare
 from vimvol.stages import predict
 
@@ -145,3 +145,13 @@ def test_what_imitates_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     for able in (True, False):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, able=able: able)
         assert bool(slow_text("bfloat16", torch.device("cuda"))) != able
+        assert bool(faster_text("float32", torch.device("cuda"))) == able
+
+
+def test_what_would_be_faster_is_known_of_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(predict__device="cpu")
+    for able in (True, False):
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda able=able: {"avx512_bf16": able}, raising=False)
+        assert bool(quicker_text(config, LOCAL)) == able
+        assert not quicker_text(config, THERE)
+        assert not quicker_text(small_config(predict__precision="bfloat16"), LOCAL)

@@ -37,6 +37,7 @@ def plan(
     from vimvol.commands.plan import plan_volume
     from vimvol.outputs.expected import as_json
     from vimvol.preflight.check import check_fits, free_text, worker_text
+    from vimvol.preflight.device import quicker_text
     from vimvol.preflight.planes import rescaled_text
     from vimvol.report.amounts import clock_text, count_text, disk_text, memory_text
     from vimvol.report.progress import make_progress
@@ -68,6 +69,8 @@ def plan(
         typer.echo(f"worker        {worker_text(ahead)} in stage {ahead.largest.name}")
         typer.echo(f"solver        {memory_text(ahead.solver or 0)}, graph of about {ahead.edges:,} edges")
         typer.echo(f"sample        {count_text(ahead.sampled, 'block')}")
+        if ahead.stages[0].left and (text := quicker_text(found.job.config, chosen)):
+            typer.echo(f"faster        {text}")
     else:
         reason = found.failure or "there is nothing left to predict or to cut into fragments"
         typer.echo(f"disk          {free_text(ahead)}")

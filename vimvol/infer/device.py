@@ -47,17 +47,29 @@ def named_device(name: str) -> torch.device:
 
 def slow_text(precision: str, device: torch.device) -> str:
     """Return that a precision is slow on the device, for want of instructions; empty where it is not, or unknown."""
-    if precision != "bfloat16":
+    if precision != "bfloat16" or _has_bfloat16(device) is not False:
         return ""
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if device.type == "cuda":
         return "slow: this GPU imitates bfloat16; take float32 instead"
+    return "slow: this processor imitates bfloat16, up to ten times slower than float32; take float32 instead"
+
+
+def faster_text(precision: str, device: torch.device) -> str:
+    """Return what precision would be faster on the device; empty where none is, or it is unknown."""
+    if precision != "float32" or not _has_bfloat16(device):
+        return ""
+    return "predict.precision=bfloat16 predicts 1.5 to 3 times as fast here, with scores that are as good"
+
+
+def _has_bfloat16(device: torch.device) -> bool | None:
+    """Tell whether a device has instructions for bfloat16; none where that is unknown."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # older releases of PyTorch do not know what a processor has
     if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return ""
+        return None
     able = torch.cpu.get_capabilities()
-    if any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf16")):
-        return ""
-    return "slow: this processor imitates bfloat16, up to ten times slower than float32; take float32 instead"
+    return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf16"))
 
 
 def is_out_of_memory(error: Exception) -> bool:

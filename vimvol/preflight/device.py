@@ -6,7 +6,7 @@ from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig
 from vimvol.engine.cluster.local import available_cores
 from vimvol.errors import InputError
-from vimvol.infer.device import named_device, resolve_device, slow_text
+from vimvol.infer.device import faster_text, named_device, resolve_device, slow_text
 from vimvol.preflight.announce import Tell
 
 
@@ -46,6 +46,22 @@ def settle_device(config: SegmentConfig, cluster: ClusterConfig, tell: Tell) -> 
     if device == predict.device:
         return config
     return config.model_copy(update={"predict": predict.model_copy(update={"device": device})})
+
+
+def quicker_text(config: SegmentConfig, cluster: ClusterConfig) -> str:
+    """Return which precision would predict faster on the workers of this machine; empty where none would.
+
+    Parameters
+    ----------
+    config
+        The configuration, of a device that is settled.
+    cluster
+        Where its blocks are computed; what the processors of other machines have is not known.
+    """
+    predict = config.predict
+    if predict.boundaries is not None or cluster.kind not in ("local", "cuda"):
+        return ""
+    return faster_text(predict.precision, resolve_device("cpu" if predict.device == "auto" else predict.device))
 
 
 def _refuse_number(wanted: str, kind: str) -> None:
