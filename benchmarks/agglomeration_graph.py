@@ -4,7 +4,8 @@
 
 The graph is that of a lattice of fragments with 7 neighbours each towards the origin, joined by noisy evidence that
 they belong to one neurite. It is made, and solved as a whole, in other processes than the one that is limited. As a
-whole it is solved by bioimage-cpp's Kernighan-Lin, too, from the same start, in as many rounds and in 10.
+whole it is solved by bioimage-cpp's Kernighan-Lin, too, from the same start, in as many rounds and in 10, or in those
+of --rounds; 100, its default, take minutes.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def hierarchy_in(folder: str, tiles: int, cell: int, margin: int) -> Hierarchy:
     )
 
 
-def whole(folder: str, tiles: int, out: str) -> None:
+def whole(folder: str, tiles: int, rounds_of_library: list[int], out: str) -> None:
     """Solve the graph as a whole."""
     grid = plan_stage("graph", (tiles,) * 3, (1, 1, 1)).blocks
     names = [block_name(grid.block(index)) for index in grid]
@@ -116,7 +117,7 @@ def whole(folder: str, tiles: int, out: str) -> None:
     uv, costs = flat.reshape(-1, 2).astype(np.uint64), edges.cost * UNIT
     multicut = bic.graph.multicut
     graph = bic.graph.UndirectedGraph.from_unique_edges(len(nodes), uv)
-    for rounds in (ROUNDS, 10):
+    for rounds in rounds_of_library:
         start, cpu = time.perf_counter(), spent()
         labels = multicut.GreedyAdditiveMulticut().optimize(multicut.MulticutObjective(graph, costs))
         objective = multicut.MulticutObjective(graph, costs, initial_labels=labels)
@@ -179,6 +180,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=0, help="bytes of data that the process may allocate; 0: any")
     parser.add_argument("--workers", type=int, default=0, help="workers of the levels; 0: this process")
     parser.add_argument("--whole", action="store_true", help="also solve the graph as a whole")
+    parser.add_argument("--rounds", type=int, nargs="+", default=[ROUNDS, 10], help="of bioimage-cpp's whole solve")
     parser.add_argument("--json", help="also write the result here")
     args = parser.parse_args()
     side = round((args.edges / 6.5) ** (1 / 3) / args.tiles) * args.tiles
@@ -188,7 +190,7 @@ def main() -> None:
     try:
         in_process(make, folder, side, args.tiles)
         if args.whole:
-            in_process(whole, folder, args.tiles, out)
+            in_process(whole, folder, args.tiles, args.rounds, out)
             results["whole"] = json.loads(Path(out).read_text())
         for cell, levels in zip(args.cell, args.levels, strict=True):
             in_process(divided, folder, args.tiles, cell, args.margin, levels, args.limit, args.workers, out)
