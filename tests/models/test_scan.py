@@ -413,3 +413,25 @@ def test_no_folder_for_the_cache(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert not list(folder.rglob("*.nbc"))
+
+
+BITS = """
+import hashlib, torch
+from vimvol.models.scan import Direction, scan_directions
+draw = torch.Generator().manual_seed(0)
+way = Direction(*(torch.randn(s, generator=draw) for s in ((2, 90, 70), (2, 90, 70), (70, 8), (2, 90, 8), (2, 90, 8))))
+way = way._replace(A=-way.A.abs(), D=torch.ones(70), delta_bias=torch.zeros(70))
+given = [tensor.requires_grad_() for tensor in way[:7]]
+y = scan_directions([way], True)[0]
+for tensor in (y, *torch.autograd.grad((y * y).sum(), given)):
+    print(hashlib.sha256(tensor.detach().contiguous().numpy().tobytes()).hexdigest())
+"""
+
+
+def test_what_is_loaded_computes_the_same_bits_as_what_was_just_compiled(tmp_path):
+    """Else the first process after an installation would differ from all others."""
+    folder = installed(tmp_path)
+    run = functools.partial(subprocess.check_output, cwd=folder, env=environment(folder), timeout=240)
+    first, second = (run([sys.executable, "-c", BITS]) for _ in range(2))
+    assert first.count(b"\n") == 8
+    assert first == second

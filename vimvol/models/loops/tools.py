@@ -30,8 +30,10 @@ def compiled(*signatures: str, sums: bool = False) -> Any:  # noqa: ANN401 - num
     return jit.compiled(*signatures, error_model="numpy", fastmath=fast)
 
 
-inlined = numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
-summing = numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
+# A function that stays one of its own is there once a process. One that compiles and one that loads take it from
+# different kernels, each of which may have joined multiplications and additions otherwise: results would differ.
+inlined = numba.njit(nogil=True, forceinline=True, error_model="numpy", fastmath={"contract", "nsz"})
+summing = numba.njit(nogil=True, forceinline=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
 
 
 @intrinsic
