@@ -8,6 +8,7 @@ import zarr
 from PIL import Image
 
 from tests.support import random_network, small_config
+from vimvol.commands.agglomerate import agglomerate
 from vimvol.commands.qa import check_seams, families_of
 from vimvol.commands.segment import segment_volume
 from vimvol.commands.shifted import compare_shifted, stored_walls
@@ -90,6 +91,27 @@ def test_a_seam_is_found_and_named(out: Path, axis: int, plane: int) -> None:
     assert not result["passed"]
     assert (result["worst"]["axis"], result["worst"]["plane"]) == ("zyx"[axis], plane)
     assert result["worst"]["ended"] == result["worst"]["segments"]
+
+
+def subproblems(result: dict) -> set[tuple[str, int]]:
+    return {(plane["axis"], plane["step"]) for plane in result["planes"] if "subproblem" in plane["what"]}
+
+
+def test_a_segmentation_is_looked_at_where_its_own_subproblems_meet(out: Path) -> None:
+    assert subproblems(check_seams(str(out))) == set()
+    # so few edges are solved in cells twice as large
+    agglomerate(str(out), ["agglomerate.levels=1", "agglomerate.cell=[2,64,64]"], name="parts", workers=0)
+    assert subproblems(check_seams(str(out), name="parts")) == {("z", 4), ("y", 128), ("x", 128)}
+    agglomerate(str(out), ["agglomerate.levels=1", "agglomerate.cell=[4,64,64]"], workers=0)
+    assert subproblems(check_seams(str(out))) == {("y", 128), ("x", 128)}
+    assert subproblems(check_seams(str(out), name="parts")) == {("z", 4), ("y", 128), ("x", 128)}
+    # of labels that were put there by others nothing is known
+    shutil.copytree(out / "labels" / "parts", out / "labels" / "theirs")
+    assert subproblems(check_seams(str(out), name="theirs")) == set()
+    note = out / "vimvol" / "agglomerated" / "parts" / "run.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"state": "running"}))
+    with pytest.raises(InputError, match=r"segmentation 'parts' of .* is not complete"):
+        check_seams(str(out), name="parts")
 
 
 @pytest.mark.parametrize("masked", [False, True])

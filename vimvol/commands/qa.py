@@ -27,13 +27,14 @@ from vimvol.io.mask import open_mask
 from vimvol.io.objects import open_objects
 from vimvol.io.storage import holds_node
 from vimvol.io.volume import forget_open
-from vimvol.outputs.manifest import finished_run, input_address, settings_of
+from vimvol.outputs.manifest import finished_run, input_address, parse_note, settings_of
+from vimvol.outputs.ownership import lock_of
 from vimvol.outputs.stored import PLANES, STORED, stored_job
 from vimvol.preflight.prepare import prepare
 from vimvol.report.progress import silent
 from vimvol.report.seam import draw_seam
 from vimvol.stages.fragments import read_boundaries
-from vimvol.stages.job import SEGMENTATION, Job
+from vimvol.stages.job import BESIDE, NOTE, SEGMENTATION, Job
 from vimvol.stages.levels import levels_reduced
 from vimvol.stages.region import wanted_voxels
 from vimvol.stages.solve import hierarchy_of
@@ -100,16 +101,15 @@ def check_seams(out: str, *, name: str = SEGMENTATION, progress: Progress | None
     Raises
     ------
     InputError
-        If ``out`` is no complete output, or has no such segmentation.
+        If ``out`` is no complete output, or has no such segmentation, or that is not complete.
     """
     manifest = finished_run(out)
     telling = progress or silent()
     try:
-        job = _job(out, manifest)
-        if name != SEGMENTATION and not holds_node(f"{job.out}/labels/{name}"):
-            raise InputError(f"{out} has no segmentation {name!r}, so there is nothing to check; give one that it has")
-        labels = f"{job.out}/labels/{name}/0"
-        families = list(families_of(job, levels_reduced([level["level"] for level in manifest.get("levels", ())])))
+        made = manifest if name == SEGMENTATION else _made_beside(out, manifest, name)
+        job = replace(_job(out, made), name=name)
+        labels = f"{job.labels}/0"
+        families = list(families_of(job, levels_reduced([level["level"] for level in made.get("levels", ())])))
         planes, places = [], []
         for family in families:
             found = list(_places(family, families, job, labels, telling))
@@ -150,8 +150,24 @@ def check_seams(out: str, *, name: str = SEGMENTATION, progress: Progress | None
     return result
 
 
+def _made_beside(out: str, manifest: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the manifest of a run with the settings and levels of another segmentation in its output.
+
+    Of labels that vimvol did not make, nothing is known of how they were solved: they have no levels.
+    """
+    if not holds_node(f"{out}/labels/{name}"):
+        raise InputError(f"{out} has no segmentation {name!r}, so there is nothing to check; give one that it has")
+    note = parse_note(open_objects(f"{out}/vimvol/{BESIDE}/{name}").get(NOTE))
+    if not note:
+        return {**manifest, "levels": ()}
+    if note.get("state") != "complete":
+        lock_of(out).refuse_if_held()  # it will be, then
+        raise InputError(f"segmentation {name!r} of {out} is not complete; run vimvol agglomerate again first")
+    return {**manifest, "config": note["config"], "levels": note["levels"]}
+
+
 def _job(out: str, manifest: dict[str, Any]) -> Job:
-    """Return the job of a finished run: from what is stored, or where an earlier version made it from its input."""
+    """Return the job of a segmentation: from what is stored, or where an earlier version made it from its input."""
     config = settings_of(manifest)
     if PLANES not in manifest.get(STORED, {}):
         return prepare(input_address(manifest), out, config)
