@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
 from vimvol.engine.cluster import open_cluster
+from vimvol.errors import InputError
 
 IMITATED = """
 import types
@@ -54,6 +56,21 @@ def test_the_same_is_told_where_processes_have_gpus(tmp_path):
 def test_a_script_that_guards_its_calls_has_workers(tmp_path):
     guarded = "".join(f"    {line}\n" for line in START.splitlines())
     assert run_script(tmp_path, f'if __name__ == "__main__":\n{guarded}') == (0, "1\n", "")
+
+
+@pytest.mark.parametrize("kind", ["local", "cuda"])
+def test_what_else_keeps_processes_from_starting_is_told_as_it_is(kind, monkeypatch):
+    library = types.ModuleType("dask_cuda")
+    exec(IMITATED, vars(library))
+    monkeypatch.setitem(sys.modules, "dask_cuda", library)
+    module = sys.modules[f"vimvol.engine.cluster.{kind}"]
+    monkeypatch.setattr(module, "DEAF", "raise RuntimeError('no room on the device')\n")
+    with (
+        pytest.raises(InputError, match=r"could not be started \(no room on the device\), so") as refused,
+        open_cluster(kind, 1),
+    ):
+        pass
+    assert "__main__" not in str(refused.value)
 
 
 def test_a_run_that_is_broken_off_does_not_wait_for_what_its_workers_compute():
