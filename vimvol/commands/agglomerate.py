@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from vimvol.address import absolute
@@ -199,7 +200,16 @@ def _on_stored(out: str, overrides: Sequence[str], workers: int | None, tell: Te
         # an earlier version did not note what has to be known of the input
         manifest = finished_run(out)
         config = _changed(manifest, overrides, workers)
-        return manifest, unchanged_job(out, manifest, config, writing=True, tell=tell)
+        # of settings that are not used, those of the run were told then
+        job = unchanged_job(out, manifest, config, writing=True, tell=partial(_but_unused, tell))
+    else:
+        job = _job_of_stored(out, manifest, overrides, workers)
+    _tell_unused(job, {change.partition("=")[0] for change in overrides}, tell)
+    return manifest, job
+
+
+def _job_of_stored(out: str, manifest: dict[str, Any], overrides: Sequence[str], workers: int | None) -> Job:
+    """Return the job on what is stored by its manifest alone."""
     unfinished = manifest["state"] != "complete"
     if unfinished and "block" not in manifest:  # it never was complete
         finished_run(out)
@@ -212,8 +222,12 @@ def _on_stored(out: str, overrides: Sequence[str], workers: int | None, tell: Te
         if unfinished:
             finished_run(out)
         raise lacking(out, stage)
-    _tell_unused(job, {change.partition("=")[0] for change in overrides}, tell)
-    return manifest, job
+    return job
+
+
+def _but_unused(tell: Tell, text: str) -> None:
+    if not text.startswith(UNUSED):
+        tell(text)
 
 
 def _tell_unused(job: Job, given: Collection[str], tell: Tell) -> None:
