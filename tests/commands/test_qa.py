@@ -9,14 +9,15 @@ from PIL import Image
 
 from tests.support import random_network, small_config
 from vimvol.commands.agglomerate import agglomerate
-from vimvol.commands.qa import check_seams, families_of
+from vimvol.commands.qa import check_seams
 from vimvol.commands.segment import segment_volume
-from vimvol.commands.shifted import compare_shifted, stored_walls
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.outputs.manifest import read_manifest, write_manifest
 from vimvol.outputs.stored import PLANES, STORED
 from vimvol.preflight.prepare import prepare
+from vimvol.quality.planes import families_of
+from vimvol.quality.shifted import compare_shifted, stored_walls
 from vimvol.sample import SampleSpec, generate
 from vimvol.stages.fragments import read_walls
 

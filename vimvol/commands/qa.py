@@ -8,7 +8,6 @@ read samples of bounded size, whatever the size of the volume.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,11 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vimvol.commands.shifted import compare_shifted
 from vimvol.engine.run import Progress
 from vimvol.errors import DiskFullError, InputError, StorageError, VimvolError
 from vimvol.evaluate.seams import Endings, endings, judge
-from vimvol.geometry import Block, Grid, Index
+from vimvol.geometry import Block
 from vimvol.io.arrays import read_box
 from vimvol.io.mask import open_mask
 from vimvol.io.objects import open_objects
@@ -31,39 +29,14 @@ from vimvol.outputs.manifest import finished_run, input_address, parse_note, set
 from vimvol.outputs.ownership import lock_of
 from vimvol.outputs.stored import PLANES, STORED, stored_job
 from vimvol.preflight.prepare import prepare
+from vimvol.quality.planes import Family, families_of, looks_at
+from vimvol.quality.shifted import compare_shifted
 from vimvol.report.progress import silent
 from vimvol.report.seam import draw_seam
 from vimvol.stages.fragments import read_boundaries
 from vimvol.stages.job import BESIDE, NOTE, SEGMENTATION, Job
 from vimvol.stages.levels import levels_reduced
 from vimvol.stages.region import wanted_voxels
-from vimvol.stages.solve import hierarchy_of
-
-WINDOW = (64, 256, 256)
-"""Voxels (z, y, x) of a place where endings are counted; one plane thick across the seam."""
-PLACES = 100
-"""Places of a family of planes that are looked at, spread evenly over the volume."""
-CONTROLS = 4
-"""Planes near a seam that it is compared with."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """Planes at all multiples of a step along an axis.
-
-    Attributes
-    ----------
-    names
-        What meets there.
-    axis
-        0, 1, 2 for z, y, x.
-    step
-        Voxels between planes.
-    """
-
-    names: tuple[str, ...]
-    axis: int
-    step: int
 
 
 @dataclass(frozen=True)
@@ -175,33 +148,9 @@ def _job(out: str, manifest: dict[str, Any]) -> Job:
     return job if config.input.mask is None else replace(job, mask=open_mask(config.input.mask, job.source))
 
 
-def families_of(job: Job, levels: range) -> Iterator[Family]:
-    """Yield the planes inside a volume at which something meets, those of one place under all their names.
-
-    Parameters
-    ----------
-    job
-        The job.
-    levels
-        Levels at which the graph was solved in parts.
-    """
-    across = {"y": " across y", "x": " across x"}
-    cells = {
-        "shard": job.shard,
-        "watershed tile": job.fragment_tiles.cell,
-        **{"prediction tile" + across.get(plane.axis, ""): plane.cell for plane in job.planes},
-        "subproblem": hierarchy_of(job).cells(levels.start).cell if levels else job.shape,
-    }
-    for axis in (1, 2) if job.flat else (0, 1, 2):
-        # planes at every voxel, as between slices, have nothing between them to compare with
-        steps = sorted({cell[axis] for cell in cells.values() if 1 < cell[axis] < job.shape[axis]})
-        for step in steps:
-            yield Family(tuple(name for name, cell in cells.items() if cell[axis] == step), axis, step)
-
-
 def _places(family: Family, families: list[Family], job: Job, labels: str, progress: Progress) -> Iterator[Place]:
     """Yield the endings at every place of a family that is looked at."""
-    axis, looks = family.axis, _looks(family, families, job.shape)
+    axis, looks = family.axis, looks_at(family, families, job.shape)
     voxels = sum(box.size for _, box in looks)
     progress.stage(f"{'zyx'[axis]} every {family.step}", len(looks), 0, voxels)
     for near, box in looks:
@@ -216,40 +165,6 @@ def _places(family: Family, families: list[Family], job: Job, labels: str, progr
         yield Place(box, axis, near[0], counted[0], sum(counted[1:], Endings(0, 0)), len(near) - 1)
         progress.advance(1, box.size)
     progress.finish()
-
-
-def _looks(family: Family, families: list[Family], shape: Index) -> list[tuple[list[int], Block]]:
-    """Return what is looked at of a family: a plane and those near it that it is compared with, and the box of both."""
-    axis = family.axis
-    steps = [other.step for other in families if other.axis == axis]
-    planes = range(family.step, shape[axis], family.step)
-    sizes = [min(w, s) for w, s in zip(WINDOW, shape, strict=True)]
-    sizes[axis] = shape[axis]
-    window = Grid(shape, tuple(sizes))
-    total = len(planes) * len(window)
-    found = []
-    for number in range(min(PLACES, total)):
-        at, where = divmod(number * total // min(PLACES, total), len(window))
-        near = [planes[at], *_controls(planes[at], shape[axis], steps)]
-        whole = window.block(window.index(where))
-        box = Block(
-            tuple(min(near) - 1 if a == axis else b for a, b in enumerate(whole.begin)),
-            tuple(max(near) + 1 if a == axis else e for a, e in enumerate(whole.end)),
-        )
-        found.append((near, box))
-    return found
-
-
-def _controls(plane: int, extent: int, steps: list[int]) -> list[int]:
-    """Return the nearest planes at which nothing meets, right at the seam excepted."""
-    found: list[int] = []
-    for distance, sign in itertools.product(range(2, extent), (1, -1)):
-        other = plane + sign * distance
-        if 0 < other < extent and all(other % step for step in steps):
-            found.append(other)
-        if len(found) == CONTROLS:
-            break
-    return found
 
 
 def _worst(places: list[Place]) -> Place | None:
