@@ -25,7 +25,8 @@ from vimvol.io.mask import open_mask
 from vimvol.io.objects import open_objects
 from vimvol.io.storage import holds_node
 from vimvol.io.volume import forget_open
-from vimvol.outputs.manifest import finished_run, input_address, parse_note, settings_of
+from vimvol.outputs.images import note_of
+from vimvol.outputs.manifest import finished_run, input_address, settings_of
 from vimvol.outputs.ownership import lock_of
 from vimvol.outputs.stored import PLANES, STORED, stored_job
 from vimvol.preflight.prepare import prepare
@@ -34,7 +35,7 @@ from vimvol.quality.shifted import compare_shifted
 from vimvol.report.progress import silent
 from vimvol.report.seam import draw_seam
 from vimvol.stages.fragments import read_boundaries
-from vimvol.stages.job import BESIDE, NOTE, SEGMENTATION, Job
+from vimvol.stages.job import SEGMENTATION, Job
 from vimvol.stages.levels import levels_reduced
 from vimvol.stages.region import wanted_voxels
 
@@ -130,7 +131,7 @@ def _made_beside(out: str, manifest: dict[str, Any], name: str) -> dict[str, Any
     """
     if not holds_node(f"{out}/labels/{name}"):
         raise InputError(f"{out} has no segmentation {name!r}, so there is nothing to check; give one that it has")
-    note = parse_note(open_objects(f"{out}/vimvol/{BESIDE}/{name}").get(NOTE))
+    note = note_of(out, f"labels/{name}")
     if not note:
         return {**manifest, "levels": ()}
     if note.get("state") != "complete":
