@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -55,8 +54,6 @@ class Agglomerated:
         Summed costs of the edges that the solution cuts, before sizes are looked at; lower is better.
     best
         The same of one solve of the whole graph, where that was asked for.
-    seconds
-        Wall time.
     replaced
         Settings, before and now, where a segmentation of that name with others was replaced.
     """
@@ -69,7 +66,6 @@ class Agglomerated:
     levels: list[dict[str, Any]]
     energy: float
     best: float | None
-    seconds: float
     replaced: tuple[str, ...] = ()
 
     @property
@@ -122,7 +118,6 @@ def agglomerate(
     StorageError, IncompleteRunError
         If writing or computing fails; finished blocks are kept.
     """
-    start = time.perf_counter()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"name {name!r} cannot name a label image; use letters, digits, '_', '-' and '.'")
     if performance_report is not None:
@@ -138,10 +133,9 @@ def agglomerate(
         best = _solved_at_once(job, result["edges"]) if compare else None
     finally:
         forget_open()
-    seconds = time.perf_counter() - start
     numbers = {name: result[name] for name in ("segments", "joined", "filled", "levels", "energy")}
     replaced = tuple(differences(before, _as_noted(job.config))) if before else ()
-    return Agglomerated(job.out, job.labels, **numbers, best=best, seconds=seconds, replaced=replaced)
+    return Agglomerated(job.out, job.labels, **numbers, best=best, replaced=replaced)
 
 
 def _settings_before(job: Job, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,15 +74,12 @@ class Exported:
         Path or URL of the copy.
     labels
         Names of the segmentations that were copied.
-    seconds
-        Wall time.
     kept
         Names of others that were in the copy, which are as they were.
     """
 
     target: str
     labels: tuple[str, ...]
-    seconds: float
     kept: tuple[str, ...] = ()
 
 
@@ -136,7 +132,6 @@ def export(
     StorageError, IncompleteRunError
         If copying fails, or a run has changed ``out`` meanwhile; finished blocks are kept.
     """
-    start = time.perf_counter()
     out, target = absolute(out), absolute(target)
     lock_of(out).refuse_if_held()
     manifest = finished_run(out)
@@ -166,7 +161,7 @@ def export(
         labels = tuple(image.path.removeprefix("labels/") for image in segmentations)
         listed = list_labels(target, labels)
     kept = tuple(name for name in listed if name not in labels)
-    return Exported(target, labels, time.perf_counter() - start, kept)
+    return Exported(target, labels, kept)
 
 
 def _copy(out: str, target: str, image: Image, chunk: Index, execution: Execution) -> None:
