@@ -99,10 +99,18 @@ def subproblems(result: dict) -> set[tuple[str, int]]:
 
 
 def test_a_segmentation_is_looked_at_where_its_own_subproblems_meet(out: Path) -> None:
-    assert subproblems(check_seams(str(out))) == set()
+    before = check_seams(str(out))
+    assert subproblems(before) == set()
+    picture = Path(before["worst"]["picture"]).read_bytes()
     # so few edges are solved in cells twice as large
     agglomerate(str(out), ["agglomerate.levels=1", "agglomerate.cell=[2,64,64]"], name="parts", workers=0)
-    assert subproblems(check_seams(str(out), name="parts")) == {("z", 4), ("y", 128), ("x", 128)}
+    found = check_seams(str(out), name="parts")
+    assert subproblems(found) == {("z", 4), ("y", 128), ("x", 128)}
+    # the report of the other stays as it is
+    assert json.loads((out / "vimvol" / "qa-parts.json").read_text()) == found
+    assert json.loads((out / "vimvol" / "qa.json").read_text()) == before
+    assert found["worst"]["picture"].endswith("qa-parts.png")
+    assert Path(before["worst"]["picture"]).read_bytes() == picture
     agglomerate(str(out), ["agglomerate.levels=1", "agglomerate.cell=[4,64,64]"], workers=0)
     assert subproblems(check_seams(str(out))) == {("y", 128), ("x", 128)}
     assert subproblems(check_seams(str(out), name="parts")) == {("z", 4), ("y", 128), ("x", 128)}

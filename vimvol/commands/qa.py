@@ -69,8 +69,8 @@ def check_seams(out: str, *, name: str = SEGMENTATION, progress: Progress | None
     dict
         ``passed``; ``planes``: one entry a family of planes; ``shifted``: the comparison with shifted tiles, none where
         there is nothing to shift; ``worst``: the place of the largest excess of endings, with its ``picture``. The same
-        is written to ``OUT/vimvol/qa.json``, where that can be written; else there is no picture either. In that
-        there are no intensities where the input is gone.
+        is written to ``OUT/vimvol/qa.json``, of another segmentation ``qa-NAME.json``, where that can be written; else
+        there is no picture either. In that there are no intensities where the input is gone.
 
     Raises
     ------
@@ -114,9 +114,8 @@ def check_seams(out: str, *, name: str = SEGMENTATION, progress: Progress | None
         "shifted": shifted,
         "worst": shown,
     }
-    report = "qa.json" if name == SEGMENTATION else f"qa-{name}.json"
     try:
-        open_objects(job.work).put(report, (json.dumps(result, indent=2) + "\n").encode())
+        open_objects(job.work).put(f"{_report_of(job)}.json", (json.dumps(result, indent=2) + "\n").encode())
     except DiskFullError:
         raise
     except StorageError:
@@ -147,6 +146,11 @@ def _job(out: str, manifest: dict[str, Any]) -> Job:
         return prepare(input_address(manifest), out, config)
     job = stored_job(out, manifest, config)
     return job if config.input.mask is None else replace(job, mask=open_mask(config.input.mask, job.source))
+
+
+def _report_of(job: Job) -> str:
+    """Return what the files of a report are called."""
+    return "qa" if job.name == SEGMENTATION else f"qa-{job.name}"
 
 
 def _places(family: Family, families: list[Family], job: Job, labels: str, progress: Progress) -> Iterator[Place]:
@@ -192,7 +196,7 @@ def _draw(job: Job, labels: str, place: Place) -> dict[str, Any]:
     with contextlib.suppress(VimvolError):  # it may be gone
         raw = job.source.read(box).squeeze(flat)
     boundaries, segmentation = read_boundaries(job, box), read_box(labels, box)
-    path = f"{job.work}/qa.png"
+    path = f"{job.work}/{_report_of(job)}.png"
     picture: str | None = path
     try:
         draw_seam(

@@ -34,6 +34,21 @@ def run_script(folder, text):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.parametrize("kind", ["local", "cuda"])
+def test_what_else_keeps_processes_from_starting_is_told_as_it_is(kind, monkeypatch):
+    library = types.ModuleType("dask_cuda")
+    exec(IMITATED, vars(library))
+    monkeypatch.setitem(sys.modules, "dask_cuda", library)
+    module = sys.modules[f"vimvol.engine.cluster.{kind}"]
+    monkeypatch.setattr(module, "DEAF", "raise RuntimeError('no room on the device')\n")
+    with (
+        pytest.raises(InputError, match=r"could not be started \(no room on the device\), so") as refused,
+        open_cluster(kind, 1),
+    ):
+        pass
+    assert "__main__" not in str(refused.value)
+
+
 @pytest.mark.slow
 def test_a_script_that_its_workers_cannot_import_is_told_what_to_do(tmp_path):
     code, out, err = run_script(tmp_path, START)
@@ -56,21 +71,6 @@ def test_the_same_is_told_where_processes_have_gpus(tmp_path):
 def test_a_script_that_guards_its_calls_has_workers(tmp_path):
     guarded = "".join(f"    {line}\n" for line in START.splitlines())
     assert run_script(tmp_path, f'if __name__ == "__main__":\n{guarded}') == (0, "1\n", "")
-
-
-@pytest.mark.parametrize("kind", ["local", "cuda"])
-def test_what_else_keeps_processes_from_starting_is_told_as_it_is(kind, monkeypatch):
-    library = types.ModuleType("dask_cuda")
-    exec(IMITATED, vars(library))
-    monkeypatch.setitem(sys.modules, "dask_cuda", library)
-    module = sys.modules[f"vimvol.engine.cluster.{kind}"]
-    monkeypatch.setattr(module, "DEAF", "raise RuntimeError('no room on the device')\n")
-    with (
-        pytest.raises(InputError, match=r"could not be started \(no room on the device\), so") as refused,
-        open_cluster(kind, 1),
-    ):
-        pass
-    assert "__main__" not in str(refused.value)
 
 
 def test_a_run_that_is_broken_off_does_not_wait_for_what_its_workers_compute():
