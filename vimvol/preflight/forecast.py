@@ -180,13 +180,14 @@ def _levels(
         return None
     hierarchy = hierarchy_of(job)
     region = job.roi or Block.whole(job.shape)
-    everywhere = edges / max(share, 1 / LOOKS)  # if the mask left nothing out
-    cells = hierarchy.cells(hierarchy.lowest(int(everywhere), hierarchy.filled([region])))
+    # if the mask left nothing out, there would be as many edges more
+    cells = hierarchy.cells(hierarchy.lowest(int(edges / max(share, 1 / LOOKS)), hierarchy.filled([region])))
     left = 4 * len(cells) if solve.left else 0  # collect, decide, contract, reduce
-    slope = sum(probe.solving for probe in probes) / max(1, sum(probe.edges for probe in probes))
+    sampled = sum(probe.edges for probe in probes)
+    slope = sum(probe.solving for probe in probes) / max(1, sampled)
     base = max(probe.stages["costs"].base for probe in probes)
     whole = math.prod(min(c, s) for c, s in zip(cells.cell, cells.shape, strict=True))
-    per_cell = min(edges, int(everywhere * whole / graph_stage(job).plan.voxels))
+    per_cell = min(edges, sampled * whole // sum((probe.job.roi or probe.block).size for probe in probes))
     return StageForecast(
         "levels",
         4 * len(cells),
