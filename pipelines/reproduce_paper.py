@@ -230,7 +230,7 @@ def test_data(config: TrainConfig) -> dict[str, Any]:
 
 def prepared(experiment: Experiment, out: Path) -> list[Path]:
     """Return the test slices or images as volumes with their ground truth; written if they are not there yet."""
-    from vimvol.commands.annotated import write_annotated
+    from vimvol.io.annotated import write_annotated
     from vimvol.train.sources import load_test_data
 
     name = f"{experiment.task.split('_')[0]}-{short(json.dumps(test_data(experiment.config), sort_keys=True))}"

@@ -8,14 +8,16 @@ import zarr
 from PIL import Image
 
 from tests.support import random_network, small_config
-from vimvol.commands.qa import check_seams, families_of
+from vimvol.commands.agglomerate import agglomerate
+from vimvol.commands.qa import check_seams
 from vimvol.commands.segment import segment_volume
-from vimvol.commands.shifted import compare_shifted, stored_walls
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.outputs.manifest import read_manifest, write_manifest
 from vimvol.outputs.stored import PLANES, STORED
 from vimvol.preflight.prepare import prepare
+from vimvol.quality.planes import families_of
+from vimvol.quality.shifted import compare_shifted, stored_walls
 from vimvol.sample import SampleSpec, generate
 from vimvol.stages.fragments import read_walls
 
@@ -90,6 +92,35 @@ def test_a_seam_is_found_and_named(out: Path, axis: int, plane: int) -> None:
     assert not result["passed"]
     assert (result["worst"]["axis"], result["worst"]["plane"]) == ("zyx"[axis], plane)
     assert result["worst"]["ended"] == result["worst"]["segments"]
+
+
+def subproblems(result: dict) -> set[tuple[str, int]]:
+    return {(plane["axis"], plane["step"]) for plane in result["planes"] if "subproblem" in plane["what"]}
+
+
+def test_a_segmentation_is_looked_at_where_its_own_subproblems_meet(out: Path) -> None:
+    before = check_seams(str(out))
+    assert subproblems(before) == set()
+    picture = Path(before["worst"]["picture"]).read_bytes()
+    # so few edges are solved in cells twice as large
+    agglomerate(str(out), ["agglomerate.levels=1", "agglomerate.cell=[2,64,64]"], name="parts", workers=0)
+    found = check_seams(str(out), name="parts")
+    assert subproblems(found) == {("z", 4), ("y", 128), ("x", 128)}
+    # the report of the other stays as it is
+    assert json.loads((out / "vimvol" / "qa-parts.json").read_text()) == found
+    assert json.loads((out / "vimvol" / "qa.json").read_text()) == before
+    assert found["worst"]["picture"].endswith("qa-parts.png")
+    assert Path(before["worst"]["picture"]).read_bytes() == picture
+    agglomerate(str(out), ["agglomerate.levels=1", "agglomerate.cell=[4,64,64]"], workers=0)
+    assert subproblems(check_seams(str(out))) == {("y", 128), ("x", 128)}
+    assert subproblems(check_seams(str(out), name="parts")) == {("z", 4), ("y", 128), ("x", 128)}
+    # of labels that were put there by others nothing is known
+    shutil.copytree(out / "labels" / "parts", out / "labels" / "theirs")
+    assert subproblems(check_seams(str(out), name="theirs")) == set()
+    note = out / "vimvol" / "agglomerated" / "parts" / "run.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"state": "running"}))
+    with pytest.raises(InputError, match=r"segmentation 'parts' of .* is not complete"):
+        check_seams(str(out), name="parts")
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -10,12 +10,12 @@ from tests.support import SMALL, digest, random_network, small_config
 from vimvol.commands import tune as module
 from vimvol.commands.score import score
 from vimvol.commands.segment import segment_volume
-from vimvol.commands.tunable import OBJECTIVES, SPACES
 from vimvol.commands.tune import tune
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
 from vimvol.segment.cells import METHODS
 from vimvol.train.targets import TARGETS
+from vimvol.tuning.tunable import OBJECTIVES, SPACES
 
 POOR = {"segment__mode": "2d", "agglomerate__beta": 0.95, "fragments__threshold": 0.9}
 """Settings that a few trials improve on."""

@@ -17,8 +17,11 @@ from vimvol.commands.segment import segment_volume
 from vimvol.commands.status import status
 from vimvol.engine.recorder import Recorder
 from vimvol.errors import InputError, OutputExistsError
+from vimvol.io import Volume
 from vimvol.outputs.manifest import input_address, read_manifest, write_manifest
+from vimvol.outputs.output import new_manifest
 from vimvol.outputs.stored import STORED
+from vimvol.preflight.prepare import prepare
 from vimvol.stages.predict import PredictBlock
 
 
@@ -52,6 +55,22 @@ def file(sample: Path, tmp_path: Path) -> Path:
         target["raw"] = zarr.open_array(str(sample / "raw"), mode="r")[:]
         target["raw"].attrs["resolution"] = [50.0, 4.6, 4.6]
     return path
+
+
+def test_what_a_manifest_tells_of_an_input_is_looked_at_once(raw: Path, tmp_path: Path, monkeypatch) -> None:
+    job = prepare(f"{raw}:raw", str(tmp_path / "out.zarr"), small_config())
+    looks: list[bool] = []
+    original = Volume._state
+
+    def look(self: Volume, *, portable: bool) -> str:
+        looks.append(portable)
+        return original(self, portable=portable)
+
+    monkeypatch.setattr(Volume, "_state", look)
+    manifest = new_manifest(job, "")
+    assert sorted(looks) == [False, True]  # of the place, and of the content alone
+    assert manifest["input"]["identity"] == job.source.identity()
+    assert manifest["keys"] == job.keys_of(job.source.identity())
 
 
 def go(source: Path, out: Path, moved: bool = False, overwrite: bool = False, **changes: object):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,9 @@ from vimvol.engine.pool import Room, SerialPool
 from vimvol.errors import InputError
 from vimvol.preflight import check
 from vimvol.preflight.forecast import forecast, makespan
+from vimvol.segment.multicut.division import bytes_per_edge
 from vimvol.stages.fragments import fragments_stage
+from vimvol.stages.solve import solver_of
 
 
 def test_what_is_written_and_held_in_memory_is_forecast_within_30_percent(
@@ -74,6 +77,34 @@ def test_a_worker_is_held_to_its_own_memory(sample: Path, tmp_path: Path) -> Non
     pool.rooms["GPU"] = Room(2**33, 1)
     with pytest.raises(InputError, match="stage predict takes about"):
         check.check_fits(found.job, forecast(found.job, probes, pool, fresh=True))
+
+
+@pytest.mark.usefixtures("every_level")
+@pytest.mark.parametrize("left_out", ["mask", "roi", "nothing"])
+def test_edges_of_a_cell_are_those_of_the_blocks_that_are_computed(
+    sample: Path, ready: dict, tmp_path: Path, left_out: str
+) -> None:
+    wanted = np.zeros((4, 128, 120), np.uint8)
+    wanted[:, :64, :48] = 1
+    zarr.create_array(str(tmp_path / "mask.zarr"), data=wanted)
+    changes = {"mask": {"input__mask": str(tmp_path / "mask.zarr")}, "roi": {"input__roi": [[0, 0, 0], [4, 60, 40]]}}
+    cells = {"agglomerate__levels": 1, "agglomerate__cell": [2, 64, 64]}
+    config = small_config(**ready, **cells, **changes.get(left_out, {}))
+    found = plan_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), config)
+    (probe,) = found.probes
+    (levels,) = (stage for stage in found.forecast.stages if stage.name == "levels")
+    density = probe.edges / (2 * 60 * 40 if left_out == "roi" else 2 * 64 * 48)
+    expected = bytes_per_edge(solver_of(found.job)) * density * 2 * 64 * 64
+    assert levels.peak - probe.stages["costs"].base == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.usefixtures("every_level")
+def test_no_cell_has_more_edges_than_there_are(sample: Path, ready: dict, tmp_path: Path) -> None:
+    config = small_config(**ready, agglomerate__levels=1, input__roi=[[0, 0, 0], [2, 64, 48]])
+    found = plan_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), config)
+    (levels,) = (stage for stage in found.forecast.stages if stage.name == "levels")
+    room = levels.peak - found.probes[0].stages["costs"].base
+    assert room == bytes_per_edge(solver_of(found.job)) * found.forecast.edges
 
 
 def test_calls_that_were_sampled_in_one_process_count_once(sample: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import digest, mistake, small_config
+from vimvol.outputs.manifest import read_manifest, write_manifest
+from vimvol.outputs.stored import STORED
 from vimvol.preflight.prepare import prepare
 
 
@@ -40,19 +42,29 @@ def test_settings_that_are_given_and_not_used_are_told(sample: Path, tmp_path: P
     assert told is None or found[0].startswith(f"not used: {told}")
 
 
-def test_of_an_agglomeration_only_what_it_was_given_is_told(run, sample: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("earlier", [False, True], ids=["now", "by an earlier version"])
+def test_of_an_agglomeration_only_what_it_was_given_is_told(run, sample: Path, tmp_path: Path, earlier: bool) -> None:
     out = tmp_path / "out.zarr"
-    options = [f"--set={key}={value}" for key, value in {"segment.mode": "2d", "run.workers": 0}.items()]
-    assert run("segment", f"{sample}:raw", out, *options)[0] == 0
-    _, _, err = run("agglomerate", out, "--workers", 0, "--name", "a", "--set", "agglomerate.beta=0.3")
+    given = {"segment.mode": "2d", "run.workers": 0, "agglomerate.beta_learned": 0.45}
+    assert run("segment", f"{sample}:raw", out, *(f"--set={key}={value}" for key, value in given.items()))[0] == 0
+
+    def agglomerated(*options: object) -> tuple[int, str, str]:
+        if earlier:  # whose manifest told less of the input
+            manifest = read_manifest(str(out)) or {}
+            manifest.pop(STORED, None)
+            write_manifest(str(out), manifest)
+        return run("agglomerate", out, "--workers", 0, *options)
+
+    _, _, err = agglomerated("--name", "a", "--set", "agglomerate.beta=0.3")
     assert "not used" not in err
+    assert ("input: " in err) == earlier
     in_vain, used = "--set=agglomerate.beta_across=0.3", "--set=agglomerate.beta=0.35"
     for name in ("b", "segmentation"):
-        _, _, err = run("agglomerate", out, "--workers", 0, "--name", name, in_vain, used)
-        assert err.count("not used: agglomerate.beta_across = 0.3, as in 2d mode") == 1
+        _, _, err = agglomerated("--name", name, in_vain, used)
+        assert err.count("not used: ") == err.count("not used: agglomerate.beta_across = 0.3, as in 2d mode") == 1
     before = digest(out)
     for name in ("c", "segmentation"):
-        code, printed, err = run("agglomerate", out, "--name", name, in_vain, "--set=agglomerate.beta_learned=0.3")
+        code, printed, err = agglomerated("--name", name, in_vain, "--set=agglomerate.beta_learned=0.3")
         assert (code, printed) == (2, "")
         assert "nothing that was set is used (agglomerate.beta_across = 0.3, as in 2d mode" in mistake(err)
         assert "; agglomerate.beta_learned = 0.3, as no learned costs are given), so" in err

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vimvol.errors import StorageError
-from vimvol.report.colours import label_colours
+from vimvol.report.colours import label_colours, told_apart
 from vimvol.report.picture import CAPTION, GAP, HEAD, MARGIN, PANEL, Cut, draw_cuts
 
 SHAPE = (6, 150, 150)
@@ -154,3 +154,37 @@ def test_colours_are_a_function_of_the_id_and_far_apart():
     assert min(columns) > 0.09, np.argmin(columns) + 1
     huge = label_colours(np.array([2**63 + 1, 2**63 + 2, 2**64 - 1], np.uint64))
     assert np.abs(np.diff(huge, axis=0)).max(axis=-1).min() > 0.1
+
+
+def test_segments_that_touch_are_told_apart():
+    one, same = 1, 559  # 558 apart: nobody could tell the two from each other
+    assert np.abs(np.diff(label_colours(np.array([one, same], np.uint64)), axis=0)).max() < 0.03
+    near = np.full((20, 30), one, np.uint64)
+    near[:, 15:] = same
+    near[:, 13:15] = 0  # a line of background between them
+    apart = near.copy()
+    apart[:, 5:25] = 2
+    found = told_apart([near])
+    colours = dict(zip(found.ids.tolist(), found.colours, strict=True))
+    assert np.abs(colours[one] - colours[same]).max() > 0.1
+    assert (colours[0] == 0).all()
+    own = label_colours(found.ids)
+    # the larger one keeps its colour, and all do where they do not touch
+    assert [(c == o).all() for c, o in zip(found.colours, own, strict=True)] == [True, False, True]
+    np.testing.assert_array_equal(told_apart([apart]).colours, label_colours(told_apart([apart]).ids))
+    # what is shown together has one colour
+    both = told_apart([apart, near])
+    np.testing.assert_array_equal(both.of(near)[:, 15:], np.broadcast_to(both.of(apart)[0, 29], (20, 15, 4)))
+    assert np.abs(both.of(near)[0, 0] - both.of(near)[0, 29]).max() > 0.1
+
+
+def test_many_segments_are_told_apart_from_all_that_they_touch():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.repeat(rng.integers(1, 2**63, (40, 40)).astype(np.uint64), 5, 0), 5, 1)
+
+    def alike(colours):
+        beside = [np.abs(np.diff(colours[::5, ::5], axis=axis)).max(axis=-1).ravel() for axis in (0, 1)]
+        return (np.concatenate(beside) < 0.1).mean()
+
+    assert alike(label_colours(labels)) > 0.01
+    assert alike(told_apart([labels]).of(labels)) == 0

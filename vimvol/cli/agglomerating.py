@@ -90,8 +90,8 @@ def qa(
     check_output_there(out)
     tell_opening(out)
     from vimvol.commands.qa import check_seams
-    from vimvol.commands.shifted import EXCESS
     from vimvol.evaluate.seams import RELEVANCE, SIGNIFICANCE
+    from vimvol.quality.shifted import EXCESS
     from vimvol.report.progress import make_progress
     from vimvol.report.table import print_rows
 

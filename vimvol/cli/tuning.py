@@ -38,9 +38,9 @@ def tune(
         )
     for address in volumes:
         check_there(address)
-    from vimvol.commands.trials import Trial
     from vimvol.commands.tune import tune
     from vimvol.report.amounts import clock_text
+    from vimvol.tuning.trials import Trial
 
     def tell(trial: Trial, best: Trial, left: float) -> None:
         name = f"trial {trial.number} of {trials}" if trial.number else "settings as given"

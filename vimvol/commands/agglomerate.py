@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from vimvol.address import absolute
@@ -54,8 +54,6 @@ class Agglomerated:
         Summed costs of the edges that the solution cuts, before sizes are looked at; lower is better.
     best
         The same of one solve of the whole graph, where that was asked for.
-    seconds
-        Wall time.
     replaced
         Settings, before and now, where a segmentation of that name with others was replaced.
     """
@@ -68,7 +66,6 @@ class Agglomerated:
     levels: list[dict[str, Any]]
     energy: float
     best: float | None
-    seconds: float
     replaced: tuple[str, ...] = ()
 
     @property
@@ -121,7 +118,6 @@ def agglomerate(
     StorageError, IncompleteRunError
         If writing or computing fails; finished blocks are kept.
     """
-    start = time.perf_counter()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"name {name!r} cannot name a label image; use letters, digits, '_', '-' and '.'")
     if performance_report is not None:
@@ -137,10 +133,9 @@ def agglomerate(
         best = _solved_at_once(job, result["edges"]) if compare else None
     finally:
         forget_open()
-    seconds = time.perf_counter() - start
     numbers = {name: result[name] for name in ("segments", "joined", "filled", "levels", "energy")}
     replaced = tuple(differences(before, _as_noted(job.config))) if before else ()
-    return Agglomerated(job.out, job.labels, **numbers, best=best, seconds=seconds, replaced=replaced)
+    return Agglomerated(job.out, job.labels, **numbers, best=best, replaced=replaced)
 
 
 def _settings_before(job: Job, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -199,7 +194,16 @@ def _on_stored(out: str, overrides: Sequence[str], workers: int | None, tell: Te
         # an earlier version did not note what has to be known of the input
         manifest = finished_run(out)
         config = _changed(manifest, overrides, workers)
-        return manifest, unchanged_job(out, manifest, config, writing=True, tell=tell)
+        # of settings that are not used, those of the run were told then
+        job = unchanged_job(out, manifest, config, writing=True, tell=partial(_but_unused, tell))
+    else:
+        job = _job_of_stored(out, manifest, overrides, workers)
+    _tell_unused(job, {change.partition("=")[0] for change in overrides}, tell)
+    return manifest, job
+
+
+def _job_of_stored(out: str, manifest: dict[str, Any], overrides: Sequence[str], workers: int | None) -> Job:
+    """Return the job on what is stored by its manifest alone."""
     unfinished = manifest["state"] != "complete"
     if unfinished and "block" not in manifest:  # it never was complete
         finished_run(out)
@@ -212,8 +216,12 @@ def _on_stored(out: str, overrides: Sequence[str], workers: int | None, tell: Te
         if unfinished:
             finished_run(out)
         raise lacking(out, stage)
-    _tell_unused(job, {change.partition("=")[0] for change in overrides}, tell)
-    return manifest, job
+    return job
+
+
+def _but_unused(tell: Tell, text: str) -> None:
+    if not text.startswith(UNUSED):
+        tell(text)
 
 
 def _tell_unused(job: Job, given: Collection[str], tell: Tell) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vimvol.commands.annotated import write_annotated
 from vimvol.commands.picture import draw_overview
 from vimvol.commands.score import score
 from vimvol.commands.segment import segment_volume
 from vimvol.config import SegmentConfig, load_config
 from vimvol.engine.run import Progress
+from vimvol.io.annotated import write_annotated
 from vimvol.io.errors import storage_errors
 from vimvol.io.storage import local_path
 from vimvol.preflight.disk import check_writable

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,11 +27,11 @@ from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
 from vimvol.io.omezarr_v04 import create_copy, finish_copy, levels_of, list_labels, missing_levels, reopen_copy
 from vimvol.io.storage import join
-from vimvol.outputs.manifest import COPY, MANIFEST, finished_run, parse_note
+from vimvol.outputs.images import Image, boundaries_in, content_of, note_of, segmentations_of
+from vimvol.outputs.manifest import COPY, finished_run, parse_note
 from vimvol.outputs.ownership import guard_of, holds_nothing_but_a_lock, lock_of, owned
 from vimvol.preflight.disk import check_writable
 from vimvol.report.progress import silent
-from vimvol.stages.job import BESIDE, NOTE, SEGMENTATION
 
 BEGUN = "begun"
 """Beside what a copy is known by, the folder of one digest an image that is being copied: of what the output said of it
@@ -75,25 +74,13 @@ class Exported:
         Path or URL of the copy.
     labels
         Names of the segmentations that were copied.
-    seconds
-        Wall time.
     kept
         Names of others that were in the copy, which are as they were.
     """
 
     target: str
     labels: tuple[str, ...]
-    seconds: float
     kept: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Image:
-    """One image of the output: where, a digest of what it holds, and its dtype in the copy; none: as it is."""
-
-    path: str
-    content: str
-    dtype: str | None = None
 
 
 def export(
@@ -145,14 +132,13 @@ def export(
     StorageError, IncompleteRunError
         If copying fails, or a run has changed ``out`` meanwhile; finished blocks are kept.
     """
-    start = time.perf_counter()
     out, target = absolute(out), absolute(target)
     lock_of(out).refuse_if_held()
     manifest = finished_run(out)
     if target == out or target.startswith(f"{out}/") or out.startswith(f"{target}/"):
         raise InputError(f"copy {target} and output {out} would lie in one another; choose another path")
-    segmentations = _segmentations(out, manifest, names, dtype)
-    boundaries = _Image("", _boundaries_in(manifest))
+    segmentations = segmentations_of(out, manifest, names, dtype)
+    boundaries = Image("", boundaries_in(manifest))
     wanted = tuple(chunk or manifest["layout"]["chunk"])
     if len(wanted) != 3 or min(wanted) < 1:
         raise InputError(f"chunk {wanted} is no shape; give voxels along z, y, x, such as (16, 128, 128)")
@@ -175,14 +161,14 @@ def export(
         labels = tuple(image.path.removeprefix("labels/") for image in segmentations)
         listed = list_labels(target, labels)
     kept = tuple(name for name in listed if name not in labels)
-    return Exported(target, labels, time.perf_counter() - start, kept)
+    return Exported(target, labels, kept)
 
 
-def _copy(out: str, target: str, image: _Image, chunk: Index, execution: Execution) -> None:
+def _copy(out: str, target: str, image: Image, chunk: Index, execution: Execution) -> None:
     """Copy what is not there yet of an image, level by level; its metadata come last."""
     source, copied = join(out, image.path), join(target, image.path)
     ledgers, begun = open_objects(f"{target}/vimvol/ledger"), open_objects(f"{target}/vimvol/{BEGUN}")
-    mark, state = image.path.replace("/", "-") or "0", content_key(_note(out, image.path)).encode()
+    mark, state = image.path.replace("/", "-") or "0", content_key(note_of(out, image.path)).encode()
     if begun.get(mark) not in (None, state):  # who copied it was killed, and did not look whether it changed meanwhile
         for path, _ in levels_of(source):
             ledgers.remove(_records(image, path))
@@ -207,8 +193,8 @@ def _copy(out: str, target: str, image: _Image, chunk: Index, execution: Executi
             run_stage(plan, task, ledger, execution)
     finally:
         # labels may have changed back, too
-        back = bool(image.path) and content_key(_note(out, image.path)).encode() != state
-        if stages and (back or _content(out, image.path) != image.content):
+        back = bool(image.path) and content_key(note_of(out, image.path)).encode() != state
+        if stages and (back or content_of(out, image.path) != image.content):
             changed = True
             for _, _, ledger in stages:
                 ledgers.remove(ledger.stage)
@@ -221,30 +207,7 @@ def _copy(out: str, target: str, image: _Image, chunk: Index, execution: Executi
     begun.remove(mark)
 
 
-def _note(out: str, path: str) -> dict[str, Any]:
-    """Return the manifest of the output, or the note of a segmentation beside, that tells what an image holds."""
-    name = path.removeprefix("labels/")
-    own = name in ("", SEGMENTATION)
-    return parse_note(open_objects(out).get(MANIFEST if own else f"vimvol/{BESIDE}/{name}/{NOTE}"))
-
-
-def _content(out: str, path: str) -> str | None:
-    """Return the digest of what an image of the output holds at the moment; none where it is being made."""
-    note = _note(out, path)
-    if note.get("state") != "complete":
-        return None
-    return _boundaries_in(note) if not path else _labels_in(note)
-
-
-def _boundaries_in(manifest: dict[str, Any]) -> str:
-    return content_key(manifest["keys"]["predict"], manifest["keys"]["pyramid"])
-
-
-def _labels_in(note: dict[str, Any]) -> str:
-    return content_key(note["keys"]["write"], note["keys"]["label-pyramid"])
-
-
-def _records(image: _Image, path: str) -> str:
+def _records(image: Image, path: str) -> str:
     """Return the name under which it is recorded what is copied of a level of an image."""
     return f"copy {join(image.path, path).strip('/').replace('/', '-')}"
 
@@ -264,37 +227,6 @@ def _check_chunk(source: str, chunk: Index) -> None:
                 f"chunk {chunk} does not divide the shard {unit} of {join(source, path)}, so two tasks would write one "
                 f"chunk and lose data; choose one that does, as {fits}"
             )
-
-
-def _segmentations(out: str, manifest: dict[str, Any], names: Sequence[str], dtype: str) -> list[_Image]:
-    """Return the segmentations to copy, that of the run first.
-
-    Raises
-    ------
-    InputError
-        If one is not there, not complete, or has more segments than the dtype has numbers.
-    """
-    if dtype not in ("uint32", "uint64"):
-        raise InputError(f"dtype {dtype!r} cannot hold a segmentation; give uint32 or uint64")
-    beside = open_objects(f"{out}/vimvol/{BESIDE}")
-    notes = {SEGMENTATION: manifest}
-    for name in beside.names(""):
-        notes[name] = parse_note(beside.get(f"{name}/{NOTE}"))
-    if unknown := [name for name in names if name not in notes]:
-        raise InputError(f"{out} has no segmentation {unknown[0]!r}; choose of {', '.join(notes)}")
-    chosen = {name: note for name, note in notes.items() if name in names or not names}
-    unfinished = [name for name, note in chosen.items() if note.get("state") != "complete"]
-    if unfinished and unfinished[0] in names:
-        raise InputError(f"segmentation {unfinished[0]!r} of {out} is not complete; run vimvol agglomerate again first")
-    found = []
-    for name in (name for name in chosen if name not in unfinished):
-        segments = chosen[name]["segments"]
-        if segments > np.iinfo(dtype).max:
-            raise InputError(
-                f"segmentation {name!r} has {segments} segments, more than {dtype} can number; give uint64"
-            )
-        found.append(_Image(f"labels/{name}", _labels_in(chosen[name]), dtype))
-    return found
 
 
 def _check_target(target: str, mark: dict[str, str]) -> None:

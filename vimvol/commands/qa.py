@@ -8,7 +8,6 @@ read samples of bounded size, whatever the size of the volume.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,52 +16,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vimvol.commands.shifted import compare_shifted
 from vimvol.engine.run import Progress
 from vimvol.errors import DiskFullError, InputError, StorageError, VimvolError
 from vimvol.evaluate.seams import Endings, endings, judge
-from vimvol.geometry import Block, Grid, Index
+from vimvol.geometry import Block
 from vimvol.io.arrays import read_box
 from vimvol.io.mask import open_mask
 from vimvol.io.objects import open_objects
 from vimvol.io.storage import holds_node
 from vimvol.io.volume import forget_open
+from vimvol.outputs.images import note_of
 from vimvol.outputs.manifest import finished_run, input_address, settings_of
+from vimvol.outputs.ownership import lock_of
 from vimvol.outputs.stored import PLANES, STORED, stored_job
 from vimvol.preflight.prepare import prepare
+from vimvol.quality.planes import Family, families_of, looks_at
+from vimvol.quality.shifted import compare_shifted
 from vimvol.report.progress import silent
 from vimvol.report.seam import draw_seam
 from vimvol.stages.fragments import read_boundaries
 from vimvol.stages.job import SEGMENTATION, Job
 from vimvol.stages.levels import levels_reduced
 from vimvol.stages.region import wanted_voxels
-from vimvol.stages.solve import hierarchy_of
-
-WINDOW = (64, 256, 256)
-"""Voxels (z, y, x) of a place where endings are counted; one plane thick across the seam."""
-PLACES = 100
-"""Places of a family of planes that are looked at, spread evenly over the volume."""
-CONTROLS = 4
-"""Planes near a seam that it is compared with."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """Planes at all multiples of a step along an axis.
-
-    Attributes
-    ----------
-    names
-        What meets there.
-    axis
-        0, 1, 2 for z, y, x.
-    step
-        Voxels between planes.
-    """
-
-    names: tuple[str, ...]
-    axis: int
-    step: int
 
 
 @dataclass(frozen=True)
@@ -94,22 +69,21 @@ def check_seams(out: str, *, name: str = SEGMENTATION, progress: Progress | None
     dict
         ``passed``; ``planes``: one entry a family of planes; ``shifted``: the comparison with shifted tiles, none where
         there is nothing to shift; ``worst``: the place of the largest excess of endings, with its ``picture``. The same
-        is written to ``OUT/vimvol/qa.json``, where that can be written; else there is no picture either. In that
-        there are no intensities where the input is gone.
+        is written to ``OUT/vimvol/qa.json``, of another segmentation ``qa-NAME.json``, where that can be written; else
+        there is no picture either. In that there are no intensities where the input is gone.
 
     Raises
     ------
     InputError
-        If ``out`` is no complete output, or has no such segmentation.
+        If ``out`` is no complete output, or has no such segmentation, or that is not complete.
     """
     manifest = finished_run(out)
     telling = progress or silent()
     try:
-        job = _job(out, manifest)
-        if name != SEGMENTATION and not holds_node(f"{job.out}/labels/{name}"):
-            raise InputError(f"{out} has no segmentation {name!r}, so there is nothing to check; give one that it has")
-        labels = f"{job.out}/labels/{name}/0"
-        families = list(families_of(job, levels_reduced([level["level"] for level in manifest.get("levels", ())])))
+        made = manifest if name == SEGMENTATION else _made_beside(out, manifest, name)
+        job = replace(_job(out, made), name=name)
+        labels = f"{job.labels}/0"
+        families = list(families_of(job, levels_reduced([level["level"] for level in made.get("levels", ())])))
         planes, places = [], []
         for family in families:
             found = list(_places(family, families, job, labels, telling))
@@ -140,9 +114,8 @@ def check_seams(out: str, *, name: str = SEGMENTATION, progress: Progress | None
         "shifted": shifted,
         "worst": shown,
     }
-    report = "qa.json" if name == SEGMENTATION else f"qa-{name}.json"
     try:
-        open_objects(job.work).put(report, (json.dumps(result, indent=2) + "\n").encode())
+        open_objects(job.work).put(f"{_report_of(job)}.json", (json.dumps(result, indent=2) + "\n").encode())
     except DiskFullError:
         raise
     except StorageError:
@@ -150,8 +123,24 @@ def check_seams(out: str, *, name: str = SEGMENTATION, progress: Progress | None
     return result
 
 
+def _made_beside(out: str, manifest: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the manifest of a run with the settings and levels of another segmentation in its output.
+
+    Of labels that vimvol did not make, nothing is known of how they were solved: they have no levels.
+    """
+    if not holds_node(f"{out}/labels/{name}"):
+        raise InputError(f"{out} has no segmentation {name!r}, so there is nothing to check; give one that it has")
+    note = note_of(out, f"labels/{name}")
+    if not note:
+        return {**manifest, "levels": ()}
+    if note.get("state") != "complete":
+        lock_of(out).refuse_if_held()  # it will be, then
+        raise InputError(f"segmentation {name!r} of {out} is not complete; run vimvol agglomerate again first")
+    return {**manifest, "config": note["config"], "levels": note["levels"]}
+
+
 def _job(out: str, manifest: dict[str, Any]) -> Job:
-    """Return the job of a finished run: from what is stored, or where an earlier version made it from its input."""
+    """Return the job of a segmentation: from what is stored, or where an earlier version made it from its input."""
     config = settings_of(manifest)
     if PLANES not in manifest.get(STORED, {}):
         return prepare(input_address(manifest), out, config)
@@ -159,33 +148,14 @@ def _job(out: str, manifest: dict[str, Any]) -> Job:
     return job if config.input.mask is None else replace(job, mask=open_mask(config.input.mask, job.source))
 
 
-def families_of(job: Job, levels: range) -> Iterator[Family]:
-    """Yield the planes inside a volume at which something meets, those of one place under all their names.
-
-    Parameters
-    ----------
-    job
-        The job.
-    levels
-        Levels at which the graph was solved in parts.
-    """
-    across = {"y": " across y", "x": " across x"}
-    cells = {
-        "shard": job.shard,
-        "watershed tile": job.fragment_tiles.cell,
-        **{"prediction tile" + across.get(plane.axis, ""): plane.cell for plane in job.planes},
-        "subproblem": hierarchy_of(job).cells(levels.start).cell if levels else job.shape,
-    }
-    for axis in (1, 2) if job.flat else (0, 1, 2):
-        # planes at every voxel, as between slices, have nothing between them to compare with
-        steps = sorted({cell[axis] for cell in cells.values() if 1 < cell[axis] < job.shape[axis]})
-        for step in steps:
-            yield Family(tuple(name for name, cell in cells.items() if cell[axis] == step), axis, step)
+def _report_of(job: Job) -> str:
+    """Return what the files of a report are called."""
+    return "qa" if job.name == SEGMENTATION else f"qa-{job.name}"
 
 
 def _places(family: Family, families: list[Family], job: Job, labels: str, progress: Progress) -> Iterator[Place]:
     """Yield the endings at every place of a family that is looked at."""
-    axis, looks = family.axis, _looks(family, families, job.shape)
+    axis, looks = family.axis, looks_at(family, families, job.shape)
     voxels = sum(box.size for _, box in looks)
     progress.stage(f"{'zyx'[axis]} every {family.step}", len(looks), 0, voxels)
     for near, box in looks:
@@ -200,40 +170,6 @@ def _places(family: Family, families: list[Family], job: Job, labels: str, progr
         yield Place(box, axis, near[0], counted[0], sum(counted[1:], Endings(0, 0)), len(near) - 1)
         progress.advance(1, box.size)
     progress.finish()
-
-
-def _looks(family: Family, families: list[Family], shape: Index) -> list[tuple[list[int], Block]]:
-    """Return what is looked at of a family: a plane and those near it that it is compared with, and the box of both."""
-    axis = family.axis
-    steps = [other.step for other in families if other.axis == axis]
-    planes = range(family.step, shape[axis], family.step)
-    sizes = [min(w, s) for w, s in zip(WINDOW, shape, strict=True)]
-    sizes[axis] = shape[axis]
-    window = Grid(shape, tuple(sizes))
-    total = len(planes) * len(window)
-    found = []
-    for number in range(min(PLACES, total)):
-        at, where = divmod(number * total // min(PLACES, total), len(window))
-        near = [planes[at], *_controls(planes[at], shape[axis], steps)]
-        whole = window.block(window.index(where))
-        box = Block(
-            tuple(min(near) - 1 if a == axis else b for a, b in enumerate(whole.begin)),
-            tuple(max(near) + 1 if a == axis else e for a, e in enumerate(whole.end)),
-        )
-        found.append((near, box))
-    return found
-
-
-def _controls(plane: int, extent: int, steps: list[int]) -> list[int]:
-    """Return the nearest planes at which nothing meets, right at the seam excepted."""
-    found: list[int] = []
-    for distance, sign in itertools.product(range(2, extent), (1, -1)):
-        other = plane + sign * distance
-        if 0 < other < extent and all(other % step for step in steps):
-            found.append(other)
-        if len(found) == CONTROLS:
-            break
-    return found
 
 
 def _worst(places: list[Place]) -> Place | None:
@@ -260,7 +196,7 @@ def _draw(job: Job, labels: str, place: Place) -> dict[str, Any]:
     with contextlib.suppress(VimvolError):  # it may be gone
         raw = job.source.read(box).squeeze(flat)
     boundaries, segmentation = read_boundaries(job, box), read_box(labels, box)
-    path = f"{job.work}/qa.png"
+    path = f"{job.work}/{_report_of(job)}.png"
     picture: str | None = path
     try:
         draw_seam(

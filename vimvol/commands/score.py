@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from vimvol.commands.counting import CountBlock, Counted, Gathered
 from vimvol.commands.labels import check_labels, look_at, sliced_text
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.pool import Pool
@@ -25,6 +24,7 @@ from vimvol.evaluate.protocol import PARTITION_METRICS, SMALL, score_slice
 from vimvol.geometry import Block, Grid, Index, round_up
 from vimvol.io import Volume, open_volume
 from vimvol.outputs.manifest import has_manifest, read_manifest
+from vimvol.quality.counting import CountBlock, Counted, Gathered
 from vimvol.report.progress import silent
 
 MODES = ("auto", "2d", "3d")

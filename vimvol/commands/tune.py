@@ -15,17 +15,14 @@ from typing import Protocol
 
 import yaml
 
-from vimvol.commands.annotated import write_annotated
-from vimvol.commands.draws import Draws
 from vimvol.commands.labels import check_truth
 from vimvol.commands.score import score
 from vimvol.commands.segment import segment_volume
-from vimvol.commands.trials import Trial, check_same, check_slices, read_trials, write_trials
-from vimvol.commands.tunable import OBJECTIVES, SPACES, Objective, Parameter
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.io import open_volume
+from vimvol.io.annotated import write_annotated
 from vimvol.io.errors import storage_errors
 from vimvol.io.storage import local_path
 from vimvol.preflight.disk import check_writable
@@ -34,6 +31,9 @@ from vimvol.preflight.scale import check_voxel_size, check_voxel_size_known
 from vimvol.report.progress import silent
 from vimvol.report.trials import draw_trials
 from vimvol.stages.job import Job
+from vimvol.tuning.draws import Draws
+from vimvol.tuning.trials import Trial, check_same, check_slices, read_trials, write_trials
+from vimvol.tuning.tunable import OBJECTIVES, SPACES, Objective, Parameter
 
 TRUTH = "truth"
 """Name of the ground truth among the labels of copied slices."""

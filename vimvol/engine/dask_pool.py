@@ -16,6 +16,7 @@ from typing import Any
 import distributed
 
 from vimvol.engine.broken import BrokenWorkers, DeviceFailure, Keep
+from vimvol.engine.capacity import Capacity
 from vimvol.engine.overdue import Clock
 from vimvol.engine.pool import SHARE, SHARE_AHEAD, OverdueError, Resource, Room, WorkerLostError, WorkersBrokenError
 from vimvol.engine.turns import TOPICS_HERE, run_call
@@ -57,9 +58,6 @@ class DaskPool:
         keep: Keep | None = None,
         offered: Iterable[Resource] = (),
     ) -> None:
-        self.slots = 1
-        self._resources: dict[Resource, int] = dict.fromkeys(offered, 1)
-        self._threads: dict[str, int] = {}
         self._keep = keep
         assert client.loop is not None  # a client that was started has one
         self.client, self._loop = client, client.loop
@@ -71,35 +69,20 @@ class DaskPool:
         self._clock = Clock()
         self._broken: dict[str, str] = {}
         self._broken_workers = BrokenWorkers(keep)
+        self._capacity = Capacity(client, self._broken_workers.see, offered)
         self._topic = f"vimvol-{uuid.uuid4().hex}"
         TOPICS_HERE.add(self._topic)
         client.subscribe_topic(self._topic, self._told)
-        self._count_workers()
+        self._capacity.count()
 
-    def _count_workers(self) -> None:
-        """Take notice of which workers there are."""
-        threads: dict[str, int] = self.client.nthreads()
-        if threads and threads != self._threads:
-            for gone in sorted(self._threads.keys() - threads.keys()):
-                LOG.info("worker %s is gone", gone)
-            self._threads = threads
-            self.slots = max(1, sum(threads.values()))
-            workers = self._workers()
-            self._broken_workers.see(workers)
-            has = [known.get("resources", {}) for known in workers.values()]
-            for resource, share in SHARE.items():
-                if total := sum(of.get(resource, 0) for of in has):
-                    # Where all workers of a resource are away for a while, their calls wait for them.
-                    self._resources[resource] = max(1, int(total / share))
-
-    def _workers(self) -> dict[str, dict[str, Any]]:
-        """Return what the scheduler knows of every worker, by its address."""
-        # releases of distributed from 2025.4 to 2026.6 tell of five unless asked for all
-        return dict(self.client.scheduler_info(n_workers=-1)["workers"])
+    @property
+    def slots(self) -> int:
+        """Calls that can run at the same time."""
+        return self._capacity.slots
 
     def slots_for(self, resource: Resource | None) -> int:
         """Return how many calls that want this resource can run at the same time."""
-        return self.slots if resource is None else self._resources.get(resource, self.slots)
+        return self._capacity.slots_for(resource)
 
     def room_for(self, resource: Resource | None) -> Room:
         """Return what the smallest worker process has that runs calls which want this resource.
@@ -110,14 +93,7 @@ class DaskPool:
             If the cluster went away.
         """
         with self._scheduler():
-            workers = list(self._workers().values())
-        if resource in self._resources and resource is not None:
-            having = [worker for worker in workers if worker.get("resources", {}).get(resource)]
-            calls = [int(worker["resources"][resource] / SHARE[resource]) for worker in having]
-        else:
-            having, calls = workers, [worker["nthreads"] for worker in workers]
-        limits = [worker["memory_limit"] for worker in having if worker["memory_limit"]]
-        return Room(int(min(limits, default=0)), max(1, *calls, 1))
+            return self._capacity.room_for(resource)
 
     def submit(
         self,
@@ -134,7 +110,7 @@ class DaskPool:
             If the cluster went away.
         """
         self._count += 1
-        kind = resource if resource in self._resources else None
+        kind = resource if self._capacity.declares(resource) else None
         computing = 1.0 if kind is None else SHARE[kind]
         # A GPU has room for two calls anyway.
         ahead = ahead and computing > SHARE_AHEAD
@@ -241,12 +217,12 @@ class DaskPool:
             self._keep()
         tickets: dict[Any, int] = {future.key: ticket for ticket, future in self._futures.items()}
         with self._scheduler():
-            self._count_workers()
+            self._capacity.count()
             late = self._clock.overdue(self._held(tickets), lambda key: allowed(tickets[key]))
             for (worker, key), seconds in late.items():
                 self._end(tickets[key], f"not finished after {seconds:.0f} s on {worker}, far longer than expected")
             self._restart(sorted({worker for worker, _ in late}))
-            self._broken_workers.leave_out(self._workers, self._retire)
+            self._broken_workers.leave_out(self._capacity.workers, self._retire)
 
     def _held(self, keys: Container[Any]) -> dict[tuple[str, Any], int]:
         """Return which worker has which of these calls, but for those that were ended, and how many calls it has."""

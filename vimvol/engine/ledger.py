@@ -16,9 +16,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import logging
 import math
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,16 +24,12 @@ from typing import Any
 import numpy as np
 
 from vimvol.engine.missing import Missing, cells_of, covered_units
-from vimvol.engine.objects import Objects
-from vimvol.engine.segments import Segment, decode, encode, join_segments, make_segment, plain
-from vimvol.errors import StorageError
+from vimvol.engine.records import Records
+from vimvol.engine.segments import plain
 from vimvol.geometry import Block, Grid, Index
-
-LOG = logging.getLogger(__name__)
 
 SEGMENTS_TO_FOLD = 16
 """Segments of one size that are folded into one of the next."""
-SUFFIX = ".records"
 PLAN = "plan.json"
 
 
@@ -85,32 +79,20 @@ class StageProgress:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class Ledger(Records):
     """The records of one stage.
 
     Attributes
     ----------
-    objects
-        Where all ledgers of a run are kept.
-    stage
-        Name of the stage.
-    key
-        Digest of everything that determines the stage's result; see `content_key`.
+    objects, stage, key
+        As of `Records`.
     unit
         Voxels of one write unit of the stage's output, each of which a record vouches for: a later run may cut the
         volume into other blocks and repeats nothing. None: a record vouches for exactly its block, since what the
         block leaves is named after it.
     """
 
-    objects: Objects
-    stage: str
-    key: str
     unit: Index | None = None
-
-    @property
-    def folder(self) -> str:
-        """Folder of the records."""
-        return f"{self.stage}/{self.key}"
 
     def begin(self, blocks: Grid) -> None:
         """Forget what was done under other keys and what is damaged; fold segments where earlier runs left many.
@@ -129,7 +111,7 @@ class Ledger:
         if self.unit is None and (plan := self._plan()) is not None and plan["cell"] != list(blocks.cell):
             self.objects.remove(self.folder)
         names = []
-        for name, segment in self._stored():
+        for name, segment in self.stored():
             if segment is None:
                 self.objects.remove(name)
             else:
@@ -169,69 +151,6 @@ class Ledger:
         written = max((segment.written for segment in segments), default=0.0)
         return StageProgress(total["blocks"], total["voxels"], voxels, dict(sorted(failures.items())), written)
 
-    def fold(self, names: Sequence[str]) -> str:
-        """Replace segments by one with all their records; return its name. A crash leaves doubles, no gap.
-
-        Raises
-        ------
-        StorageError
-            If one of them is damaged, or the storage fails.
-        """
-        parts = []
-        for name in names:
-            data = self.objects.get(name)
-            try:
-                parts.append(decode(data or b""))
-            except ValueError:
-                raise StorageError(_damaged(name)) from None
-        merged = self.write(join_segments(parts))
-        for name in names:
-            self.objects.remove(name)
-        return merged
-
-    def write(self, segment: Segment) -> str:
-        """Store a segment; return its name.
-
-        Raises
-        ------
-        StorageError
-            If it cannot be written.
-        """
-        name = f"{self.folder}/{uuid.uuid4().hex}{SUFFIX}"
-        self.objects.put(name, encode(segment))
-        return name
-
-    def record(self, block: Block, result: dict[str, Any]) -> None:
-        """Record one block as done, at once; call it after its data are written."""
-        self.write(make_segment([(block, False, result)]))
-
-    def segments(self) -> list[Segment]:
-        """Return all that is recorded and intact.
-
-        A run may fold segments meanwhile; then the reading starts again.
-        """
-        return [segment for _, segment in self._stored() if segment is not None]
-
-    def _stored(self) -> list[tuple[str, Segment | None]]:
-        """Return name and content of every segment; none for the content of a damaged one."""
-        for _ in range(20):
-            found: list[tuple[str, Segment | None]] = []
-            for name in self.objects.names(self.folder):
-                if not name.endswith(SUFFIX):
-                    continue
-                path = f"{self.folder}/{name}"
-                data = self.objects.get(path)
-                if data is None:
-                    break
-                try:
-                    found.append((path, decode(data)))
-                except ValueError as error:
-                    LOG.warning("%s: %s; its blocks are computed again", path, error)
-                    found.append((path, None))
-            else:
-                return found
-        raise StorageError(f"the ledger {self.folder} changes whenever it is read; run again, finished blocks are kept")
-
     def done(self) -> set[str]:
         """Return the names (see `block_name`) of all finished blocks."""
         return {
@@ -250,19 +169,10 @@ class Ledger:
         StorageError
             If a segment is damaged: what is made of all results would be wrong without its blocks.
         """
-        for segment in self._intact():
+        for segment in self.intact():
             for block, failed, result in segment.records():
                 if not failed:
                     yield block, result
-
-    def _intact(self) -> list[Segment]:
-        """Return all that is recorded, or raise an error."""
-        found = []
-        for name, segment in self._stored():
-            if segment is None:
-                raise StorageError(_damaged(name))
-            found.append(segment)
-        return found
 
     def sums(self, blocks: Grid, names: Sequence[str]) -> dict[str, int]:
         """Return the sums of some numbers that finished blocks recorded, each block counted once.
@@ -283,7 +193,7 @@ class Ledger:
         """
         counted = np.zeros(math.prod(blocks.counts), bool)
         found = dict.fromkeys(names, 0)
-        for segment in self._intact():
+        for segment in self.intact():
             cells, exact = cells_of(blocks, segment.boxes)
             rows = np.flatnonzero(exact & ~segment.failed)
             rows = rows[~counted[cells[rows]]]
@@ -312,7 +222,3 @@ class Ledger:
         units = blocks if self.unit is None else Grid(blocks.shape, self.unit)
         done = (segment.boxes[~segment.failed] for segment in self.segments())
         return Missing(blocks, units, covered_units(units, done, exactly=self.unit is None))
-
-
-def _damaged(name: str) -> str:
-    return f"{name} is damaged; run the same command again, its blocks are computed again"

@@ -39,8 +39,10 @@ class Room:
 class Pool(Protocol):
     """Computes submitted calls and hands their outcomes back one by one, in any order."""
 
-    slots: int
-    """Calls that can run at the same time."""
+    @property
+    def slots(self) -> int:
+        """Calls that can run at the same time."""
+        ...
 
     def slots_for(self, resource: Resource | None) -> int:
         """Return how many calls that want this resource can run at the same time."""

@@ -6,20 +6,23 @@ import heapq
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 from vimvol.engine.blocks import FATAL, BlockTask, Outcome, compute_blocks, reason_of
-from vimvol.engine.journal import Journal, NoJournal, StageReport
+from vimvol.engine.execution import Execution, Progress
+from vimvol.engine.journal import StageReport
 from vimvol.engine.ledger import Ledger
 from vimvol.engine.pace import Pace
 from vimvol.engine.plan import StagePlan
-from vimvol.engine.pool import Pool, Resource, WorkerLostError
+from vimvol.engine.pool import WorkerLostError
 from vimvol.engine.recorder import Recorder
 from vimvol.engine.usage import Usage
 from vimvol.errors import IncompleteRunError
 from vimvol.geometry import Block
+
+__all__ = ["Execution", "Progress", "run_stage"]
 
 CALLS_PER_SLOT = 4
 """Calls in flight for every call that can run: enough that no worker waits, few enough to keep the scheduler small."""
@@ -30,79 +33,6 @@ NAMED = 5
 """Blocks that failed for good which the last message names; the ledger has all."""
 HOPELESS = 20
 """A stage ends early once this many blocks failed for good and none was finished."""
-
-
-class Progress(Protocol):
-    """What a run tells of its progress."""
-
-    def stage(self, name: str, total_blocks: int, done_blocks: int, voxels: int, slots: int = 1) -> None:
-        """Begin a stage of ``total_blocks``, ``done_blocks`` of which an earlier run finished; ``voxels`` in all.
-
-        ``slots`` blocks are computed at once.
-        """
-
-    def advance(self, blocks: int, voxels: int) -> None:
-        """Report blocks finished since the last call."""
-
-    def retry(self) -> None:
-        """Report that a block failed and is tried again."""
-
-    def idle(self, slots: int) -> None:
-        """Report how many calls more could run than there are: so many workers have nothing to do."""
-
-    def finish(self) -> None:
-        """End the stage."""
-
-    def note(self, text: str) -> None:
-        """Tell a line that belongs to no stage."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How the blocks of every stage are run.
-
-    Attributes
-    ----------
-    pool
-        Where they are computed.
-    progress
-        Who is told.
-    window
-        Calls in flight; none: `CALLS_PER_SLOT` for each slot of the pool.
-    retries
-        Times that a failed block is tried again before it is set aside.
-    resource
-        What the blocks want of a worker; none: any worker will do.
-    ahead
-        Whether a worker reads the next block while one computes; the blocks say by `vimvol.engine.turns.turn` when
-        they do.
-    deadline
-        Seconds after which a block counts as hung; none: learned from the others, see `Pace.allowed`.
-    sampled
-        Seconds that a block took in a sample; 0: none was taken.
-    check
-        Asked now and then whether the run may go on; raises if not.
-    guard
-        Makes of a task one that writes only while the run may; picklable like the task.
-    journal
-        Takes down what happens.
-    """
-
-    pool: Pool
-    progress: Progress
-    window: int | None = None
-    retries: int = 2
-    resource: Resource | None = None
-    ahead: bool = False
-    deadline: float | None = None
-    sampled: float = 0.0
-    check: Callable[[], None] = lambda: None
-    guard: Callable[[BlockTask], BlockTask] = lambda task: task
-    journal: Journal = field(default_factory=NoJournal)
-
-    def on(self, resource: Resource | None, *, ahead: bool = False) -> Execution:
-        """Return the same for blocks that want this resource, and may be read while others compute."""
-        return replace(self, resource=resource, ahead=ahead)
 
 
 def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execution) -> None:

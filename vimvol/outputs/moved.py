@@ -28,14 +28,10 @@ _TOLD = ("shape", "dtype", "axes", "channels", "format")
 Json = Mapping[str, Any]
 
 
-def input_entry(volume: Volume) -> dict[str, Any]:
+def input_entry(job: Job) -> dict[str, Any]:
     """Return what a manifest records of its input."""
-    return {
-        "path": volume.url,
-        "dataset": volume.dataset,
-        "identity": volume.identity(),
-        "content": volume.content(),
-    }
+    volume = job.source
+    return {"path": volume.url, "dataset": volume.dataset, "identity": job.identity, "content": volume.content()}
 
 
 def with_places(entry: Json, before: Json) -> dict[str, Any]:
@@ -102,7 +98,7 @@ def note_place(job: Job) -> None:
     with owned(job.out):
         manifest = read_manifest(job.out) or {}
         if manifest["keys"] == job.keys:  # else another run has written it meanwhile, and noted its own
-            entry = with_places(input_entry(job.source), manifest["input"])
+            entry = with_places(input_entry(job), manifest["input"])
             write_manifest(job.out, {**manifest, "input": entry, STORED: stored_of(job)})
 
 

@@ -35,7 +35,7 @@ def new_manifest(job: Job, command: str) -> dict[str, Any]:
     return {
         "state": "running",
         "created": False,
-        "input": input_entry(job.source),
+        "input": input_entry(job),
         "model": {"name": job.network.checkpoint, "sha256": job.network.digest, "boundary": job.network.boundary},
         "mode": job.config.segment.mode,
         "config": job.config.model_dump(mode="json", exclude={"run"}),

@@ -49,7 +49,7 @@ def as_recorded(job: Job) -> Job:
         manifest = read_manifest(job.out) or {}
     except OutputExistsError:  # no output of ours: whoever wants to write there is told
         return job
-    same = bool(manifest.get("replaced")) and manifest["input"]["identity"] == job.source.identity()
+    same = bool(manifest.get("replaced")) and manifest["input"]["identity"] == job.identity
     return _recorded(job, manifest) if same and _surveys_the_same(job, manifest) else job
 
 

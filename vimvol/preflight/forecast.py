@@ -65,7 +65,7 @@ def forecast(job: Job, probes: Sequence[Probe], pool: Pool | None, *, fresh: boo
         if not probes or stage.kind not in probes[0].stages:
             found.append(counted)
         elif stage.kind == "solve":
-            if (levels := _levels(job, probes, edges or 0, slots["CPU"], counted)) is not None:
+            if (levels := _levels(job, probes, edges or 0, share, slots["CPU"], counted)) is not None:
                 found.append(replace(levels, memory_limit=rooms["CPU"].memory))
             found.append(_solve(counted, probes, solver, memory))
         elif stage.resource is None:
@@ -169,17 +169,25 @@ def _solve(stage: StageForecast, probes: Sequence[Probe], edges: int, memory: in
     )
 
 
-def _levels(job: Job, probes: Sequence[Probe], edges: int, slots: int, solve: StageForecast) -> StageForecast | None:
-    """Forecast the first level of a large graph, which takes most of what all take; none if the graph is small."""
+def _levels(
+    job: Job, probes: Sequence[Probe], edges: int, share: float, slots: int, solve: StageForecast
+) -> StageForecast | None:
+    """Forecast the first level of a large graph, which takes most of what all take; none if the graph is small.
+
+    The edges lie in blocks of the region of interest, and of these in the share of which a mask leaves something.
+    """
     if _solver_edges(job, edges) == edges and not job.config.agglomerate.levels:
         return None
     hierarchy = hierarchy_of(job)
     region = job.roi or Block.whole(job.shape)
-    cells = hierarchy.cells(hierarchy.lowest(edges, hierarchy.filled([region])))
+    # if the mask left nothing out, there would be as many edges more
+    cells = hierarchy.cells(hierarchy.lowest(int(edges / max(share, 1 / LOOKS)), hierarchy.filled([region])))
     left = 4 * len(cells) if solve.left else 0  # collect, decide, contract, reduce
-    slope = sum(probe.solving for probe in probes) / max(1, sum(probe.edges for probe in probes))
+    sampled = sum(probe.edges for probe in probes)
+    slope = sum(probe.solving for probe in probes) / max(1, sampled)
     base = max(probe.stages["costs"].base for probe in probes)
-    per_cell = edges * math.prod(min(c, s) for c, s in zip(cells.cell, cells.shape, strict=True)) // cells.voxels
+    whole = math.prod(min(c, s) for c, s in zip(cells.cell, cells.shape, strict=True))
+    per_cell = min(edges, sampled * whole // sum((probe.job.roi or probe.block).size for probe in probes))
     return StageForecast(
         "levels",
         4 * len(cells),

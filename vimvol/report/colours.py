@@ -1,10 +1,16 @@
-"""Colours of labels: a function of the id alone, so that a neuron keeps its colour in all slices and pictures.
+"""Colours of labels: a function of the id, so that a neuron keeps its colour in all slices and pictures.
 
 Segments that touch often have ids that are near each other, as ids are given in the order of the volume; so it is ids
-near each other that get colours far apart, better than by chance.
+near each other that get colours far apart, better than by chance. Where others touch in what is shown whose colours are
+alike, the smaller ones get other colours there.
 """
 
 from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +36,15 @@ With the two, a hue that comes again has another lightness. Steps, lightness and
 two ids are nearer than 0.083 up to 8 apart, 0.053 up to 31 and 0.014 up to 500, so that no column of segments that are
 numbered row by row has one colour. The price is beyond: 558 apart it may be 0.004."""
 
+APART = 0.12
+"""Distance in OKLab from which on the colours of segments that touch are not alike."""
+TRIES = 32
+"""Colours that a segment may get where others are like its own."""
+_NEXT = np.uint64(0x9E3779B97F4A7C15)
+"""From the id whose colour was tried to that whose colour is tried next: far apart, by the golden ratio."""
+REACH = 3
+"""Voxels between segments that are seen as touching; there may be a line of background."""
+
 
 def label_colours(ids: NDArray[np.uint64]) -> NDArray[np.float32]:
     """Return the colour of every id.
@@ -45,10 +60,84 @@ def label_colours(ids: NDArray[np.uint64]) -> NDArray[np.float32]:
         Red, green, blue and opacity in [0, 1]; background is transparent black, everything else opaque.
     """
     numbers = np.asarray(ids, np.uint64)
+    return _opaque(_lab(numbers), numbers)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Colours of the labels of what is shown together.
+
+    Attributes
+    ----------
+    ids
+        (N,) uint64, ascending: all labels of it.
+    colours
+        (N, 4), as of `label_colours`.
+    """
+
+    ids: NDArray[np.uint64]
+    colours: NDArray[np.float32]
+
+    def of(self, labels: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """Return the colours of labels that are among them, ``labels.shape + (4,)``."""
+        return self.colours[np.searchsorted(self.ids, labels)]
+
+
+def told_apart(slices: Sequence[NDArray[np.integer]]) -> Shown:
+    """Choose colours for labels by which those that touch in some slices can be told from each other.
+
+    A segment has its own colour, that of `label_colours`, unless a larger one that it touches has one like it. The
+    choice depends on what is shown alone.
+
+    Parameters
+    ----------
+    slices
+        (Y, X) labels each, of one volume; 0 is background.
+    """
+    shown = [np.zeros((0, 0), np.uint64), *(labels.astype(np.uint64) for labels in slices)]
+    ids, sizes = np.unique(np.concatenate([labels.ravel() for labels in shown]), return_counts=True)
+    touching: defaultdict[int, set[int]] = defaultdict(set)
+    for one, other in _pairs(ids, shown).tolist():
+        touching[one].add(other)
+        touching[other].add(one)
+    tries = ids[:, None] + _NEXT * np.arange(TRIES, dtype=np.uint64)  # modulo 2^64 is wanted
+    lab = _lab(tries)
+    chosen = lab[:, 0].copy()
+    done = np.zeros(len(ids), bool)
+    for at in np.argsort(-sizes, kind="stable").tolist():
+        around = [other for other in touching[at] if done[other]]
+        done[at] = True
+        if around:
+            nearest = np.linalg.norm(lab[at][:, None] - chosen[around], axis=-1).min(axis=1)
+            fitting = np.flatnonzero(nearest >= APART)
+            chosen[at] = lab[at, fitting[0] if len(fitting) else nearest.argmax()]
+    return Shown(ids, _opaque(chosen, ids))
+
+
+def _pairs(ids: NDArray[np.uint64], slices: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
+    """Return the places among ``ids``, (P, 2), of labels that lie within `REACH` along an axis of a slice."""
+    found = [np.zeros((0, 2), np.int64)]
+    for labels in slices:
+        places = np.searchsorted(ids, labels)
+        for axis, step in itertools.product((0, 1), range(1, REACH + 1)):
+            along = np.moveaxis(places, axis, 0)
+            one, other = along[:-step].ravel(), along[step:].ravel()
+            differ = (one != other) & (ids[one] > 0) & (ids[other] > 0)
+            pairs = np.stack([one[differ], other[differ]], axis=1)
+            found.append(np.unique(np.sort(pairs, axis=1), axis=0))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _lab(numbers: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Return the colours of ids in OKLab, ``numbers.shape + (3,)``."""
     # modulo 2^64 is wanted
     turn, rise = ((np.multiply(numbers, s) >> np.uint64(11)).astype(np.float64) / 2**53 for s in (_HUE, _LIGHT))
     hue, lightness = 2 * np.pi * turn, LIGHTNESS[0] + (LIGHTNESS[1] - LIGHTNESS[0]) * rise
-    lab = np.stack([lightness, CHROMA * np.cos(hue), CHROMA * np.sin(hue)], axis=-1)
+    return np.stack([lightness, CHROMA * np.cos(hue), CHROMA * np.sin(hue)], axis=-1)
+
+
+def _opaque(lab: NDArray[np.float64], numbers: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """Return colours of OKLab as red, green, blue and opacity; background is transparent."""
     rgb = np.clip((lab @ _TO_LMS.T) ** 3 @ _TO_RGB.T, 0.0, 1.0)
     rgb = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055)
     colours = np.concatenate([rgb, np.ones((*rgb.shape[:-1], 1))], axis=-1)

@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from vimvol.report.colours import label_colours
+from vimvol.report.colours import Shown, told_apart
 from vimvol.report.png import write_png
 
 Grey = NDArray[np.uint8]
@@ -47,7 +47,8 @@ class Cut:
     boundaries
         (Y, X) uint8, 255 where a boundary is certain.
     segmentation
-        (Y, X), 0 is background and not coloured. An id has the same colour in every picture.
+        (Y, X), 0 is background and not coloured. An id has the same colour in all cuts, and in every picture unless
+        it touches one of like colour there.
     voxel_size
         nm, (y, x); none where it is not known: voxels are drawn as squares, without a scale bar.
     ground_truth
@@ -106,9 +107,11 @@ def draw_cuts(
     page = _Page(figure, width, height)
     page.head(title, scores)
     top = HEAD
+    segments = told_apart([cut.segmentation for cut in cuts])
+    truths = told_apart([cut.ground_truth for cut in cuts if cut.ground_truth is not None])
     for cut, size in zip(cuts, sizes, strict=True):
         left = MARGIN
-        for caption, note, panel in _panels(cut, size):
+        for caption, note, panel in _panels(cut, size, segments, truths):
             page.caption(left, top + CAPTION - 12, size[1], caption, note)
             # Pixel upon pixel: the panel is not resampled again.
             figure.figimage(panel, left, height - top - CAPTION - size[0], origin="upper")
@@ -127,7 +130,7 @@ def _panel_sizes(cuts: Sequence[Cut]) -> list[tuple[int, int]]:
     return [(min(max(24, round(width * ratio)), 3 * PANEL), width) for ratio in ratios]
 
 
-def _panels(cut: Cut, size: tuple[int, int]) -> Iterator[tuple[str, str, Colour]]:
+def _panels(cut: Cut, size: tuple[int, int], segments: Shown, truths: Shown) -> Iterator[tuple[str, str, Colour]]:
     """Yield caption, note and pixels of the panels of a row."""
     raw = _resized(cut.raw, size)
     where = f"{cut.plane}  " if cut.plane else ""
@@ -135,10 +138,17 @@ def _panels(cut: Cut, size: tuple[int, int]) -> Iterator[tuple[str, str, Colour]
     yield f"{where}raw", f"{width} × {height} voxels", np.repeat(raw[..., None], 3, axis=2)  # noqa: RUF001 - the sign meant
     magma = colormaps["magma"](_resized(cut.boundaries, size))[..., :3]
     yield f"{where}boundaries", "", np.asarray(255 * magma + 0.5).astype(np.uint8)
-    for caption, labels in (("segmentation", cut.segmentation), ("ground truth", cut.ground_truth)):
+    for caption, labels, shown in (
+        ("segmentation", cut.segmentation, segments),
+        ("ground truth", cut.ground_truth, truths),
+    ):
         if labels is not None:
             count = np.count_nonzero(np.unique(labels))
-            yield f"{where}{caption}", f"{count:,} segment{'' if count == 1 else 's'}", _overlay(raw, labels, size)
+            yield (
+                f"{where}{caption}",
+                f"{count:,} segment{'' if count == 1 else 's'}",
+                _overlay(raw, labels, shown, size),
+            )
 
 
 def _resized(image: Grey, size: tuple[int, int]) -> Grey:
@@ -148,12 +158,12 @@ def _resized(image: Grey, size: tuple[int, int]) -> Grey:
     )
 
 
-def _overlay(raw: Grey, labels: Labels, size: tuple[int, int]) -> Colour:
+def _overlay(raw: Grey, labels: Labels, shown: Shown, size: tuple[int, int]) -> Colour:
     """Return labels in colours over ``raw``, which has the panel's size already, with outlines of one pixel."""
     rows, columns = ((np.arange(n) * s) // n for n, s in zip(size, labels.shape, strict=True))
     ids, index = np.unique(labels, return_inverse=True)
     index = index.reshape(labels.shape)[np.ix_(rows, columns)]
-    colours = label_colours(ids.astype(np.uint64))[index]
+    colours = shown.of(ids.astype(np.uint64))[index]
     edge = np.zeros(size, dtype=bool)
     edge[1:] |= index[1:] != index[:-1]
     edge[:, 1:] |= index[:, 1:] != index[:, :-1]

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vimvol.report.colours import label_colours
+from vimvol.report.colours import told_apart
 from vimvol.report.png import write_png
 
 WIDTH = 12.0
@@ -57,7 +57,7 @@ def draw_seam(
     """
     panels: list[tuple[str, NDArray[Any], dict[str, Any]]] = [
         ("boundaries", boundaries, {"cmap": "gray", "vmin": 0, "vmax": 255}),
-        ("segmentation", label_colours(segmentation), {}),
+        ("segmentation", told_apart([segmentation]).of(segmentation), {}),
     ]
     if raw is not None:
         low, high = np.percentile(raw, (1, 99))

@@ -190,9 +190,14 @@ class Job:
         return self.work if self.name == SEGMENTATION else f"{self.work}/{BESIDE}/{self.name}"
 
     @cached_property
+    def identity(self) -> str:
+        """Of the input, see `Volume.identity`; looked at once."""
+        return self.source.identity()
+
+    @cached_property
     def keys(self) -> dict[str, str]:
         """Digest of all that determines the result of each stage, the stages before it included."""
-        return keys_after(self, dict(self.recorded)) if self.recorded else self.keys_of(self.source.identity())
+        return keys_after(self, dict(self.recorded)) if self.recorded else self.keys_of(self.identity)
 
     def keys_of(self, identity: str) -> dict[str, str]:
         """Return what `keys` would be for an input of this identity, see `Volume.identity`."""

@@ -17,7 +17,8 @@ from vimvol.config import TrainConfig
 from vimvol.errors import InputError
 from vimvol.train.augment import crop_positions, resample
 from vimvol.train.intensity import intensity_changes
-from vimvol.train.sources import Source, TrainingData
+from vimvol.train.slices import Source
+from vimvol.train.sources import TrainingData
 from vimvol.train.targets import TARGETS, grow_instances
 
 Crop = dict[str, Tensor]

@@ -87,7 +87,8 @@ def fit(config: TrainConfig) -> Path:
     from vimvol.train.callbacks import Stopping, StopRequest
     from vimvol.train.dataset import check_patch
     from vimvol.train.export import LAST, export_best, exported, read_checkpoint
-    from vimvol.train.module import BoundaryModule, TrainingSource
+    from vimvol.train.loaders import TrainingSource
+    from vimvol.train.module import BoundaryModule
     from vimvol.train.sources import load_data
 
     config = config.model_copy(update={"out": str(local_path(config.out))})

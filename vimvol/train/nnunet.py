@@ -22,7 +22,8 @@ from vimvol.config import TrainConfig
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.io.errors import storage_errors
 from vimvol.io.storage import local_path
-from vimvol.train.sources import Sections, Source, load_data, load_test_data
+from vimvol.train.slices import Sections, Source
+from vimvol.train.sources import load_data, load_test_data
 from vimvol.train.targets import TARGETS, grow_instances
 
 ALL = 1 << 40

@@ -1,146 +1,27 @@
-"""Annotated slices to learn from: volumes held in memory, and images that are read one by one."""
+"""The annotated slices that a configuration names, to learn from, to validate on and to report on."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from vimvol.config import TrainConfig, TrainImages, TrainVolume
 from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.io import Volume, open_volume
-from vimvol.train.coco import CocoImage, draw_instances, read_coco
+from vimvol.train.coco import read_coco
 from vimvol.train.download import explain_missing
 from vimvol.train.drawn import draw_volumes
+from vimvol.train.slices import ImageFolder, Sections, Source
 from vimvol.train.targets import grow_instances
 
 AXES = {"z": 0, "y": 1, "x": 2}
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One slice with its instances.
-
-    Attributes
-    ----------
-    raw
-        (y, x) intensities as stored.
-    labels
-        (y, x) int32 instances, 0 between them.
-    mean, std
-        What the intensities are standardised by: of the volume, or of the image.
-    """
-
-    raw: NDArray[Any]
-    labels: NDArray[np.int32]
-    mean: float
-    std: float
-
-    def standardised(self) -> NDArray[np.float32]:
-        """Return the intensities with the mean taken off, in units of the standard deviation."""
-        raw: NDArray[np.float32] = self.raw.astype(np.float32)
-        return (raw - np.float32(self.mean)) / np.float32(self.std)
-
-
-class Source(Protocol):
-    """Annotated slices: a volume, cut along one axis, or a set of images."""
-
-    @property
-    def name(self) -> str:
-        """Of the volume or folder, for logs."""
-        ...
-
-    def __len__(self) -> int:
-        """Return how many slices there are."""
-        ...
-
-    def read(self, index: int) -> Slice:
-        """Return a slice."""
-        ...
-
-
-@dataclass(frozen=True)
-class Sections:
-    """Parallel slices of one volume in memory.
-
-    Attributes
-    ----------
-    name
-        Of the volume, for logs.
-    raw
-        (n, y, x) intensities as stored.
-    labels
-        (n, y, x) int32 instances; grown into the gaps (`grow_instances`) for training, as annotated for validation.
-    mean, std
-        Of the whole volume; the predictor standardises by the same.
-    voxel_size
-        Of the volume, nm, (z, y, x), however it is sliced.
-    """
-
-    name: str
-    raw: NDArray[Any]
-    labels: NDArray[np.int32]
-    mean: float
-    std: float
-    voxel_size: tuple[float, float, float]
-
-    def __len__(self) -> int:
-        return len(self.raw)
-
-    def read(self, index: int) -> Slice:
-        """Return a slice; a view, not to be changed."""
-        return Slice(self.raw[index], self.labels[index], self.mean, self.std)
-
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """Images in files, with their instances as outlines; nothing but the outlines is kept in memory.
-
-    Attributes
-    ----------
-    name
-        Of the folder and the annotations, for logs.
-    images, paths
-        Annotations and files, in the same order.
-    min_size
-        Pixels below which an instance becomes background.
-    """
-
-    name: str
-    images: tuple[CocoImage, ...]
-    paths: tuple[str, ...]
-    min_size: int
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def read(self, index: int) -> Slice:
-        """Read an image and draw its instances.
-
-        Raises
-        ------
-        InputError
-            If it cannot be read, or has another shape than the annotations say.
-        """
-        path, annotated = self.paths[index], self.images[index]
-        try:
-            raw = _read_image(path)
-        except (OSError, ValueError, SyntaxError) as error:  # what the readers raise for damaged files
-            raise InputError(f"image {path} cannot be read ({error}); fetch it again") from None
-        if raw.shape != annotated.shape:
-            raise InputError(
-                f"image {path} has shape {raw.shape} and its annotations {annotated.shape}; give images of one channel "
-                "and the annotations that belong to them"
-            )
-        mean, std = float(raw.mean(dtype=np.float64)), float(raw.std(dtype=np.float64))
-        return Slice(raw, draw_instances(annotated, self.min_size), mean, std or 1.0)
 
 
 @dataclass(frozen=True)
@@ -311,14 +192,6 @@ def _image_folder(
         )
     paths = tuple(files[Path(image.name).name] for image in found)
     return ImageFolder(Path(part).stem, tuple(found), paths, images.min_size)
-
-
-def _read_image(path: str) -> NDArray[Any]:
-    if path.lower().endswith((".tif", ".tiff")):
-        return np.asarray(tifffile.imread(path))
-    from skimage import io
-
-    return np.asarray(io.imread(path))
 
 
 def _resolve(root: str, url: str) -> str:

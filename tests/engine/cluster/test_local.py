@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
 from vimvol.engine.cluster import ending, open_cluster
+from vimvol.errors import InputError
 
 IMITATED = """
 import types
@@ -31,6 +33,21 @@ def run_script(folder, text):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=120)
     return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["local", "cuda"])
+def test_what_else_keeps_processes_from_starting_is_told_as_it_is(kind, monkeypatch):
+    library = types.ModuleType("dask_cuda")
+    exec(IMITATED, vars(library))
+    monkeypatch.setitem(sys.modules, "dask_cuda", library)
+    module = sys.modules[f"vimvol.engine.cluster.{kind}"]
+    monkeypatch.setattr(module, "DEAF", "raise RuntimeError('no room on the device')\n")
+    with (
+        pytest.raises(InputError, match=r"could not be started \(no room on the device\), so") as refused,
+        open_cluster(kind, 1),
+    ):
+        pass
+    assert "__main__" not in str(refused.value)
 
 
 @pytest.mark.slow

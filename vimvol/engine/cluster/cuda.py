@@ -52,7 +52,7 @@ def cuda(config: CudaCluster, workers: int | None) -> Iterator[Pool]:
                 silence_logs=logging.CRITICAL,
             )
         except RuntimeError as error:
-            raise not_started("the GPUs' worker processes", error) from None
+            raise not_started("the GPUs' worker processes", error, "choose cluster local") from None
         except Exception as error:
             raise _unusable(error) from error
         with (

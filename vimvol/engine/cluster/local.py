@@ -22,6 +22,10 @@ from vimvol.errors import InputError
 DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 """What a worker runs first: a terminal sends Ctrl-C to it, too, but this process stops it, without a word."""
 
+SILENT = "Nanny failed to start worker process"
+"""What Dask tells of a process that ended before it could tell why. One that imports a script which starts processes
+as it is imported does (`leave_if_worker`); what fails in a process later is told as it is."""
+
 
 def available_cores() -> int:
     """Return the number of CPU cores that this process may use."""
@@ -72,7 +76,7 @@ def _started(config: LocalCluster, count: int) -> distributed.LocalCluster:
         )
     except RuntimeError as error:
         what = f"{count} worker processes of this machine"
-        raise not_started(what, error, ", or set run.workers=0 to compute in its own process") from None
+        raise not_started(what, error, "set run.workers=0 to compute in this process") from None
 
 
 def leave_if_worker() -> None:
@@ -81,19 +85,24 @@ def leave_if_worker() -> None:
         raise SystemExit(1)
 
 
-def not_started(what: str, error: RuntimeError, otherwise: str = "") -> InputError:
-    """Return the error for processes that do not start, most often for want of a guard in the script that starts them.
+def not_started(what: str, error: RuntimeError, otherwise: str) -> InputError:
+    """Return the error for processes that do not start.
 
     Parameters
     ----------
     what
         The processes.
     error
-        How Dask tells it.
+        How Dask tells it: that something failed, and last of its causes why.
     otherwise
-        What else to do, a clause.
+        What to do, a clause.
     """
-    return InputError(
-        f"{what} could not be started ({' '.join(str(error).split())}), so nothing is computed; they import the script "
-        f'that starts them, so in a script put the call below if __name__ == "__main__":{otherwise}'
+    first: BaseException = error
+    while (before := first.__cause__ or (None if first.__suppress_context__ else first.__context__)) is not None:
+        first = before
+    reason = " ".join(str(first).split()) or type(first).__name__
+    script = (
+        'they import the script that starts them, so in a script put the call below if __name__ == "__main__":, or '
     )
+    guard = script if reason == SILENT else ""
+    return InputError(f"{what} could not be started ({reason}), so nothing is computed; {guard}{otherwise}")

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vimvol.commands.tunable import Objective, Parameter
 from vimvol.config import SegmentConfig
 from vimvol.errors import InputError
 from vimvol.io.errors import storage_errors
 from vimvol.io.objects import open_objects
+from vimvol.tuning.tunable import Objective, Parameter
 
 
 @dataclass(frozen=True)

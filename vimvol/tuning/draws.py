@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vimvol.commands.tunable import Objective, Parameter
 from vimvol.errors import MissingExtraError, install_text
+from vimvol.tuning.tunable import Objective, Parameter
 
 WARM_UP = 10
 """Trials that are drawn at random, before scores guide them."""

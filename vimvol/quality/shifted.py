@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,6 @@ from vimvol.evaluate.contingency import Contingency
 from vimvol.evaluate.metrics import voi_merge, voi_split
 from vimvol.geometry import Block, Index
 from vimvol.io.arrays import read_box
-from vimvol.preflight.announce import Tell, nobody
 from vimvol.segment.graph import edge_table
 from vimvol.segment.multicut import solve
 from vimvol.segment.nodes import node_table
@@ -28,7 +27,7 @@ EXCESS = 0.1
 """VOI, bits, by which a region made on shifted tiles may differ more than one made again on the same tiles."""
 
 
-def compare_shifted(job: Job, labels: str, tell: Tell = nobody) -> dict[str, Any] | None:
+def compare_shifted(job: Job, labels: str, tell: Callable[[str], None] | None = None) -> dict[str, Any] | None:
     """Make a region again on tiles shifted by half a tile, and on the same tiles; compare both with what is stored.
 
     Watershed and agglomeration are made again, from the stored boundaries. The region is solved by itself, so pieces
@@ -38,7 +37,8 @@ def compare_shifted(job: Job, labels: str, tell: Tell = nobody) -> dict[str, Any
     if job.stitched or all(c >= s or c == 1 for c, s in zip(cell, job.shape, strict=True)):
         return None
     box = _region(job)
-    tell(f"shifted tiles: making {box} again")
+    if tell is not None:
+        tell(f"shifted tiles: making {box} again")
     stored, _ = _pieces(read_box(labels, box))
     found = {}
     for what, shift in (("same", (0, 0, 0)), ("shifted", tuple(c // 2 for c in cell))):
