@@ -108,7 +108,10 @@ def segment(
     named = {"sample": "for the sample", "stages": "in the stages"}
     parts = {named[what]: seconds for what, seconds in result.spent.items()}
     took = parts_text(end - start, {**parts, "for the picture": end - drawing}, "to start and finish")
-    typer.echo(f"{count_text(result.segments, 'segment')} of {count_text(result.fragments, 'fragment')} in {took}")
+    made = f"{count_text(result.segments, 'segment')} of {count_text(result.fragments, 'fragment')}"
+    if result.done_before:
+        typer.echo(f"all done before, on {result.finished}, from this input with these settings; nothing was computed")
+    typer.echo(made if result.done_before else f"{made} in {took}")
     typer.echo(f"segmentation  {result.labels}")
     typer.echo(f"picture       {picture}")
     typer.echo(f"look at it    vimvol view {shlex.quote(result.out)}")
