@@ -207,7 +207,7 @@ def _finished(
                 remove_leftovers(job, levels_reduced([level["level"] for level in manifest["levels"]]))
                 manifest |= {"state": "complete", "finished": now(), "block": job.config.run.block}
             spent |= {"sample": ahead.seconds, "stages": sum(stage["seconds"] for stage in entry["stages"])}
-            if text := compared(entry):
+            if text := compared(entry, ahead.forecast):
                 telling.progress.note(text)
     return manifest
 
