@@ -111,7 +111,8 @@ class _SolveStage(Stage):
 
 def solve_stage(job: Job) -> Stage:
     """Return the stage solve; what levels its task finds is known only when it is run."""
-    return _SolveStage(job, plan_stage("solve", job.shape, job.shape), Solve(job, ()), resource=None, own=True)
+    plan = plan_stage("solve", job.shape, job.shape, region=job.roi)
+    return _SolveStage(job, plan, Solve(job, ()), resource=None, own=True)
 
 
 def _reduced(job: Job, execution: Execution) -> tuple[LevelReport, ...]:
