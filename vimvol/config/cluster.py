@@ -31,7 +31,9 @@ class CudaCluster(Section):
     kind: Literal["cuda"] = "cuda"
     tls: bool = Field(False, description="encrypt with certificates made for this run")
     dashboard: str = Field(LOOPBACK, description="host:port on which Dask's dashboard listens")
-    devices: tuple[NonNegative, ...] | None = Field(None, description="numbers of the GPUs to use; none: all")
+    devices: tuple[NonNegative, ...] | None = Field(
+        None, description="numbers of the GPUs to use; none: all", examples=[[0, 1]]
+    )
     cpu_workers: NonNegative | None = Field(None, description="processes without a GPU; none: one a core")
 
 
@@ -44,7 +46,7 @@ class JobPool(Section):
     cores: Positive = Field(1, description="cores of a job; a worker process each, but one process for a GPU")
     memory: Memory = Field("8GB", description="memory of a job")
     queue: str | None = Field(None, description="queue or partition")
-    directives: tuple[str, ...] = Field((), description="more lines of the job's header, e.g. --gres=gpu:1")
+    directives: tuple[str, ...] = Field((), description="more lines of the job's header", examples=[["--gres=gpu:1"]])
 
     @model_validator(mode="after")
     def _one_way(self) -> JobPool:
@@ -70,7 +72,9 @@ class JobsCluster(Section):
     shared_folder: str | None = Field(None, description="folder that all nodes see, for the workers' certificates")
     local_folder: str | None = Field(None, description="scratch folder of a node for Dask's temporary files")
     log_folder: str | None = Field(None, description="folder for the output of jobs; none: what the system does")
-    prologue: tuple[str, ...] = Field((), description="shell lines before a worker starts, e.g. module load cuda")
+    prologue: tuple[str, ...] = Field(
+        (), description="shell lines before a worker starts", examples=[["module load cuda"]]
+    )
     python: str | None = Field(None, description="Python of the nodes; none: that which runs now")
 
     @model_validator(mode="after")

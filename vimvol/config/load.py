@@ -64,7 +64,7 @@ def parse_config(
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(explain(kind, error, source, overridden)) from None
+        raise ConfigError(explain(kind, error, source, overridden, data)) from None
 
 
 def read_config(path: str) -> dict[str, Any]:

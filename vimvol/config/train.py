@@ -15,13 +15,20 @@ class TrainVolume(Section):
     raw: str = Field(description="PATH[:DATASET] of the intensities, (z, y, x)")
     labels: str = Field(description="PATH[:DATASET] of the instances, (z, y, x); 0: membrane or not annotated")
     train: tuple[NonNegative, Positive] | None = Field(
-        None, description="first slice, and the slice after the last, to train on; none: the volume only validates"
+        None,
+        description="first slice, and the slice after the last, to train on; none: the volume only validates",
+        examples=[[0, 100]],
     )
     validate_: tuple[NonNegative, Positive] | None = Field(
-        None, alias="validate", description="the same to validate on; always whole slices along z"
+        None,
+        alias="validate",
+        description="the same to validate on; always whole slices along z",
+        examples=[[100, 125]],
     )
     test: tuple[NonNegative, Positive] | None = Field(
-        None, description="the same to report on; a training only makes sure that it sees none of them"
+        None,
+        description="the same to report on; a training only makes sure that it sees none of them",
+        examples=[[112, 125]],
     )
     planes: tuple[Literal["z", "y", "x"], ...] = Field(
         ("z",), min_length=1, description="axes to slice for training; all three where the voxels are isotropic"
