@@ -16,7 +16,7 @@ import pytest
 import tifffile
 import zarr
 
-from tests.support import digest, mistake, settings, small_config
+from tests.support import digest, mistake, settings, small_config, without_rights
 from vimvol.commands.segment import segment_volume
 from vimvol.errors import InputError
 from vimvol.io import open_volume
@@ -24,6 +24,7 @@ from vimvol.models.registry import MODELS
 from vimvol.outputs.manifest import finished_run
 
 ROOT = Path(__file__).parents[1]
+MODELS_FOLDER = ROOT / "vimvol" / "models" / "weights"
 
 
 @pytest.fixture
@@ -213,6 +214,48 @@ def test_cells_are_scored_image_by_image(run, volume: Path, tmp_path: Path) -> N
     code, _, err = run("evaluate", labels, labels, "--background", "kept")
     assert (code, err.count("\n")) == (2, 1), err
     assert "choose ignore, keep" in err
+
+
+def test_what_may_not_be_read_is_a_mistake_in_one_line(sample: Path, volume: Path, tmp_path: Path) -> None:
+    (tmp_path / "slices").mkdir()
+    for name in ("stack.tif", "slices/0.tif", "slices/1.tif"):
+        tifffile.imwrite(
+            tmp_path / name, np.ones((64, 64) if "/" in name else (4, 64, 64), np.uint8), photometric="minisblack"
+        )
+    for name in ("whole.zarr", "inside.zarr"):
+        shutil.copytree(sample, tmp_path / name)
+    (tmp_path / "settings.yaml").write_text("segment: {mode: 2d}\n")
+    shutil.copy(MODELS_FOLDER / "unet-nano.safetensors", tmp_path / "weights")
+    (tmp_path / "shut").mkdir()
+    denied = {
+        "volume.h5": ("segment", f"{volume}:volumes/raw", "o.zarr"),
+        "stack.tif": ("segment", "stack.tif", "o.zarr"),
+        "slices/1.tif": ("segment", "slices", "o.zarr"),
+        "whole.zarr": ("segment", "whole.zarr:raw", "o.zarr"),
+        "inside.zarr/raw/.zarray": ("info", "inside.zarr"),
+        "settings.yaml": ("segment", f"{sample}:raw", "o.zarr", "--config", "settings.yaml"),
+        "weights": ("segment", f"{sample}:raw", "o.zarr", "--model", "weights"),
+        "shut": ("segment", f"{sample}:raw", "o.zarr", "--model", "shut/weights"),
+    }
+    more = [
+        ("segment", f"{sample}:raw", "o.zarr", "--set", "input.mask=stack.tif"),
+        ("segment", f"{sample}:raw", "o.zarr", "--set", "agglomerate.costs=weights"),
+        ("evaluate", "stack.tif", "stack.tif"),
+        ("status", "whole.zarr"),
+    ]
+    for name in denied:
+        (tmp_path / name).chmod(0)
+    before = sorted(tmp_path.iterdir())
+    try:
+        found = without_rights([*denied.values(), *more], tmp_path)
+    finally:
+        for name in denied:
+            (tmp_path / name).chmod(0o755)
+    for command, (code, err) in zip([*denied.values(), *more], found, strict=True):
+        assert code == 2, (command, err)
+        assert re.search("Permission denied|may not be entered", mistake(err)), (command, err)
+        assert not re.search("errno|Errno", err), (command, err)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_what_is_being_done_is_told_from_the_beginning(run, sample: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vimvol.address import absolute, check_there, is_url, parse_address, with_format, without_format
 from vimvol.errors import InputError
-from vimvol.io.errors import storage_errors
+from vimvol.io.errors import as_given, storage_errors
 from vimvol.io.formats import OPENERS
 from vimvol.io.formats.base import AXES, ArrayInfo, Kind, Opener, spatial
 from vimvol.io.volume import Volume
@@ -20,6 +20,7 @@ Number = TypeVar("Number", int, float)
 _IMAGE_DTYPES = ("uint8", "uint16", "float32")
 
 
+@as_given()
 def open_volume(
     address: str,
     *,
@@ -49,7 +50,7 @@ def open_volume(
     ------
     InputError
         If there is no such path or dataset, none was chosen of several, the format is unknown, the file is damaged, or
-        axes, shape, voxel size or dtype do not fit.
+        axes, shape, voxel size or dtype do not fit, or the right to read it is missing.
     StorageError
         If the storage fails.
     """
@@ -80,13 +81,15 @@ def open_volume(
     )
 
 
+@as_given()
 def describe(address: str) -> list[ArrayInfo]:
     """List the arrays of a container; with DATASET, those at or below it.
 
     Raises
     ------
     InputError
-        If there is no such path or dataset, the format is unknown or the file is damaged.
+        If there is no such path or dataset, the format is unknown, the file is damaged, or the right to read it is
+        missing.
     StorageError
         If the storage fails.
     """

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from vimvol.address import is_file
 from vimvol.errors import CheckpointError, InputError, StorageError
 from vimvol.models.layouts import encoder_alone, infer_spec, state_dict_in
 from vimvol.models.meta import without_values
@@ -162,7 +163,7 @@ def _read(path: Path, where: str, weights: bool = True) -> tuple[ModelSpec, dict
 def _find(name_or_path: str | os.PathLike[str]) -> Path:
     name, files = os.fspath(name_or_path), shipped()
     path = files.get(name, Path(name))
-    if path.is_file():
+    if is_file(path):
         return path
     if path.is_dir():
         raise InputError(f"{name} is a folder and holds no weights by itself; give a file in it")
