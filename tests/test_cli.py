@@ -333,6 +333,10 @@ def test_shipped_weights_have_a_card_and_missing_ones_a_line(run) -> None:
     code, _, err = run("models", "vimunet-smal")
     assert (code, err.count("\n")) == (2, 1)
     assert "did you mean 'vimunet-small'" in err
+    code, _, err = run("models", "unetr")
+    assert (code, "did you mean 'unetr-base' or 'unetr-large' or 'unetr-huge'?" in err) == (2, True)
+    code, _, err = run("models", "nope")
+    assert (code, err.count("\n"), "`vimvol models` lists all 11 networks" in err) == (2, 1, True)
 
 
 def test_help_shows_no_value_of_an_option_that_takes_none(run) -> None:
