@@ -287,6 +287,14 @@ def test_the_input_can_be_written_again_after_a_run(volume: Path, tmp_path: Path
         file["volumes/raw"][0] = 1
 
 
+@pytest.mark.parametrize("dataset", ["labels/segmentaton", "segmentation", "fragments", "vimvol"])
+def test_of_an_output_segmentations_alone_are_offered_to_be_scored(run, sample, reference, dataset) -> None:
+    code, _, err = run("evaluate", f"{reference}:{dataset}", f"{sample}:labels")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.endswith("choose one of labels/segmentation/0 (4 x 128 x 120 uint64)\n")
+    assert ("did you mean 'labels/segmentation'" in err) == ("segment" in dataset)
+
+
 def test_an_unfinished_output_is_not_scored(run, sample: Path, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
     shutil.copytree(reference, out)
