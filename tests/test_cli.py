@@ -393,6 +393,29 @@ def test_an_output_that_is_missing_is_told_before_what_works_on_one_is_loaded(tm
     assert _refused(words, tmp_path) == f"error: {told.value}\n"
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"volumes": [{"raw": "raw.h5", "labels": "l.h5", "train": [0, 1]}]},
+            r"volumes\.0\.raw = raw\.h5: .* not exist",
+        ),
+        ({"images": [{"folder": ".", "train": "coco.json"}]}, r"images\.0\.train = coco\.json: .* not exist"),
+        ({"init": "runs/first/unet.safetensors"}, r"init = runs/first/unet.safetensors is no file.* init=null"),
+        ({"init": "runs/first"}, r"init = runs/first is no file"),
+        ({"stepps": 3}, "unknown key 'stepps' in t.yaml; did you mean 'steps'"),
+        ({"steps": 0}, "steps = 0 in t.yaml cannot be used"),
+    ],
+)
+def test_what_a_training_lacks_is_told_before_anything_is_loaded(tmp_path: Path, changes, message) -> None:
+    (tmp_path / "there.h5").touch()
+    volume = {"raw": "there.h5", "labels": "there.h5", "train": [0, 1]}
+    (tmp_path / "t.yaml").write_text(json.dumps({"out": "run", "volumes": [volume], **changes}))
+    told = _refused("train t.yaml", tmp_path)
+    assert re.match(f"error: {message}", told), told
+    assert told.count("\n") == 1
+
+
 def _refused(words: str, folder: Path) -> str:
     """Return what a command says that ends with exit code 2, having loaded nothing heavy and written nothing."""
     before = sorted(folder.rglob("*"))

@@ -330,6 +330,13 @@ def test_weights_of_another_network_are_no_start(config):
     assert not Path(config.out).exists()
 
 
+def test_weights_that_are_not_there_are_told_by_the_key_that_names_them(config):
+    with pytest.raises(InputError, match=r"^init = vimunet-nana, which .*did you mean 'vimunet-nano' or ") as error:
+        fit(config.model_copy(update={"init": "vimunet-nana"}))
+    assert "\n" not in str(error.value)
+    assert not Path(config.out).exists()
+
+
 def test_training_starts_from_an_encoder_alone(config, tmp_path):
     """The layout of Segment Anything; what else it holds is not looked at, and the decoder is random."""
     options = {"embedding": 768, "depth": 4, "window": 2, "canvas": 64, "widths": (8, 8, 8, 8, 8)}

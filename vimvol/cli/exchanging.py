@@ -80,14 +80,14 @@ def export_nnunet(
         typer.echo(f"{count_text(export_volume(source, folder, volumes=volumes), 'case')} in {folder}")
         typer.echo(f"predict them  nnUNetv2_predict -i {shlex.quote(folder)} -o PREDICTED ... --save_probabilities")
         return
+    if number is None:
+        raise InputError("a data set of nnU-Net has a number; give one of 1 to 999 that is free, e.g. --id 501")
+    config = load_config(TrainConfig, source, overrides or ())
     from vimvol.io.storage import local_path
     from vimvol.preflight.disk import check_writable
     from vimvol.report.amounts import count_text
     from vimvol.train.nnunet import export_dataset
 
-    if number is None:
-        raise InputError("a data set of nnU-Net has a number; give one of 1 to 999 that is free, e.g. --id 501")
-    config = load_config(TrainConfig, source, overrides or ())
     check_writable(str(local_path(folder).absolute()))
     done = export_dataset(config, folder, number, name, volumes=volumes)
     typer.echo(f"{count_text(done.train, 'case')} to train, {done.validate} to validate, {done.test} to test")
