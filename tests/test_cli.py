@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 import tifffile
 import zarr
 
-from tests.support import digest, mistake, settings, small_config, without_rights
+from tests.support import digest, mistake, settings, small_config, wait_for, without_rights
 from vimvol.commands.segment import segment_volume
 from vimvol.errors import InputError
 from vimvol.io import open_volume
@@ -457,6 +458,22 @@ def test_a_stopped_run_says_how_to_go_on_and_does(run, sample: Path, reference: 
     assert code == 0, err
     assert "done before" in err
     assert digest(out) == digest(reference)
+
+
+@pytest.mark.parametrize("gap", [0.02, 0.3])
+def test_more_requests_to_stop_change_nothing(sample: Path, tmp_path: Path, gap: float) -> None:
+    out = tmp_path / "out.zarr"
+    command = [sys.executable, "-m", "vimvol", "segment", f"{sample}:raw", str(out), *settings(), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: bool(list((out / "vimvol" / "ledger" / "predict").glob("*/*.records"))), process)
+    with contextlib.suppress(ProcessLookupError):  # it has ended
+        for _ in range(20):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(gap)
+    err = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, err
+    assert not re.search("Traceback|resource_tracker|KeyboardInterrupt", err), err
+    assert err.endswith("stopped; what is finished is kept, the same command goes on from there\n")
 
 
 SWALLOWED = """
