@@ -16,6 +16,7 @@ from vimvol.cli.app import (
     Log,
     Overrides,
     PerformanceReport,
+    Processes,
     SchedulerFile,
     app,
     chosen_cluster,
@@ -30,12 +31,12 @@ def agglomerate(
     out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="Finished output of `vimvol segment`.")],
     overrides: Overrides = None,
     name: Annotated[
-        str, typer.Option(help="Label image to write; another than the run's own is put beside it.")
+        str, typer.Option(metavar="NAME", help="Label image to write; another than the run's own is put beside it.")
     ] = "segmentation",
     compare: Annotated[bool, flag("--compare", "Solve the graph as a whole, too, and tell the gap in energy.")] = False,
     cluster: Cluster = "local",
     scheduler_file: SchedulerFile = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
+    workers: Processes = None,
     log: Log = None,
     performance_report: PerformanceReport = None,
 ) -> None:
@@ -83,7 +84,7 @@ def agglomerate(
 @app.command()
 def qa(
     out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="Finished output of `vimvol segment`.")],
-    name: Annotated[str, typer.Option(help="Label image to check.")] = "segmentation",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Label image to check.")] = "segmentation",
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the result, too.")] = None,
 ) -> None:
     """Look for seams: segments that end where blocks meet, and what shifted blocks change. Exit code 1 if there are."""

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from vimvol import __version__
+from vimvol.cli.help import App
 from vimvol.config.cluster import AddressCluster, ClusterConfig, read_cluster
 from vimvol.errors import InputError, StorageError
 
-app = typer.Typer(
+app = App(
     help="Segment electron-microscopy volumes that do not fit one machine, with ViM-UNet.",
     no_args_is_help=True,
     add_completion=False,
@@ -45,6 +46,10 @@ SchedulerFile = Annotated[
 
 Log = Annotated[
     str | None, typer.Option("--log", metavar="FILE", help="Append what happens to FILE, one JSON object a line.")
+]
+
+Processes = Annotated[
+    int | None, typer.Option(metavar="N", help="Worker processes; by default one a core, 0 for none.")
 ]
 
 PerformanceReport = Annotated[

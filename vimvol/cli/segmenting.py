@@ -31,10 +31,13 @@ Source = Annotated[
 Out = Annotated[str, typer.Argument(metavar="OUT.zarr", help="OME-Zarr to write.")]
 Config = Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML configuration.")]
 Model = Annotated[
-    str | None, typer.Option("--model", help="Network: a name of `vimvol models` or a file. Sets predict.model.")
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME|FILE", help="Network: a name of `vimvol models` or a file. Sets predict.model."
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(help="Worker processes; by default one a core, 0 for none. Sets run.workers.")
+    int | None, typer.Option(metavar="N", help="Worker processes; by default one a core, 0 for none. Sets run.workers.")
 ]
 Moved = Annotated[
     bool,
@@ -122,7 +125,7 @@ def segment(
 @app.command()
 def demo(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where everything is written.")] = "vimvol-demo",
-    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Worker processes; by default one a core.")] = None,
     overwrite: Annotated[bool, flag("--overwrite", "Replace other results in FOLDER.")] = False,
 ) -> None:
     """Segment and score a small synthetic EM volume, and draw it: the whole pipeline in one command."""

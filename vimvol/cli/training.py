@@ -54,7 +54,7 @@ def train_edges(
     slab: Annotated[
         str | None, typer.Option(metavar="Z0:Z1", help="Learn from these slices only, the last not included.")
     ] = None,
-    note: Annotated[str, typer.Option(help="Data and their licence, for the card in the file.")] = "",
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Data and their licence, for the card in the file.")] = "",
 ) -> None:
     """Learn from ground truth what edges cost, for `--set agglomerate.costs=FILE`."""
     if len(pairs) % 2:
