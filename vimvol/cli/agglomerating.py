@@ -62,11 +62,20 @@ def agglomerate(
             log=log,
             performance_report=performance_report,
         )
-    rows = [[str(level["level"]), f"{level['edges']:,}", f"{level['energy']:,.1f}"] for level in result.levels]
-    print_rows(["level", "edges left", "energy if all are cut"], [*rows, ["solved", "-", f"{result.energy:,.1f}"]])
+    whole = max(1, result.levels[0]["edges"])
+    rows = [
+        [
+            str(level["level"]) if level["level"] else "0, the whole graph",
+            f"{level['edges']:,}",
+            f"{level['edges'] / whole:.1%}",
+            f"{level['energy']:,.1f}",
+        ]
+        for level in result.levels
+    ]
+    print_rows(["level", "edges left", "share", "energy"], [*rows, ["solved", "-", "-", f"{result.energy:,.1f}"]])
     typer.echo(
-        "energy        summed costs of the edges that are cut; lower is better, 0 would be one segment; compares only "
-        "where beta, costs and size_weighting are the same"
+        "energy        summed costs of the edges that are cut, of a level if all that are left were; lower is better, "
+        "0 would be one segment; compares only where beta, costs and size_weighting are the same"
     )
     if result.gap is not None:
         typer.echo(f"gap           {result.gap:.3%} of the energy of the whole graph, {result.best:,.1f}")
