@@ -15,6 +15,7 @@ from vimvol.errors import InputError, StorageError
 
 app = App(
     help="Segment electron-microscopy volumes that do not fit one machine, with ViM-UNet.",
+    epilog="`vimvol settings` describes what `--set` and `--config` take, `vimvol COMMAND --help` a command.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,7 +30,7 @@ def flag(name: str, text: str, **more: Any) -> Any:  # noqa: ANN401 - what typer
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one value of the configuration; may be repeated."),
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one value, see `vimvol settings`; may be repeated."),
 ]
 
 Cluster = Annotated[

@@ -1,4 +1,4 @@
-"""Commands that only look: ``models``, ``info`` and ``view``."""
+"""Commands that only look: ``models``, ``settings``, ``info`` and ``view``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,25 @@ def models(
     from vimvol.report.table import print_rows
 
     print_rows(*(model_rows() if name is None else card_rows(name)))
+
+
+@app.command()
+def settings(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="segment, train or cluster; a section, or a setting; else all of segment."),
+    ] = None,
+) -> None:
+    """Describe the settings of `--set` and `--config`: names, what they take, defaults, meaning."""
+    from vimvol.config.reference import find_groups
+    from vimvol.report.table import print_rows
+
+    for number, group in enumerate(find_groups(name or "")):
+        typer.echo(f"{chr(10) if number else ''}# {f'{group.name}: ' if group.name else ''}{group.about}")
+        rows = [[each.name, each.takes, each.default, each.description] for each in group.settings]
+        print_rows(["setting", "takes", "default", "meaning"], rows)
+    if not name:
+        typer.echo("\nthose of a training: vimvol settings train; of a cluster: vimvol settings cluster", err=True)
 
 
 @app.command()

@@ -20,7 +20,7 @@ LOOPBACK = "127.0.0.1:0"
 class LocalCluster(Section):
     """Processes of this machine; nothing listens beyond loopback unless the dashboard is asked to."""
 
-    kind: Literal["local"] = "local"
+    kind: Literal["local"] = Field("local", description="what begins the file")
     tls: bool = Field(False, description="encrypt with certificates made for this run")
     dashboard: str = Field(LOOPBACK, description="host:port on which Dask's dashboard listens")
 
@@ -28,7 +28,7 @@ class LocalCluster(Section):
 class CudaCluster(Section):
     """All GPUs of this machine, one process each, and processes for the work without a GPU."""
 
-    kind: Literal["cuda"] = "cuda"
+    kind: Literal["cuda"] = Field("cuda", description="what begins the file")
     tls: bool = Field(False, description="encrypt with certificates made for this run")
     dashboard: str = Field(LOOPBACK, description="host:port on which Dask's dashboard listens")
     devices: tuple[NonNegative, ...] | None = Field(
@@ -61,7 +61,7 @@ class JobPool(Section):
 class JobsCluster(Section):
     """Jobs of a batch system that sees the same files as this machine."""
 
-    kind: Literal["slurm", "pbs", "lsf", "sge"]
+    kind: Literal["slurm", "pbs", "lsf", "sge"] = Field(description="which batch system")
     cpu: JobPool | None = Field(None, description="jobs without a GPU")
     gpu: JobPool | None = Field(None, description="jobs with one GPU each")
     walltime: Wall = Field("04:00:00", description="hours:minutes[:seconds] of a job; workers leave before it ends")
@@ -129,7 +129,7 @@ class PodPool(Section):
 class KubernetesCluster(Section):
     """Pods of a Kubernetes cluster in which the Dask operator is installed."""
 
-    kind: Literal["kubernetes"] = "kubernetes"
+    kind: Literal["kubernetes"] = Field("kubernetes", description="what begins the file")
     image: str = Field(description="image that holds vimvol, for the scheduler and the workers")
     cpu: PodPool = Field(description="pods without a GPU")
     gpu: PodPool | None = Field(None, description="pods with one GPU each; their number is fixed")
@@ -146,7 +146,7 @@ class KubernetesCluster(Section):
 class AddressCluster(Section):
     """A Dask cluster that is already there."""
 
-    kind: Literal["address"] = "address"
+    kind: Literal["address"] = Field("address", description="what begins the file")
     address: str | None = Field(None, description="tcp://host:port or tls://host:port of the scheduler")
     scheduler_file: str | None = Field(None, description="file that the scheduler wrote")
     ca_file: str | None = Field(None, description="certificate of the authority, for tls://")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,10 @@ WANTED = {
     "dict_type": "keys and values, {key: value}",
 }
 """What to give, by pydantic's name of the error."""
+REFERENCES = defaultdict(
+    lambda: "vimvol settings cluster", SegmentConfig="vimvol settings", TrainConfig="vimvol settings train"
+)
+"""Commands that describe the settings, by the names of the models."""
 LIMITS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
 """Limits of a value, by pydantic's names of them."""
 
@@ -62,7 +67,8 @@ def explain(
         valid = _valid_keys(kind, first["loc"][:-1])
         close = " or ".join(map(repr, _suggested(kind, first["loc"], valid)))
         hint = f"did you mean {close}? " if close else ""
-        return f"unknown key {where!r}{found}{rest}; {hint}valid keys here: {', '.join(valid)}"
+        reference = f"`{REFERENCES[kind.__name__]}` describes all"
+        return f"unknown key {where!r}{found}{rest}; {hint}valid keys here: {', '.join(valid)}; {reference}"
     _, field = _walk(kind, first["loc"])
     if first["type"] in ("missing", "too_long") and isinstance(first["input"], list | tuple):
         return _explain_length(error, found, field)
@@ -219,19 +225,19 @@ def _walk(kind: type[Section], location: Sequence[int | str]) -> tuple[type[Base
             continue
         field = next((f for n, f in current.model_fields.items() if part in (n, f.alias)), None)
         met = field or met
-        inner = _section_in(field.annotation) if field is not None else None
+        inner = section_in(field.annotation) if field is not None else None
         if inner is None:
             break
         current = inner
     return current, met
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - typing objects have no common type
+def section_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - typing objects have no common type
     """Return the configuration model inside an annotation such as ``tuple[TrainVolume, ...]``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
-        found = _section_in(argument)
+        found = section_in(argument)
         if found is not None:
             return found
     return None

@@ -48,7 +48,9 @@ class PredictConfig(Section):
         "takes that many times as long",
     )
     batch: Positive = Field(1, description="tiles a forward pass; more on a GPU")
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: mixed precision, faster on devices that have it"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     normalize: Literal["volume", "slice"] = Field(
         "volume", description="whose mean and standard deviation standardise the intensities"
@@ -126,7 +128,11 @@ class CellsConfig(Section):
 class AgglomerateConfig(Section):
     """From fragments to segments by multicut."""
 
-    solver: str = Field("kernighan-lin", description="an entry of vimvol.segment.multicut.SOLVERS")
+    solver: str = Field(
+        "kernighan-lin",
+        description="kernighan-lin, greedy, fusion-moves, nifty (to be installed) or lifted, which solve a multicut; "
+        "or mutex-watershed, average, components",
+    )
     costs: str = Field(
         "boundary", description="boundary: from mean boundary probabilities; or a file that vimvol train-edges wrote"
     )
