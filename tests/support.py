@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,33 @@ def mistake(err: str) -> str:
     assert all(re.match("(opening|input:|boundaries:|mask:|workers:) ", line) for line in before), err
     assert last.startswith("error: ")
     return last
+
+
+def without_rights(commands: Sequence[Sequence[object]], folder: Path) -> list[tuple[int, str]]:
+    """Run commands in a process that may read what the rights of files say, which root need not; skip if it cannot.
+
+    Returns
+    -------
+    list of tuple
+        Exit code and standard error of each.
+    """
+    script = "import contextlib, io, json, sys\nfrom vimvol.cli import main\nfound = []\n"
+    script += "for words in json.loads(sys.argv[1]):\n"
+    script += " sys.argv, told, code = ['vimvol', *words], io.StringIO(), 0\n"
+    script += " with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):\n"
+    script += "  try: main()\n  except SystemExit as leave: code = leave.code or 0\n"
+    script += " found.append((code, told.getvalue()))\nprint(json.dumps(found))\n"
+    drop = []
+    if not os.geteuid():
+        if shutil.which("setpriv") is None:
+            pytest.skip("root reads everything, unless setpriv takes that right away")
+        drop = ["setpriv", *(f"--{kind}=-dac_override,-dac_read_search" for kind in ("bounding-set", "inh-caps"))]
+    words = json.dumps([list(map(str, command)) for command in commands])
+    done = subprocess.run(
+        [*drop, sys.executable, "-c", script, words], capture_output=True, text=True, cwd=folder, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [(code, err) for code, err in json.loads(done.stdout.splitlines()[-1])]
 
 
 def settings(**more: object) -> list[str]:

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,8 @@ import pytest
 import tifffile
 import zarr
 
-from tests.support import digest, mistake, settings, small_config
+from tests.support import digest, mistake, settings, small_config, wait_for, without_rights
+from vimvol.cli import app
 from vimvol.commands.segment import segment_volume
 from vimvol.errors import InputError
 from vimvol.io import open_volume
@@ -24,6 +26,7 @@ from vimvol.models.registry import MODELS
 from vimvol.outputs.manifest import finished_run
 
 ROOT = Path(__file__).parents[1]
+MODELS_FOLDER = ROOT / "vimvol" / "models" / "weights"
 
 
 @pytest.fixture
@@ -116,7 +119,10 @@ def test_what_may_be_wrong_is_said_again_in_the_end_and_the_time_is_split(run, s
         assert sum("warning: " in line for line in lines) == 2
         assert ("predict: " in err) == told_before
         took = re.search(r"fragments in (\d+) s(?:: (.*))?$", text, re.MULTILINE)
-        assert took is not None
+        assert (took is None, text.startswith("all done before, on 20")) == (not told_before, not told_before)
+        assert f"segmentation  {tmp_path}/out.zarr/labels/segmentation\n" in text
+        if took is None:
+            continue
         parts = [int(part.split()[0]) for part in (took[2] or "").split(", ") if part]
         assert not parts or abs(sum(parts) - int(took[1])) <= 1
 
@@ -212,6 +218,48 @@ def test_cells_are_scored_image_by_image(run, volume: Path, tmp_path: Path) -> N
     assert "choose ignore, keep" in err
 
 
+def test_what_may_not_be_read_is_a_mistake_in_one_line(sample: Path, volume: Path, tmp_path: Path) -> None:
+    (tmp_path / "slices").mkdir()
+    for name in ("stack.tif", "slices/0.tif", "slices/1.tif"):
+        tifffile.imwrite(
+            tmp_path / name, np.ones((64, 64) if "/" in name else (4, 64, 64), np.uint8), photometric="minisblack"
+        )
+    for name in ("whole.zarr", "inside.zarr"):
+        shutil.copytree(sample, tmp_path / name)
+    (tmp_path / "settings.yaml").write_text("segment: {mode: 2d}\n")
+    shutil.copy(MODELS_FOLDER / "unet-nano.safetensors", tmp_path / "weights")
+    (tmp_path / "shut").mkdir()
+    denied = {
+        "volume.h5": ("segment", f"{volume}:volumes/raw", "o.zarr"),
+        "stack.tif": ("segment", "stack.tif", "o.zarr"),
+        "slices/1.tif": ("segment", "slices", "o.zarr"),
+        "whole.zarr": ("segment", "whole.zarr:raw", "o.zarr"),
+        "inside.zarr/raw/.zarray": ("info", "inside.zarr"),
+        "settings.yaml": ("segment", f"{sample}:raw", "o.zarr", "--config", "settings.yaml"),
+        "weights": ("segment", f"{sample}:raw", "o.zarr", "--model", "weights"),
+        "shut": ("segment", f"{sample}:raw", "o.zarr", "--model", "shut/weights"),
+    }
+    more = [
+        ("segment", f"{sample}:raw", "o.zarr", "--set", "input.mask=stack.tif"),
+        ("segment", f"{sample}:raw", "o.zarr", "--set", "agglomerate.costs=weights"),
+        ("evaluate", "stack.tif", "stack.tif"),
+        ("status", "whole.zarr"),
+    ]
+    for name in denied:
+        (tmp_path / name).chmod(0)
+    before = sorted(tmp_path.iterdir())
+    try:
+        found = without_rights([*denied.values(), *more], tmp_path)
+    finally:
+        for name in denied:
+            (tmp_path / name).chmod(0o755)
+    for command, (code, err) in zip([*denied.values(), *more], found, strict=True):
+        assert code == 2, (command, err)
+        assert re.search("Permission denied|may not be entered", mistake(err)), (command, err)
+        assert not re.search("errno|Errno", err), (command, err)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_what_is_being_done_is_told_from_the_beginning(run, sample: Path, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "several.h5", "w") as file:
         for name, stored in (("raw", "raw"), ("labels/neuron_ids", "labels")):
@@ -239,6 +287,14 @@ def test_the_input_can_be_written_again_after_a_run(volume: Path, tmp_path: Path
     segment_volume(f"{volume}:volumes/raw", str(tmp_path / "out.zarr"), small_config())
     with h5py.File(volume, "r+") as file:
         file["volumes/raw"][0] = 1
+
+
+@pytest.mark.parametrize("dataset", ["labels/segmentaton", "segmentation", "fragments", "vimvol"])
+def test_of_an_output_segmentations_alone_are_offered_to_be_scored(run, sample, reference, dataset) -> None:
+    code, _, err = run("evaluate", f"{reference}:{dataset}", f"{sample}:labels")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.endswith("choose one of labels/segmentation/0 (4 x 128 x 120 uint64)\n")
+    assert ("did you mean 'labels/segmentation'" in err) == ("segment" in dataset)
 
 
 def test_an_unfinished_output_is_not_scored(run, sample: Path, reference: Path, tmp_path: Path) -> None:
@@ -287,14 +343,19 @@ def test_shipped_weights_have_a_card_and_missing_ones_a_line(run) -> None:
     code, _, err = run("models", "vimunet-smal")
     assert (code, err.count("\n")) == (2, 1)
     assert "did you mean 'vimunet-small'" in err
+    code, _, err = run("models", "unetr")
+    assert (code, "did you mean 'unetr-base' or 'unetr-large' or 'unetr-huge'?" in err) == (2, True)
+    code, _, err = run("models", "nope")
+    assert (code, err.count("\n"), "`vimvol models` lists all 11 networks" in err) == (2, 1, True)
 
 
-def test_help_shows_no_value_of_an_option_that_takes_none(run) -> None:
-    for command in ((), ("segment",), ("demo",), ("agglomerate",), ("download",), ("export-nnunet",)):
-        code, text, _ = run(*command, "--help")
-        flags = [line for line in text.splitlines() if "<bool>" in line]
-        assert (code, len(flags)) == (0, 1)
-        assert "--help" in flags[0]  # which is typer's own
+def test_help_shows_what_to_write_and_no_types(run) -> None:
+    commands = [command.name or command.callback.__name__ for command in app.registered_commands]
+    for words in ([], *([name] for name in commands)):
+        code, text, _ = run(*words, "--help")
+        assert (code, re.findall(r"<\w+>|[{}]|\[\[|list\[", text)) == (0, []), words
+    code, text, _ = run("tune", "--help")
+    assert "vimvol tune [OPTIONS] FOLDER RAW TRUTH [RAW TRUTH ...]" in " ".join(text.split())
 
 
 def test_help_and_version_are_quick_and_load_no_framework() -> None:
@@ -333,6 +394,29 @@ def test_an_output_that_is_missing_is_told_before_what_works_on_one_is_loaded(tm
         finished_run(out)
     words = command.format(out=out) if "{" in command else f"{command} {out}"
     assert _refused(words, tmp_path) == f"error: {told.value}\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"volumes": [{"raw": "raw.h5", "labels": "l.h5", "train": [0, 1]}]},
+            r"volumes\.0\.raw = raw\.h5: .* not exist",
+        ),
+        ({"images": [{"folder": ".", "train": "coco.json"}]}, r"images\.0\.train = coco\.json: .* not exist"),
+        ({"init": "runs/first/unet.safetensors"}, r"init = runs/first/unet.safetensors is no file.* init=null"),
+        ({"init": "runs/first"}, r"init = runs/first is no file"),
+        ({"stepps": 3}, "unknown key 'stepps' in t.yaml; did you mean 'steps'"),
+        ({"steps": 0}, "steps = 0 in t.yaml cannot be used"),
+    ],
+)
+def test_what_a_training_lacks_is_told_before_anything_is_loaded(tmp_path: Path, changes, message) -> None:
+    (tmp_path / "there.h5").touch()
+    volume = {"raw": "there.h5", "labels": "there.h5", "train": [0, 1]}
+    (tmp_path / "t.yaml").write_text(json.dumps({"out": "run", "volumes": [volume], **changes}))
+    told = _refused("train t.yaml", tmp_path)
+    assert re.match(f"error: {message}", told), told
+    assert told.count("\n") == 1
 
 
 def _refused(words: str, folder: Path) -> str:
@@ -376,6 +460,22 @@ def test_a_stopped_run_says_how_to_go_on_and_does(run, sample: Path, reference: 
     assert code == 0, err
     assert "done before" in err
     assert digest(out) == digest(reference)
+
+
+@pytest.mark.parametrize("gap", [0.02, 0.3])
+def test_more_requests_to_stop_change_nothing(sample: Path, tmp_path: Path, gap: float) -> None:
+    out = tmp_path / "out.zarr"
+    command = [sys.executable, "-m", "vimvol", "segment", f"{sample}:raw", str(out), *settings(), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: bool(list((out / "vimvol" / "ledger" / "predict").glob("*/*.records"))), process)
+    with contextlib.suppress(ProcessLookupError):  # it has ended
+        for _ in range(20):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(gap)
+    err = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, err
+    assert not re.search("Traceback|resource_tracker|KeyboardInterrupt", err), err
+    assert err.endswith("stopped; what is finished is kept, the same command goes on from there\n")
 
 
 SWALLOWED = """

@@ -1,11 +1,15 @@
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from vimvol.config import SegmentConfig, TrainConfig, load_config
+from vimvol.config.explain import list_text
 from vimvol.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -39,23 +43,29 @@ def test_later_overrides_win_over_the_file(tmp_path: Path) -> None:
         ("nothing_like_it=1", "unknown key 'nothing_like_it'; valid keys"),
         (
             "input.voxel_size=[50, 4.6]",
-            r"^input.voxel_size = \[50, 4.6\] has 2 values: give 3 \(input.voxel_size: nm along z, y, x\)$",
+            r"^input.voxel_size = \[50, 4.6\] has 2 values: give 3, e.g. input.voxel_size='\[50,4.6,4.6\]' "
+            r"\(input.voxel_size: nm along z, y, x\)$",
         ),
         ("input.voxel_size=[50]", r"voxel_size = \[50\] has 1 value: give 3"),
         ("input.voxel_size=[9, 9, 9, 9]", "has 4 values: give 3"),
-        ("input.voxel_size=50", "voxel_size = 50 cannot be used: give a list of 3 values "),
-        ("input.roi=[[0, 0], [1, 1, 1]]", r"input.roi.0 = \[0, 0\] has 2 values: give 3 \(input.roi: region"),
+        ("input.voxel_size=50", "voxel_size = 50 cannot be used: give a list of 3 values, e.g. "),
+        ("input.roi=[[0, 0], [1, 1, 1]]", r"input.roi.0 = \[0, 0\] has 2 values: give 3, e.g. .* \(input.roi: region"),
+        (
+            "input.roi=[0, 64]",
+            r"^input.roi = \[0, 64\] cannot be used: give a list of 2 lists of 3 values, e.g. "
+            r"input.roi='\[\[0,0,0\],\[64,512,512\]\]' \(input.roi: region of .*z, y, x.*outside\)$",
+        ),
         ("predict.batch=0", r"^predict.batch = 0 cannot be used: give a value of at least 1 \(predict.batch: tiles a"),
         ("predict.batch=many", "predict.batch = 'many' cannot be used: give a whole number"),
         ("agglomerate.beta=2", "beta = 2 cannot be used: give a value above 0 and below 1"),
         ("fragments.threshold=-1", "threshold = -1 cannot be used: give a value from 0 to 1"),
         ("agglomerate.size_weighting=perhaps", "cannot be used: give true or false"),
         ("segment.mode=4d", "mode = '4d' cannot be used: give '2d' or '3d'"),
-        ("predict.classes=a", "cannot be used: give a list of values"),
+        ("predict.classes=a", r"cannot be used: give a list of values, e.g. predict.classes='\[\"boundary\"\]' "),
         ("predict=3", "predict = 3 cannot be used: predict is a section, set its keys, e.g. predict.model"),
         (
             "input.roi=[1, 2]",
-            "input.roi.0 = 1 cannot be used: give a list of 3 values .*; 1 more value does not fit either",
+            r"input.roi = \[1, 2\] cannot be used: give a list of 2 lists of 3 values",
         ),
         ("predict", "no 'key=value' form"),
         ("segment.mode.a=1", "segment.mode"),
@@ -66,6 +76,24 @@ def test_mistakes_get_one_line(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(SegmentConfig, None, [override])
     assert "\n" not in str(caught.value)
+
+
+def _lists(kind: type[BaseModel], before: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the settings that take a list of values."""
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _lists(field.annotation, f"{before}{name}.")
+        elif list_text(field.annotation):
+            yield before + name, field
+
+
+@pytest.mark.parametrize("key", [key for key, _ in _lists(SegmentConfig)])
+def test_a_setting_that_takes_a_list_shows_one_that_fits(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{key} = 'x' cannot be used: give a list of ") as caught:
+        load_config(SegmentConfig, None, [f"{key}=x"])
+    (example,) = shlex.split(re.search(r"e\.g\. (\S+)", str(caught.value))[1])
+    assert example.startswith(f"{key}=")
+    load_config(SegmentConfig, None, [example])
 
 
 def test_a_mistake_names_where_it_was_made_and_what_the_value_means(tmp_path: Path) -> None:

@@ -118,14 +118,19 @@ def _local(path: str) -> Path:
         return Path(path)
 
 
-def _exists(path: str | Path) -> bool:
-    """Tell whether there is a file or folder.
+def is_file(path: str | Path) -> bool:
+    """Tell whether there is a file; of a folder, it is none.
 
     Raises
     ------
     InputError
         If that cannot be told for want of rights.
     """
+    return _exists(path) and _local(str(path)).is_file()
+
+
+def _exists(path: str | Path) -> bool:
+    """Tell whether there is a file or folder; raises as `is_file` does."""
     try:
         return _local(str(path)).exists()
     except PermissionError:

@@ -48,6 +48,10 @@ class StorageError(VimvolError):
     """Reading or writing failed: a full disk, missing rights, a lost connection."""
 
 
+class DeniedError(StorageError):
+    """The right to read or write something is missing."""
+
+
 class DiskFullError(StorageError):
     """No space is left where something is written; no other block would fare better."""
 

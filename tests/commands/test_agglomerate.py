@@ -25,6 +25,7 @@ from vimvol.report import progress
 from vimvol.report.progress import make_progress
 from vimvol.sample import SampleSpec, generate
 from vimvol.segment.multicut import SOLVERS
+from vimvol.stages import solve
 from vimvol.stages.graph import graph_stage
 from vimvol.stages.write import WriteBlock
 
@@ -326,17 +327,33 @@ def test_an_output_that_does_not_serve_is_refused(out: Path, tmp_path: Path) -> 
         agglomerate(str(out))
 
 
+def test_why_there_are_fewer_levels_than_asked_for_is_told(run, out: Path, monkeypatch) -> None:
+    words = ["agglomerate", out, "--set", "agglomerate.levels=3", "--name", "b", "--workers", 0]
+    code, _, err = run(*words)
+    assert code == 0, err
+    (line,) = (line for line in err.splitlines() if line.startswith("levels: "))
+    assert re.fullmatch(r"levels: 1 of agglomerate.levels = 3, as after that one cell, .* spans the volume", line)
+    monkeypatch.setattr(solve, "LEAST_EDGES", 10_000)
+    code, _, err = run(*words, "--set", "agglomerate.cell=[1, 64, 64]")
+    assert code == 0, err
+    (line,) = (line for line in err.splitlines() if line.startswith("levels: "))
+    assert re.search(r"cells of 1 x 64 x 64 voxels .* hold \d+ edges on the mean, fewer than 10,000, and were", line)
+    assert "levels: " not in run(*words[:3], "agglomerate.levels=1", *words[4:])[2]
+
+
 def test_on_the_command_line(run, out: Path) -> None:
     code, printed, _ = run("agglomerate", out, "--set", BETA, "--name", "b", "--compare", "--workers", 0)
     assert code == 0
-    assert "energy if all are cut" in printed
-    assert "energy        summed costs of the edges that are cut; lower is better" in printed
+    assert re.search(r"^level +edges left +share +energy$", printed, re.MULTILINE)
+    assert re.search(r"^0, the whole graph +[\d,]+ +100\.0% +-?[\d,.]+$", printed, re.MULTILINE)
+    assert re.search(r"^solved +- +- +-?[\d,.]+$", printed, re.MULTILINE)
+    assert "energy        summed costs of the edges that are cut, of a level if all that are left were" in printed
     assert "gap           0.000%" in printed
     assert f"segmentation  {out}/labels/b" in printed.replace("\n", "")
     assert printed.splitlines()[-1] == f"look at it    vimvol view {out}"
     code, _, error = run("evaluate", f"{out}:b", f"{out}:labels/segmentation/0")
     assert code == 2
-    assert "has no dataset 'b'; did you mean 'labels/b'? choose one of 0 (" in mistake(error)
+    assert "has no dataset 'b'; did you mean 'labels/b'? choose one of labels/b/0 (" in mistake(error)
     assert run("evaluate", f"{out}:labels/b", f"{out}:labels/segmentation/0")[0] == 0
     code, _, error = run("agglomerate", out, "--set", "predict.batch=2")
     assert code == 2

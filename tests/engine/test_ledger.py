@@ -135,7 +135,15 @@ def test_write_units_that_other_blocks_finished_are_not_repeated(tmp_path_factor
     parts = [part for parts in one_by_one for part in parts]
     assert list(missing.parts(stage)) == parts
     finished = sum(not parts for parts in one_by_one)
-    assert missing.count(stage) == Left(finished, len(parts), sum(part.size for part in parts))
+    assert missing.count(stage) == Left(finished, len(parts), sum(map(stage.wanted_of, parts)))
+    assert stage.wanted == sum(map(stage.wanted_of, stage))
+    assert [stage.wanted_of(block) for block in stage] == [
+        block.size if region is None else int(np.prod(np.maximum(0, _shared(block, region)))) for block in stage
+    ]
+
+
+def _shared(one: Block, other: Block) -> np.ndarray:
+    return np.minimum(one.end, other.end) - np.maximum(one.begin, other.begin)
 
 
 @pytest.mark.parametrize("cell", [(32, 512, 512), (64, 1024, 1024)], ids=["same blocks", "other blocks"])

@@ -435,7 +435,7 @@ def test_another_array_in_its_place(tmp_path):
 def test_no_right_to_read(tmp_path):
     path = _hdf5(tmp_path / "a.h5")
     Path(path).chmod(0)
-    with pytest.raises(StorageError, match="ask for the right"):
+    with pytest.raises(InputError, match="ask for the right"):
         open_volume(path)
 
 

@@ -107,7 +107,7 @@ def test_mistakes_are_one_line(server: str, address: str, message: str) -> None:
 
 def test_what_may_not_be_read(server: str) -> None:
     for address in ("s3://private/a.n5:em", "precomputed://s3://private/b", f"{server}/private/a.n5:em/s0"):
-        with pytest.raises(StorageError, match=r"^opening .*: permission denied .*; ask for the right") as caught:
+        with pytest.raises(InputError, match=r"^opening .*: permission denied .*; ask for the right") as caught:
             open_volume(address)
         assert "\n" not in str(caught.value)
 

@@ -128,7 +128,7 @@ def test_safetensors_without_a_description(model, tmp_path):
 
 
 def test_missing_files_and_names(tmp_path):
-    refused(tmp_path / "none.pt", "does not exist; give the path", InputError)
+    refused(tmp_path / "none.pt", "no file is called .*; or give the path", InputError)
     refused("vimunet-nan", "did you mean 'vimunet-nano'", InputError)
     refused(tmp_path, "is a folder", InputError)
     without = next(n for n in ("vimunet-small", "vimunet-tiny") if n not in shipped())

@@ -13,6 +13,8 @@ from vimvol.commands.segment import segment_volume
 from vimvol.errors import IncompleteRunError, InputError
 from vimvol.geometry import Block
 from vimvol.infer.predictor import Predictor
+from vimvol.outputs.expected import Forecast, StageForecast
+from vimvol.outputs.record import compared
 from vimvol.stages.predict import PredictBlock
 
 POISON = Block((2, 64, 48), (4, 128, 96))
@@ -131,3 +133,22 @@ def test_what_cannot_be_told_is_refused_before_anything_is_written(sample: Path,
             segment_volume(f"{sample}:raw", str(out), small_config(), **options)
     assert not list(tmp_path.iterdir())
     assert not logging.getLogger("vimvol").handlers
+
+
+def test_what_a_run_took_is_set_beside_the_forecast_of_the_same(tmp_path: Path) -> None:
+    def ahead(left: int) -> Forecast:
+        stages = (StageForecast("predict", 4, left, 100), StageForecast("graph", 4, 4, 100))
+        return Forecast(stages, 2, 2, 9, 1, 9, True, 1, None)
+
+    taken = {"blocks": 4, "peak": 2 << 30, "written": 3000}
+    told = {"seconds": 30.0, "peak": 1 << 30, "written": 2000}
+    rest = {"name": "graph", "seconds": 60.0, **taken, "forecast": dict.fromkeys(told)}  # the sample did not have it
+    entry = {"stages": [{"name": "predict", "seconds": 20.0, **taken, "forecast": told}, rest]}
+    text = compared(entry, ahead(4))
+    assert text == (
+        "after the sample, stages took 0:20, 0:30 forecast (without graph: not forecast); at most 2.00 GiB a worker, "
+        "1.00 GiB forecast; wrote 3.0 kB, 2.0 kB forecast"
+    )
+    rest["blocks"] = 0
+    assert compared(entry, ahead(1)).startswith("what was left, 5 of 8 blocks, took 0:20, 0:30 forecast; at most")
+    assert not compared({"stages": [rest]}, ahead(4))

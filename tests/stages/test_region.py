@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import zarr
 
-from tests.support import digest, small_config
+from tests.support import digest, last_run, small_config
 from vimvol.commands.qa import check_seams
 from vimvol.commands.score import score
 from vimvol.commands.segment import segment_volume
@@ -52,6 +52,10 @@ def test_region_and_mask_give_the_same_bytes_for_any_blocks_and_0_outside(
     for out, block in zip(outs, BLOCKS, strict=True):
         segment_volume(f"{sample}:raw", str(out), small_config(input__roi=ROI, input__mask=mask, run__block=block))
         assert digest(out) == digest(outs[0])
+        stages = {stage["name"]: stage["voxels"] for stage in last_run(out)["stages"]}
+        assert {name for name, voxels in stages.items() if voxels == 2 * 70 * 80} == {
+            *("predict", "fragments", "graph", "costs", "solve", "sizes", "write")
+        }
     outside = ~wanted(mask)
     boundaries, labels = level(outs[0], "")[0], level(outs[0], "labels/segmentation")
     assert not boundaries[outside].any()

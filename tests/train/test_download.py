@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from vimvol.cli import app
 from vimvol.errors import InputError, StorageError
 from vimvol.train import download as module
-from vimvol.train.download import DATASETS, RemoteFile, download, explain_missing
+from vimvol.train.download import download
+from vimvol.train.published import DATASETS, RemoteFile, explain_missing
 
 CONTENT = bytes(range(256)) * 9000
 

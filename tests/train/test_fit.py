@@ -19,6 +19,7 @@ from vimvol.errors import IncompleteRunError, InputError, MissingExtraError, Out
 from vimvol.models.checkpoint import load_checkpoint
 from vimvol.models.registry import build_model
 from vimvol.train import fit as fit_module
+from vimvol.train.callbacks import CAPTION
 from vimvol.train.dataset import CropDataset
 from vimvol.train.export import new_network
 from vimvol.train.fit import fit
@@ -44,8 +45,8 @@ def test_training_leaves_weights_with_a_card_checkpoints_scores_and_its_configur
     assert loaded.spec.card["commit"]
     assert {p.name for p in out.iterdir()} == {"config.yaml", "last.ckpt", "best.ckpt", "logs", "pictures", path.name}
     picture = plt.imread(out / "pictures" / "step-00000002-0-cells.png")
-    assert picture.shape[:2] == (2 * 60, 2 * 70)  # raw, target; below: nothing, prediction
-    assert set(np.unique(picture[:60, 70:, 0])) == {0.0, 1.0}
+    assert picture.shape[:2] == (2 * (CAPTION + 60), 2 * 70)  # raw, target; below: nothing, prediction
+    assert set(np.unique(picture[CAPTION : CAPTION + 60, 70:, 0])) == {0.0, 1.0}
     assert load_config(TrainConfig, str(out / "config.yaml")) == config
     assert "val/msa" in next(out.glob("logs/*/metrics.csv")).read_text()
 
@@ -326,6 +327,13 @@ def test_weights_of_another_network_are_no_start(config):
         InputError, match=r"vimunet-nano holds another network than model = unet-nano: \S+ has shape"
     ) as error:
         fit(config.model_copy(update={"init": "vimunet-nano"}))
+    assert "\n" not in str(error.value)
+    assert not Path(config.out).exists()
+
+
+def test_weights_that_are_not_there_are_told_by_the_key_that_names_them(config):
+    with pytest.raises(InputError, match=r"^init = vimunet-nana, which .*did you mean 'vimunet-nano' or ") as error:
+        fit(config.model_copy(update={"init": "vimunet-nana"}))
     assert "\n" not in str(error.value)
     assert not Path(config.out).exists()
 

@@ -9,6 +9,7 @@ import typer
 
 from vimvol.cli import segmenting, planning, standing, agglomerating, scoring, tuning, training, exchanging, looking  # isort: skip - the order in which help lists them
 from vimvol.cli.app import app
+from vimvol.cli.help import App
 from vimvol.cli.stop import Stopped, stoppable
 from vimvol.errors import VimvolError
 
@@ -53,6 +54,6 @@ def run_script(function: Callable[..., None], text: str) -> None:
     text
         What ``--help`` says.
     """
-    script = typer.Typer(add_completion=False, rich_markup_mode=None)
+    script = App(add_completion=False, rich_markup_mode=None)
     script.command(help=text.replace("\n    python", "\n\n\b\n    python", 1))(function)
     main(script)

@@ -16,6 +16,7 @@ from vimvol.cli.app import (
     Log,
     Overrides,
     PerformanceReport,
+    Processes,
     SchedulerFile,
     app,
     chosen_cluster,
@@ -30,12 +31,12 @@ def agglomerate(
     out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="Finished output of `vimvol segment`.")],
     overrides: Overrides = None,
     name: Annotated[
-        str, typer.Option(help="Label image to write; another than the run's own is put beside it.")
+        str, typer.Option(metavar="NAME", help="Label image to write; another than the run's own is put beside it.")
     ] = "segmentation",
     compare: Annotated[bool, flag("--compare", "Solve the graph as a whole, too, and tell the gap in energy.")] = False,
     cluster: Cluster = "local",
     scheduler_file: SchedulerFile = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
+    workers: Processes = None,
     log: Log = None,
     performance_report: PerformanceReport = None,
 ) -> None:
@@ -61,11 +62,20 @@ def agglomerate(
             log=log,
             performance_report=performance_report,
         )
-    rows = [[str(level["level"]), f"{level['edges']:,}", f"{level['energy']:,.1f}"] for level in result.levels]
-    print_rows(["level", "edges left", "energy if all are cut"], [*rows, ["solved", "-", f"{result.energy:,.1f}"]])
+    whole = max(1, result.levels[0]["edges"])
+    rows = [
+        [
+            str(level["level"]) if level["level"] else "0, the whole graph",
+            f"{level['edges']:,}",
+            f"{level['edges'] / whole:.1%}",
+            f"{level['energy']:,.1f}",
+        ]
+        for level in result.levels
+    ]
+    print_rows(["level", "edges left", "share", "energy"], [*rows, ["solved", "-", "-", f"{result.energy:,.1f}"]])
     typer.echo(
-        "energy        summed costs of the edges that are cut; lower is better, 0 would be one segment; compares only "
-        "where beta, costs and size_weighting are the same"
+        "energy        summed costs of the edges that are cut, of a level if all that are left were; lower is better, "
+        "0 would be one segment; compares only where beta, costs and size_weighting are the same"
     )
     if result.gap is not None:
         typer.echo(f"gap           {result.gap:.3%} of the energy of the whole graph, {result.best:,.1f}")
@@ -83,7 +93,7 @@ def agglomerate(
 @app.command()
 def qa(
     out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="Finished output of `vimvol segment`.")],
-    name: Annotated[str, typer.Option(help="Label image to check.")] = "segmentation",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Label image to check.")] = "segmentation",
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the result, too.")] = None,
 ) -> None:
     """Look for seams: segments that end where blocks meet, and what shifted blocks change. Exit code 1 if there are."""

@@ -9,11 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from vimvol import __version__
+from vimvol.cli.help import App
 from vimvol.config.cluster import AddressCluster, ClusterConfig, read_cluster
 from vimvol.errors import InputError, StorageError
 
-app = typer.Typer(
+app = App(
     help="Segment electron-microscopy volumes that do not fit one machine, with ViM-UNet.",
+    epilog="`vimvol settings` describes what `--set` and `--config` take, `vimvol COMMAND --help` a command.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,7 +30,7 @@ def flag(name: str, text: str, **more: Any) -> Any:  # noqa: ANN401 - what typer
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one value of the configuration; may be repeated."),
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one value, see `vimvol settings`; may be repeated."),
 ]
 
 Cluster = Annotated[
@@ -45,6 +47,10 @@ SchedulerFile = Annotated[
 
 Log = Annotated[
     str | None, typer.Option("--log", metavar="FILE", help="Append what happens to FILE, one JSON object a line.")
+]
+
+Processes = Annotated[
+    int | None, typer.Option(metavar="N", help="Worker processes; by default one a core, 0 for none.")
 ]
 
 PerformanceReport = Annotated[

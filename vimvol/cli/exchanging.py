@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vimvol.address import check_output_there, check_there
-from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, chosen_cluster, flag, tell_opening
+from vimvol.cli.app import Cluster, Overrides, Processes, SchedulerFile, app, chosen_cluster, flag, tell_opening
 from vimvol.cli.slices import shape_of
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError
@@ -21,17 +21,18 @@ def export(
     out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="Finished output of `vimvol segment`.")],
     target: Annotated[str, typer.Argument(metavar="COPY.zarr", help="OME-Zarr 0.4 to write, or to bring up to date.")],
     names: Annotated[
-        list[str] | None, typer.Option("--name", help="Segmentation to copy; may be repeated; by default all.")
+        list[str] | None,
+        typer.Option("--name", metavar="NAME", help="Segmentation to copy; may be repeated; by default all."),
     ] = None,
     chunk: Annotated[
         str | None, typer.Option(metavar="Z,Y,X", help="Voxels of a chunk, each one file; by default as in OUT.zarr.")
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help="Of segmentations: uint64, or uint32 for viewers that want it.")
+        str, typer.Option(metavar="uint64|uint32", help="Of segmentations: uint64, or uint32 for viewers that want it.")
     ] = "uint64",
     cluster: Cluster = "local",
     scheduler_file: SchedulerFile = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
+    workers: Processes = None,
 ) -> None:
     """Copy a finished run as OME-Zarr 0.4 (zarr v2, no shards), for viewers that do not know 0.5."""
     start = time.perf_counter()
@@ -64,8 +65,8 @@ def export_nnunet(
         typer.Argument(metavar="CONFIG.yaml|PATH[:DATASET]", help="Training whose data it is; or a volume to predict."),
     ],
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="nnUNet_raw; of a volume, a new folder.")],
-    number: Annotated[int | None, typer.Option("--id", help="Number of the data set, 1 to 999.")] = None,
-    name: Annotated[str, typer.Option(help="Its name.")] = "vimvol",
+    number: Annotated[int | None, typer.Option("--id", metavar="N", help="Number of the data set, 1 to 999.")] = None,
+    name: Annotated[str, typer.Option(metavar="NAME", help="Its name.")] = "vimvol",
     volumes: Annotated[bool, flag("--volumes", "A case a volume (3D), not a slice (2D).")] = False,
     overrides: Overrides = None,
 ) -> None:
@@ -80,14 +81,14 @@ def export_nnunet(
         typer.echo(f"{count_text(export_volume(source, folder, volumes=volumes), 'case')} in {folder}")
         typer.echo(f"predict them  nnUNetv2_predict -i {shlex.quote(folder)} -o PREDICTED ... --save_probabilities")
         return
+    if number is None:
+        raise InputError("a data set of nnU-Net has a number; give one of 1 to 999 that is free, e.g. --id 501")
+    config = load_config(TrainConfig, source, overrides or ())
     from vimvol.io.storage import local_path
     from vimvol.preflight.disk import check_writable
     from vimvol.report.amounts import count_text
     from vimvol.train.nnunet import export_dataset
 
-    if number is None:
-        raise InputError("a data set of nnU-Net has a number; give one of 1 to 999 that is free, e.g. --id 501")
-    config = load_config(TrainConfig, source, overrides or ())
     check_writable(str(local_path(folder).absolute()))
     done = export_dataset(config, folder, number, name, volumes=volumes)
     typer.echo(f"{count_text(done.train, 'case')} to train, {done.validate} to validate, {done.test} to test")

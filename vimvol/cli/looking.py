@@ -1,4 +1,4 @@
-"""Commands that only look: ``models``, ``info`` and ``view``."""
+"""Commands that only look: ``models``, ``settings``, ``info`` and ``view``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vimvol.cli.app import app
 
 @app.command()
 def models(
-    name: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Show the card of these weights.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="MODEL", help="Show the card of these weights.")] = None,
 ) -> None:
     """List the networks: names, parameters, what each is for, and the terms of shipped weights."""
     from vimvol.commands.listing import card_rows, model_rows
@@ -23,7 +23,28 @@ def models(
 
 
 @app.command()
-def info(path: Annotated[str, typer.Argument(metavar="PATH[:DATASET]")]) -> None:
+def settings(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="segment, train or cluster; a section, or a setting; else all of segment."),
+    ] = None,
+) -> None:
+    """Describe the settings of `--set` and `--config`: names, what they take, defaults, meaning."""
+    from vimvol.config.reference import find_groups
+    from vimvol.report.table import print_rows
+
+    for number, group in enumerate(find_groups(name or "")):
+        typer.echo(f"{chr(10) if number else ''}# {f'{group.name}: ' if group.name else ''}{group.about}")
+        rows = [[each.name, each.takes, each.default, each.description] for each in group.settings]
+        print_rows(["setting", "takes", "default", "meaning"], rows)
+    if not name:
+        typer.echo("\nthose of a training: vimvol settings train; of a cluster: vimvol settings cluster", err=True)
+
+
+@app.command()
+def info(
+    path: Annotated[str, typer.Argument(metavar="PATH[:DATASET]", help="Volume, or container of several.")],
+) -> None:
     """Show what is in a volume: axes, voxel size, chunks, shards, dtype."""
     check_there(path)
     from vimvol.commands.listing import volume_rows
@@ -36,9 +57,12 @@ def info(path: Annotated[str, typer.Argument(metavar="PATH[:DATASET]")]) -> None
 def view(
     out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="Output of `vimvol segment`.")],
     names: Annotated[
-        list[str] | None, typer.Option("--name", help="Segmentation to show; may be repeated; by default all.")
+        list[str] | None,
+        typer.Option("--name", metavar="NAME", help="Segmentation to show; may be repeated; by default all."),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; by default any that is free.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Port on this machine; by default any that is free.")
+    ] = 0,
 ) -> None:
     """Show an output in neuroglancer, over its intensities, until Ctrl-C. Other machines reach it through ssh."""
     from vimvol.cli.stop import Stopped

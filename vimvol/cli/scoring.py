@@ -13,17 +13,29 @@ from vimvol.cli.app import app, check_file, write_text
 
 @app.command()
 def evaluate(
-    segmentation: Annotated[str, typer.Argument(metavar="SEGMENTATION[:DATASET]")],
+    segmentation: Annotated[
+        str,
+        typer.Argument(
+            metavar="SEGMENTATION[:DATASET]", help="What is scored; of an output of `vimvol segment`, its labels."
+        ),
+    ],
     ground_truth: Annotated[str, typer.Argument(metavar="GROUND_TRUTH[:DATASET]", help="What is true.")],
     mode: Annotated[
-        str, typer.Option(help="3d, 2d (the mean over slices), or auto: as the segmentation was made.")
+        str,
+        typer.Option(
+            metavar="3d|2d|auto", help="3d, 2d (the mean over slices), or auto: as the segmentation was made."
+        ),
     ] = "auto",
     band: Annotated[
         list[int] | None,
-        typer.Option(help="Leave out voxels nearer than this to a true boundary, 3d; may be repeated. Else 0 and 2."),
+        typer.Option(
+            metavar="VOXELS",
+            help="Leave out voxels nearer than this to a true boundary, 3d; may be repeated. Else 0 and 2.",
+        ),
     ] = None,
     ignore: Annotated[
-        list[int] | None, typer.Option(help="Leave out this label of the ground truth; may be repeated.")
+        list[int] | None,
+        typer.Option(metavar="LABEL", help="Leave out this label of the ground truth; may be repeated."),
     ] = None,
     background: Annotated[
         str,
@@ -37,7 +49,7 @@ def evaluate(
         str | None, typer.Option(metavar="FILE.csv", help="List the largest splits and merges, and where they are.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that count; by default one a core for a large volume.")
+        int | None, typer.Option(metavar="N", help="Processes that count; by default one a core for a large volume.")
     ] = None,
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the scores, too.")] = None,
 ) -> None:

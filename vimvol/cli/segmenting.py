@@ -31,10 +31,13 @@ Source = Annotated[
 Out = Annotated[str, typer.Argument(metavar="OUT.zarr", help="OME-Zarr to write.")]
 Config = Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML configuration.")]
 Model = Annotated[
-    str | None, typer.Option("--model", help="Network: a name of `vimvol models` or a file. Sets predict.model.")
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME|FILE", help="Network: a name of `vimvol models` or a file. Sets predict.model."
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(help="Worker processes; by default one a core, 0 for none. Sets run.workers.")
+    int | None, typer.Option(metavar="N", help="Worker processes; by default one a core, 0 for none. Sets run.workers.")
 ]
 Moved = Annotated[
     bool,
@@ -108,7 +111,10 @@ def segment(
     named = {"sample": "for the sample", "stages": "in the stages"}
     parts = {named[what]: seconds for what, seconds in result.spent.items()}
     took = parts_text(end - start, {**parts, "for the picture": end - drawing}, "to start and finish")
-    typer.echo(f"{count_text(result.segments, 'segment')} of {count_text(result.fragments, 'fragment')} in {took}")
+    made = f"{count_text(result.segments, 'segment')} of {count_text(result.fragments, 'fragment')}"
+    if result.done_before:
+        typer.echo(f"all done before, on {result.finished}, from this input with these settings; nothing was computed")
+    typer.echo(made if result.done_before else f"{made} in {took}")
     typer.echo(f"segmentation  {result.labels}")
     typer.echo(f"picture       {picture}")
     typer.echo(f"look at it    vimvol view {shlex.quote(result.out)}")
@@ -119,7 +125,7 @@ def segment(
 @app.command()
 def demo(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where everything is written.")] = "vimvol-demo",
-    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Worker processes; by default one a core.")] = None,
     overwrite: Annotated[bool, flag("--overwrite", "Replace other results in FOLDER.")] = False,
 ) -> None:
     """Segment and score a small synthetic EM volume, and draw it: the whole pipeline in one command."""

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from vimvol.address import check_output_there, check_there
+from vimvol.address import absolute, check_output_there, check_there, is_url
 from vimvol.cli.app import Overrides, app, flag, tell_opening
 from vimvol.cli.slices import slices_of
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError
+from vimvol.train.given import check_given
 
 
 @app.command()
@@ -20,13 +21,17 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Train a network. The same command again goes on from the last checkpoint."""
+    settings = load_config(TrainConfig, config, overrides or ())
+    if is_url(absolute(settings.out)):
+        from vimvol.io.storage import local_path
+
+        local_path(settings.out)  # refuses it
+    check_given(settings)
+    tell_opening(config)
     from vimvol.infer.device import resolve_device, slow_text
-    from vimvol.io.storage import local_path
     from vimvol.report.amounts import count_text
     from vimvol.train.fit import fit, is_first
 
-    settings = load_config(TrainConfig, config, overrides or ())
-    local_path(settings.out)  # refused before anything else is told
     if text := slow_text(settings.precision, resolve_device("auto")):
         typer.echo(text, err=True)
     if settings.drawn:
@@ -49,7 +54,7 @@ def train_edges(
     slab: Annotated[
         str | None, typer.Option(metavar="Z0:Z1", help="Learn from these slices only, the last not included.")
     ] = None,
-    note: Annotated[str, typer.Option(help="Data and their licence, for the card in the file.")] = "",
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Data and their licence, for the card in the file.")] = "",
 ) -> None:
     """Learn from ground truth what edges cost, for `--set agglomerate.costs=FILE`."""
     if len(pairs) % 2:

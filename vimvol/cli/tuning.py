@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vimvol.address import check_there
-from vimvol.cli.app import Overrides, app
+from vimvol.cli.app import Overrides, Processes, app
 from vimvol.cli.slices import slices_of
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
@@ -26,10 +26,12 @@ def tune(
     slices: Annotated[
         str | None, typer.Option(metavar="BEGIN:END", help="Only these slices, e.g. those not trained on.")
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Settings to try beside those given.")] = 40,
-    minutes: Annotated[float | None, typer.Option(min=0, help="Begin no trial after this time.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0 for none.")] = None,
+    trials: Annotated[int, typer.Option(min=1, metavar="N", help="Settings to try beside those given.")] = 40,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, metavar="MINUTES", help="Begin no trial after this time.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the draws.")] = 0,
+    workers: Processes = None,
 ) -> None:
     """Search for the post-processing that scores best on volumes with ground truth. Called again, it goes on."""
     if len(volumes) % 2:

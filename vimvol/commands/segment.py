@@ -58,6 +58,8 @@ class Segmented:
         What of that the stages took, and the sample before them: ``stages`` and ``sample``; empty where all was there.
     warnings
         What may be wrong with the input or the settings, a line each.
+    finished
+        When the run ended that made the last of it, ISO 8601.
     """
 
     out: str
@@ -67,6 +69,12 @@ class Segmented:
     seconds: float
     spent: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    finished: str = ""
+
+    @property
+    def done_before(self) -> bool:
+        """Whether all was there, so that nothing was computed."""
+        return not self.spent
 
 
 def segment_volume(
@@ -148,7 +156,16 @@ def segment_volume(
         # An HDF5 file that stays open could not be written by its owner.
         forget_open()
     seconds = time.perf_counter() - start
-    return Segmented(job.out, job.labels, manifest["segments"], manifest["fragments"], seconds, spent, heard.lines)
+    return Segmented(
+        job.out,
+        job.labels,
+        manifest["segments"],
+        manifest["fragments"],
+        seconds,
+        spent,
+        heard.lines,
+        manifest["finished"],
+    )
 
 
 def _finished(
@@ -192,7 +209,7 @@ def _finished(
                 remove_leftovers(job, levels_reduced([level["level"] for level in manifest["levels"]]))
                 manifest |= {"state": "complete", "finished": now(), "block": job.config.run.block}
             spent |= {"sample": ahead.seconds, "stages": sum(stage["seconds"] for stage in entry["stages"])}
-            if text := compared(entry):
+            if text := compared(entry, ahead.forecast):
                 telling.progress.note(text)
     return manifest
 

@@ -20,7 +20,7 @@ LOOPBACK = "127.0.0.1:0"
 class LocalCluster(Section):
     """Processes of this machine; nothing listens beyond loopback unless the dashboard is asked to."""
 
-    kind: Literal["local"] = "local"
+    kind: Literal["local"] = Field("local", description="what begins the file")
     tls: bool = Field(False, description="encrypt with certificates made for this run")
     dashboard: str = Field(LOOPBACK, description="host:port on which Dask's dashboard listens")
 
@@ -28,10 +28,12 @@ class LocalCluster(Section):
 class CudaCluster(Section):
     """All GPUs of this machine, one process each, and processes for the work without a GPU."""
 
-    kind: Literal["cuda"] = "cuda"
+    kind: Literal["cuda"] = Field("cuda", description="what begins the file")
     tls: bool = Field(False, description="encrypt with certificates made for this run")
     dashboard: str = Field(LOOPBACK, description="host:port on which Dask's dashboard listens")
-    devices: tuple[NonNegative, ...] | None = Field(None, description="numbers of the GPUs to use; none: all")
+    devices: tuple[NonNegative, ...] | None = Field(
+        None, description="numbers of the GPUs to use; none: all", examples=[[0, 1]]
+    )
     cpu_workers: NonNegative | None = Field(None, description="processes without a GPU; none: one a core")
 
 
@@ -44,7 +46,7 @@ class JobPool(Section):
     cores: Positive = Field(1, description="cores of a job; a worker process each, but one process for a GPU")
     memory: Memory = Field("8GB", description="memory of a job")
     queue: str | None = Field(None, description="queue or partition")
-    directives: tuple[str, ...] = Field((), description="more lines of the job's header, e.g. --gres=gpu:1")
+    directives: tuple[str, ...] = Field((), description="more lines of the job's header", examples=[["--gres=gpu:1"]])
 
     @model_validator(mode="after")
     def _one_way(self) -> JobPool:
@@ -59,7 +61,7 @@ class JobPool(Section):
 class JobsCluster(Section):
     """Jobs of a batch system that sees the same files as this machine."""
 
-    kind: Literal["slurm", "pbs", "lsf", "sge"]
+    kind: Literal["slurm", "pbs", "lsf", "sge"] = Field(description="which batch system")
     cpu: JobPool | None = Field(None, description="jobs without a GPU")
     gpu: JobPool | None = Field(None, description="jobs with one GPU each")
     walltime: Wall = Field("04:00:00", description="hours:minutes[:seconds] of a job; workers leave before it ends")
@@ -70,7 +72,9 @@ class JobsCluster(Section):
     shared_folder: str | None = Field(None, description="folder that all nodes see, for the workers' certificates")
     local_folder: str | None = Field(None, description="scratch folder of a node for Dask's temporary files")
     log_folder: str | None = Field(None, description="folder for the output of jobs; none: what the system does")
-    prologue: tuple[str, ...] = Field((), description="shell lines before a worker starts, e.g. module load cuda")
+    prologue: tuple[str, ...] = Field(
+        (), description="shell lines before a worker starts", examples=[["module load cuda"]]
+    )
     python: str | None = Field(None, description="Python of the nodes; none: that which runs now")
 
     @model_validator(mode="after")
@@ -125,7 +129,7 @@ class PodPool(Section):
 class KubernetesCluster(Section):
     """Pods of a Kubernetes cluster in which the Dask operator is installed."""
 
-    kind: Literal["kubernetes"] = "kubernetes"
+    kind: Literal["kubernetes"] = Field("kubernetes", description="what begins the file")
     image: str = Field(description="image that holds vimvol, for the scheduler and the workers")
     cpu: PodPool = Field(description="pods without a GPU")
     gpu: PodPool | None = Field(None, description="pods with one GPU each; their number is fixed")
@@ -142,7 +146,7 @@ class KubernetesCluster(Section):
 class AddressCluster(Section):
     """A Dask cluster that is already there."""
 
-    kind: Literal["address"] = "address"
+    kind: Literal["address"] = Field("address", description="what begins the file")
     address: str | None = Field(None, description="tcp://host:port or tls://host:port of the scheduler")
     scheduler_file: str | None = Field(None, description="file that the scheduler wrote")
     ca_file: str | None = Field(None, description="certificate of the authority, for tls://")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,11 +30,17 @@ WANTED = {
     "dict_type": "keys and values, {key: value}",
 }
 """What to give, by pydantic's name of the error."""
+REFERENCES = defaultdict(
+    lambda: "vimvol settings cluster", SegmentConfig="vimvol settings", TrainConfig="vimvol settings train"
+)
+"""Commands that describe the settings, by the names of the models."""
 LIMITS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
 """Limits of a value, by pydantic's names of them."""
 
 
-def explain(kind: type[Section], error: ValidationError, source: str, overridden: Sequence[str]) -> str:
+def explain(
+    kind: type[Section], error: ValidationError, source: str, overridden: Sequence[str], data: Mapping[str, Any]
+) -> str:
     """Return the first of the errors as one line.
 
     Parameters
@@ -45,6 +53,8 @@ def explain(kind: type[Section], error: ValidationError, source: str, overridden
         Where the content is from.
     overridden
         Keys that are not from there but were set one by one.
+    data
+        What was validated.
     """
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
@@ -57,10 +67,13 @@ def explain(kind: type[Section], error: ValidationError, source: str, overridden
         valid = _valid_keys(kind, first["loc"][:-1])
         close = " or ".join(map(repr, _suggested(kind, first["loc"], valid)))
         hint = f"did you mean {close}? " if close else ""
-        return f"unknown key {where!r}{found}{rest}; {hint}valid keys here: {', '.join(valid)}"
+        reference = f"`{REFERENCES[kind.__name__]}` describes all"
+        return f"unknown key {where!r}{found}{rest}; {hint}valid keys here: {', '.join(valid)}; {reference}"
     _, field = _walk(kind, first["loc"])
     if first["type"] in ("missing", "too_long") and isinstance(first["input"], list | tuple):
         return _explain_length(error, found, field)
+    if first["type"] == "tuple_type" and field is not None:
+        return _explain_form(error, found, field, data)
     if first["type"] == "missing":
         return f"key {where!r} is missing{found}{rest}; add it"
     if first["type"] == "value_error" and isinstance(first["input"], Mapping):  # values that do not go together
@@ -71,7 +84,47 @@ def explain(kind: type[Section], error: ValidationError, source: str, overridden
         return (
             f"{where} = {first['input']!r}{found} cannot be used: {where} is a section, set its keys, e.g. {key}{rest}"
         )
-    return f"{where} = {first['input']!r}{found} cannot be used: {_wanted(first, field)}{_meaning(where, field)}{rest}"
+    wanted = f"{_wanted(first, field)}{_example(where, field, found)}{_meaning(where, field)}"
+    return f"{where} = {first['input']!r}{found} cannot be used: {wanted}{rest}"
+
+
+def _explain_form(error: ValidationError, found: str, field: FieldInfo, data: Mapping[str, Any]) -> str:
+    """Explain what is no list, or holds something else than lists, as a whole: a part of it would not be understood."""
+    location = _without_places(error.errors()[0]["loc"])
+    where = ".".join(map(str, location))
+    value: Any = data
+    for part in location:
+        value = value[part]
+    others = sum(_without_places(each["loc"]) != location for each in error.errors())
+    rest = f"; {others} more {'value does' if others == 1 else 'values do'} not fit either" if others else ""
+    wanted = f"{list_text(field.annotation)}{_example(where, field, found)}{_meaning(where, field)}"
+    return f"{where} = {value!r}{found} cannot be used: give {wanted}{rest}"
+
+
+def _without_places(location: Sequence[int | str]) -> tuple[int | str, ...]:
+    """Return the location of a list of which this is one of a value in it."""
+    end = len(location)
+    while end and isinstance(location[end - 1], int):
+        end -= 1
+    return tuple(location[:end])
+
+
+def _example(where: str, field: FieldInfo | None, found: str) -> str:
+    """Return a list that would fit, written as it is where the value was found; nothing of other values."""
+    value = None if field is None else example_of(field)
+    if value is None:
+        return ""
+    key = re.sub(r"(\.\d+)+$", "", where)
+    if found:
+        return f", e.g. {key.rpartition('.')[2]}: {json.dumps(value)}"
+    return f", e.g. {key}='{json.dumps(value, separators=(',', ':'))}'"
+
+
+def example_of(field: FieldInfo) -> Any:  # noqa: ANN401 - a list of whatever it takes
+    """Return a list that a setting takes; none of one that takes no list, or tells none."""
+    if field.examples:
+        return field.examples[0] if isinstance(field.examples[0], list) else None
+    return list(field.default) if isinstance(field.default, tuple) and field.default else None
 
 
 def _meaning(where: str, field: FieldInfo | None) -> str:
@@ -89,10 +142,6 @@ def _wanted(error: ErrorDetails, field: FieldInfo | None) -> str:
         return f"give {WANTED[kind]}"
     if kind == "literal_error":
         return f"give {limits['expected']}"
-    if kind == "tuple_type":
-        inside = [part for part in error["loc"] if isinstance(part, int)]
-        count = None if field is None else _count(field.annotation, inside)
-        return "give a list of values" if count is None else f"give a list of {count} values"
     if kind == "string_pattern_mismatch" and field is not None and field.examples:
         return f"write it like {field.examples[0]!r}"
     own = {name: limits[name] for name in LIMITS if name in limits}
@@ -108,14 +157,15 @@ def _wanted(error: ErrorDetails, field: FieldInfo | None) -> str:
     return f"give a value {' and '.join(texts)}"
 
 
-def _count(annotation: Any, inside: Sequence[int]) -> int | None:  # noqa: ANN401 - typing objects have no common type
-    """Return how many values an annotation such as ``tuple[int, int] | None`` takes, or a place inside, if it tells."""
-    arguments = getattr(annotation, "__args__", ())
-    if getattr(annotation, "__origin__", None) is tuple:
-        if ... in arguments:
-            return None
-        return _count(arguments[inside[0]], inside[1:]) if inside else len(arguments)
-    return next((count for each in arguments if (count := _count(each, inside)) is not None), None)
+def list_text(annotation: Any) -> str:  # noqa: ANN401 - typing objects have no common type
+    """Return what list an annotation takes, e.g. ``a list of 2 values`` of ``tuple[int, int] | None``; else nothing."""
+    arguments: tuple[Any, ...] = getattr(annotation, "__args__", ())
+    if getattr(annotation, "__origin__", None) is not tuple:
+        return next((text for each in arguments if (text := list_text(each))), "")
+    if ... in arguments:
+        return "a list of values"
+    inner = list_text(arguments[0])
+    return f"a list of {len(arguments)} {inner.replace('a list', 'lists') if inner else 'values'}"
 
 
 def _explain_length(error: ValidationError, found: str, field: FieldInfo | None) -> str:
@@ -130,7 +180,9 @@ def _explain_length(error: ValidationError, found: str, field: FieldInfo | None)
         wanted = max(part for part in of_list if isinstance(part, int)) + 1
     where = ".".join(str(part) for part in location)
     values = "1 value" if len(given) == 1 else f"{len(given)} values"
-    return f"{where} = {given!r}{found} has {values}: give {wanted}{_meaning(where, field)}"
+    return (
+        f"{where} = {given!r}{found} has {values}: give {wanted}{_example(where, field, found)}{_meaning(where, field)}"
+    )
 
 
 def _suggested(kind: type[Section], location: Sequence[int | str], valid: Sequence[str]) -> list[str]:
@@ -173,19 +225,19 @@ def _walk(kind: type[Section], location: Sequence[int | str]) -> tuple[type[Base
             continue
         field = next((f for n, f in current.model_fields.items() if part in (n, f.alias)), None)
         met = field or met
-        inner = _section_in(field.annotation) if field is not None else None
+        inner = section_in(field.annotation) if field is not None else None
         if inner is None:
             break
         current = inner
     return current, met
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - typing objects have no common type
+def section_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - typing objects have no common type
     """Return the configuration model inside an annotation such as ``tuple[TrainVolume, ...]``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
-        found = _section_in(argument)
+        found = section_in(argument)
         if found is not None:
             return found
     return None

@@ -64,7 +64,7 @@ def parse_config(
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(explain(kind, error, source, overridden)) from None
+        raise ConfigError(explain(kind, error, source, overridden, data)) from None
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -106,7 +106,8 @@ def _read_yaml(path: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"configuration {path} does not exist; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration {path} cannot be read ({error}); give a readable YAML file") from None
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ConfigError(f"configuration {path} cannot be read ({reason}); give a readable YAML file") from None
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"configuration {path} is not valid YAML ({reason}); correct it") from None

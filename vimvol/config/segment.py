@@ -13,7 +13,9 @@ class InputConfig(Section):
     """How to read the input where its metadata do not say."""
 
     axes: str | None = Field(None, description="axis names of the stored array, slowest first, e.g. 'zyx'")
-    voxel_size: tuple[float, float, float] | None = Field(None, description="nm along z, y, x")
+    voxel_size: tuple[float, float, float] | None = Field(
+        None, description="nm along z, y, x", examples=[[50, 4.6, 4.6]]
+    )
     missing: float | None = Field(
         0, description="intensity of lost sections and padding; squares of 15 x 15 such voxels become background"
     )
@@ -21,6 +23,7 @@ class InputConfig(Section):
         None,
         description="region of interest: first voxel and voxel after the last, (z, y, x); the output keeps the "
         "geometry of the input and is 0 outside",
+        examples=[[[0, 0, 0], [64, 512, 512]]],
     )
     mask: str | None = Field(
         None,
@@ -45,7 +48,9 @@ class PredictConfig(Section):
         "takes that many times as long",
     )
     batch: Positive = Field(1, description="tiles a forward pass; more on a GPU")
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: mixed precision, faster on devices that have it"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     normalize: Literal["volume", "slice"] = Field(
         "volume", description="whose mean and standard deviation standardise the intensities"
@@ -98,11 +103,13 @@ class FragmentsConfig(Section):
         None,
         description="voxels (z, y, x) of one watershed; none: (1, 512, 512) or (32, 512, 512), within a shard; of "
         "cells, a slice of up to 1024 x 1024 at once",
+        examples=[[32, 512, 512]],
     )
     halo: Halo3 | None = Field(
         None,
         description="voxels (z, y, x) of context on every side of it; none: (0, 64, 64) or (8, 32, 32), of cells "
         "(0, 128, 128)",
+        examples=[[8, 32, 32]],
     )
 
 
@@ -121,7 +128,11 @@ class CellsConfig(Section):
 class AgglomerateConfig(Section):
     """From fragments to segments by multicut."""
 
-    solver: str = Field("kernighan-lin", description="an entry of vimvol.segment.multicut.SOLVERS")
+    solver: str = Field(
+        "kernighan-lin",
+        description="kernighan-lin, greedy, fusion-moves, nifty (to be installed) or lifted, which solve a multicut; "
+        "or mutex-watershed, average, components",
+    )
     costs: str = Field(
         "boundary", description="boundary: from mean boundary probabilities; or a file that vimvol train-edges wrote"
     )
@@ -150,6 +161,7 @@ class AgglomerateConfig(Section):
         None,
         description="voxels (z, y, x) of a subproblem of the lowest level, in whole watershed tiles; none: "
         "(64, 1024, 1024); its sides are doubled while subproblems hold fewer than 10,000 edges on the mean",
+        examples=[[64, 1024, 1024]],
     )
     margin: Positive = Field(2, description="fragments around a subproblem that it takes into account, in edges")
     join_below: NonNegative = Field(
@@ -171,6 +183,7 @@ class OutputConfig(Section):
         None,
         description="voxels (z, y, x) of one file or object, a multiple of the chunk; none: (32, 512, 512), less where "
         "a volume is so small that workers would idle",
+        examples=[[32, 512, 512]],
     )
     levels: Annotated[int, Field(ge=1, le=16)] | None = Field(
         None, description="levels of the pyramid; none: until a level is at most 256 voxels wide"
@@ -184,7 +197,9 @@ class RunConfig(Section):
         None, description="worker processes of this machine; none: one a core; 0: this process"
     )
     block: Shape3 | None = Field(
-        None, description="voxels (z, y, x) of one task; a multiple of the shard; none: the shard"
+        None,
+        description="voxels (z, y, x) of one task; a multiple of the shard; none: the shard",
+        examples=[[64, 1024, 1024]],
     )
     window: Positive | None = Field(None, description="tasks in flight; none: 4 a worker")
     retries: NonNegative = Field(2, description="times that a block is tried again")

@@ -15,13 +15,20 @@ class TrainVolume(Section):
     raw: str = Field(description="PATH[:DATASET] of the intensities, (z, y, x)")
     labels: str = Field(description="PATH[:DATASET] of the instances, (z, y, x); 0: membrane or not annotated")
     train: tuple[NonNegative, Positive] | None = Field(
-        None, description="first slice, and the slice after the last, to train on; none: the volume only validates"
+        None,
+        description="first slice, and the slice after the last, to train on; none: the volume only validates",
+        examples=[[0, 100]],
     )
     validate_: tuple[NonNegative, Positive] | None = Field(
-        None, alias="validate", description="the same to validate on; always whole slices along z"
+        None,
+        alias="validate",
+        description="the same to validate on; always whole slices along z",
+        examples=[[100, 125]],
     )
     test: tuple[NonNegative, Positive] | None = Field(
-        None, description="the same to report on; a training only makes sure that it sees none of them"
+        None,
+        description="the same to report on; a training only makes sure that it sees none of them",
+        examples=[[112, 125]],
     )
     planes: tuple[Literal["z", "y", "x"], ...] = Field(
         ("z",), min_length=1, description="axes to slice for training; all three where the voxels are isotropic"
@@ -78,8 +85,8 @@ class TrainConfig(Section):
     )
     out: str = Field(description="folder for checkpoints, logs and the exported weights")
     root: str = Field(".", description="folder that relative paths of the data start from")
-    volumes: tuple[TrainVolume, ...] = ()
-    images: tuple[TrainImages, ...] = ()
+    volumes: tuple[TrainVolume, ...] = Field((), description="annotated volumes, a mapping each")
+    images: tuple[TrainImages, ...] = Field((), description="images with outlines, a mapping a folder")
     drawn: TrainDrawn | None = Field(None, description="synthetic volumes to train on besides; none: none")
     target: Literal["boundary", "foreground-boundary", "distances"] = Field(
         "boundary",
@@ -94,7 +101,7 @@ class TrainConfig(Section):
     patch: Shape2 = Field((256, 256), description="voxels (y, x) of a training crop")
     batch: Positive = Field(4, description="crops an optimiser step, those of all devices together")
     steps: Positive = Field(10_000, description="optimiser steps in all")
-    optimizer: Literal["adamw", "adam"] = "adamw"
+    optimizer: Literal["adamw", "adam"] = Field("adamw", description="adamw decays weights apart from gradients")
     learning_rate: float = Field(1e-3, gt=0, description="its peak, after the warm-up")
     warmup: NonNegative = Field(200, description="steps over which the learning rate rises, a fifth of all at most")
     schedule: Literal["cosine", "plateau", "constant"] = Field(
@@ -107,7 +114,7 @@ class TrainConfig(Section):
     clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0: any")
     ema: float = Field(0.995, ge=0, lt=1, description="decay of the running average of the weights; 0: no average")
     augment: AugmentConfig = AugmentConfig()
-    seed: NonNegative = 0
+    seed: NonNegative = Field(0, description="of weights, crops and their changes; another one draws others")
 
     validate_every: Positive = Field(500, description="steps between validations, each with a checkpoint")
     validate_slices: Positive = Field(

@@ -17,7 +17,7 @@ class Progress(Protocol):
     def stage(self, name: str, total_blocks: int, done_blocks: int, voxels: int, slots: int = 1) -> None:
         """Begin a stage of ``total_blocks``, ``done_blocks`` of which an earlier run finished; ``voxels`` in all.
 
-        ``slots`` blocks are computed at once.
+        Voxels are those in the region of interest. ``slots`` blocks are computed at once.
         """
 
     def advance(self, blocks: int, voxels: int) -> None:

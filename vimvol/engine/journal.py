@@ -21,7 +21,7 @@ class StageReport:
     name
         Name of the stage.
     blocks, voxels
-        Finished by this run.
+        Finished by this run; voxels in the region of interest.
     retries, failures
         Times that blocks were tried again, and blocks that failed for good.
     seconds

@@ -28,7 +28,7 @@ class Left:
         What is still to be computed, one for each call of the stage's task: whole blocks, and single write units of
         blocks that other blocks of an earlier run have finished in part.
     voxels
-        Voxels of these.
+        Voxels of these in the region of the stage.
     """
 
     finished: int
@@ -73,13 +73,13 @@ class Missing:
     def count(self, plan: StagePlan) -> Left:
         """Return how much of a stage is left, whose blocks are those of this output."""
         if self._covered is None:
-            return Left(0, len(plan), plan.voxels)
+            return Left(0, len(plan), plan.wanted)
         finished = parts = voxels = 0
         for slab in self._slabs(plan):
             missing, whole = self._units_of(slab)
             finished += int((missing == 0).sum())
             parts += int(np.where(missing == whole, 1, missing).sum())
-            voxels += self._voxels_of(slab)
+            voxels += self._voxels_of(slab, plan.region or Block.whole(plan.blocks.shape))
         return Left(finished, parts, voxels)
 
     def parts(self, plan: StagePlan) -> Iterator[Block]:
@@ -125,15 +125,16 @@ class Missing:
             whole = whole * along.reshape([-1 if a == axis else 1 for a in range(missing.ndim)])
         return missing, whole
 
-    def _voxels_of(self, slab: Block) -> int:
-        """Return the voxels of all units that are missing of a box of blocks."""
+    def _voxels_of(self, slab: Block, region: Block) -> int:
+        """Return the voxels in a region of all units that are missing of a box of blocks."""
         assert self._covered is not None
         window = self._window(slab)
         sums = (~self._covered[window.slices]).astype(np.int64)
         for axis in reversed(range(sums.ndim)):
-            cell, shape = self._units.cell[axis], self._units.shape[axis]
+            cell = self._units.cell[axis]
             begins = np.arange(window.begin[axis], window.end[axis]) * cell
-            sums = sums @ np.minimum(cell, shape - begins)
+            low, high = region.begin[axis], min(region.end[axis], self._units.shape[axis])
+            sums = sums @ np.clip(np.minimum(begins + cell, high) - np.maximum(begins, low), 0, None)
         return int(sums)
 
 

@@ -55,6 +55,15 @@ class StagePlan:
         extents = zip(cells.begin, cells.end, self.blocks.cell, self.blocks.shape, strict=True)
         return math.prod(max(0, min(end * c, s) - begin * c) for begin, end, c, s in extents)
 
+    @property
+    def wanted(self) -> int:
+        """Voxels of all blocks together that lie in the region."""
+        return self.voxels if self.region is None else self.region.clip(self.blocks.shape).size
+
+    def wanted_of(self, block: Block) -> int:
+        """Return the voxels of a block that lie in the region."""
+        return block.size if self.region is None else block.intersect(self.region).size
+
     def meeting(self, box: Block) -> Iterator[Block]:
         """Yield, in C order, the blocks of the stage that share a voxel with a box."""
         # Ranges of cells meet: what lies outside is not even visited.

@@ -59,10 +59,10 @@ def run_stage(plan: StagePlan, task: BlockTask, ledger: Ledger, execution: Execu
     blocks = left.finished + left.parts
     ledger.describe(plan.blocks, len(plan), plan.voxels)
     slots = execution.pool.slots_for(execution.resource)
-    execution.progress.stage(plan.name, blocks, left.finished, plan.voxels, slots)
-    execution.journal.stage(plan.name, blocks, left.finished, plan.voxels)
+    execution.progress.stage(plan.name, blocks, left.finished, plan.wanted, slots)
+    execution.journal.stage(plan.name, blocks, left.finished, plan.wanted)
     recorder = Recorder(ledger)
-    stage = _Stage(plan.name, execution.guard(task), recorder, execution, missing.parts(plan), left.parts)
+    stage = _Stage(plan, execution.guard(task), recorder, execution, missing.parts(plan), left.parts)
     try:
         with recorder:
             stage.run()
@@ -87,9 +87,16 @@ class _Stage:
     """The state of one stage while it runs."""
 
     def __init__(
-        self, name: str, task: BlockTask, recorder: Recorder, execution: Execution, todo: Iterator[Block], left: int
+        self,
+        plan: StagePlan,
+        task: BlockTask,
+        recorder: Recorder,
+        execution: Execution,
+        todo: Iterator[Block],
+        left: int,
     ) -> None:
-        self._name, self._task, self._recorder, self._execution = name, task, recorder, execution
+        self._name, self._voxels_of = plan.name, plan.wanted_of
+        self._task, self._recorder, self._execution = task, recorder, execution
         self._pool, self._todo, self._left = execution.pool, todo, left
         self._pace = Pace(execution.deadline, execution.sampled)
         self._in_flight: dict[int, _Call] = {}
@@ -192,7 +199,7 @@ class _Stage:
             self._pace.learn(each.seconds)
             self._recorder.done(block, {"seconds": round(each.seconds, 3), **each.result})
             self._execution.journal.done(block, each.result)
-            done, voxels = done + 1, voxels + block.size
+            done, voxels = done + 1, voxels + self._voxels_of(block)
         self.finished += done
         self._voxels += voxels
         if done:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import traceback
 from collections.abc import Iterator, Mapping
 
-from vimvol.errors import DiskFullError, StorageError, VimvolError
+from vimvol.errors import DeniedError, DiskFullError, InputError, StorageError, VimvolError
 
 HINTS = {
     errno.ENOSPC: "free space or write elsewhere, then run again",
@@ -19,6 +20,14 @@ HINTS = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 """What to do, by ``errno``; of every other, what is kept is told."""
+
+KINDS: dict[int, type[StorageError]] = {
+    errno.ENOSPC: DiskFullError,
+    errno.EDQUOT: DiskFullError,
+    errno.EACCES: DeniedError,
+    errno.EPERM: DeniedError,
+}
+"""What else than a `StorageError` is raised, by ``errno``."""
 
 _REMOTE = {"aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "s3fs", "urllib3"}
 """Packages that reach object stores, and whose errors are no ``OSError``."""
@@ -44,8 +53,8 @@ def storage_errors(what: str, *, decoding: bool = False, hints: Mapping[int, str
     Raises
     ------
     StorageError
-        In place of an ``OSError`` (`DiskFullError` where space ran out) or whatever an object store raises; with
-        ``decoding``, of any that is no `VimvolError`.
+        In place of an ``OSError`` (`DiskFullError` where space ran out, `DeniedError` where a right is missing) or
+        whatever an object store raises; with ``decoding``, of any that is no `VimvolError`.
     """
     try:
         yield
@@ -54,8 +63,12 @@ def storage_errors(what: str, *, decoding: bool = False, hints: Mapping[int, str
     except OSError as error:
         hint = hints.get(error.errno or 0, "check the storage, then run again; finished blocks are kept")
         reason = error.strerror or one_line(error)
-        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
-        raise kind(f"{what}: {reason}; {hint}") from error
+        if error.errno and "errno = " in reason:  # of what HDF5 says, the number alone is for people
+            reason = os.strerror(error.errno)
+        kind = KINDS.get(error.errno or 0, StorageError)
+        inside = kind is DeniedError and error.filename is not None and str(error.filename) not in what
+        place = f" ({error.filename})" if inside else ""
+        raise kind(f"{what}: {reason}{place}; {hint}") from error
     except MemoryError:
         raise
     except Exception as error:
@@ -66,6 +79,23 @@ def storage_errors(what: str, *, decoding: bool = False, hints: Mapping[int, str
         raise StorageError(
             f"{what}: {one_line(error)}; the stored data are damaged or of an unknown encoding, restore this part"
         ) from error
+
+
+@contextlib.contextmanager
+def as_given() -> Iterator[None]:
+    """Make of a missing right a mistake of the user: around the reading of what was given, before anything is written.
+
+    Also a decorator.
+
+    Raises
+    ------
+    InputError
+        In place of `DeniedError`.
+    """
+    try:
+        yield
+    except DeniedError as error:
+        raise InputError(str(error)) from error.__cause__
 
 
 def _from_afar(error: BaseException) -> bool:

@@ -10,16 +10,15 @@ import numpy as np
 
 from vimvol.address import absolute, check_there, is_url, parse_address, with_format, without_format
 from vimvol.errors import InputError
-from vimvol.io.errors import storage_errors
+from vimvol.io.errors import as_given, storage_errors
 from vimvol.io.formats import OPENERS
-from vimvol.io.formats.base import AXES, ArrayInfo, Kind, Opener, spatial
+from vimvol.io.formats.base import AXES, IMAGE_DTYPES, ArrayInfo, Kind, Opener, spatial
 from vimvol.io.volume import Volume
 
 Number = TypeVar("Number", int, float)
 
-_IMAGE_DTYPES = ("uint8", "uint16", "float32")
 
-
+@as_given()
 def open_volume(
     address: str,
     *,
@@ -49,7 +48,7 @@ def open_volume(
     ------
     InputError
         If there is no such path or dataset, none was chosen of several, the format is unknown, the file is damaged, or
-        axes, shape, voxel size or dtype do not fit.
+        axes, shape, voxel size or dtype do not fit, or the right to read it is missing.
     StorageError
         If the storage fails.
     """
@@ -80,13 +79,15 @@ def open_volume(
     )
 
 
+@as_given()
 def describe(address: str) -> list[ArrayInfo]:
     """List the arrays of a container; with DATASET, those at or below it.
 
     Raises
     ------
     InputError
-        If there is no such path or dataset, the format is unknown or the file is damaged.
+        If there is no such path or dataset, the format is unknown, the file is damaged, or the right to read it is
+        missing.
     StorageError
         If the storage fails.
     """
@@ -100,7 +101,7 @@ def describe(address: str) -> list[ArrayInfo]:
         if not dataset:
             return arrays
         below = [a for a in arrays if a.dataset == dataset or a.dataset.startswith(dataset + "/")]
-        return below or [opener.find(path, dataset, "image")]
+        return below or [opener.find(path, dataset, "image" if is_url(path) else "mask")]  # of all kinds that are there
 
 
 def _located(path: str) -> tuple[str, str, Opener]:
@@ -151,12 +152,12 @@ def _checked_axes(where: str, info: ArrayInfo, given: str | None) -> str:
 def _check_dtype(where: str, dtype: str, kind: Kind) -> None:
     if kind == "labels" and np.dtype(dtype).kind not in "ui":
         raise InputError(f"{where} is {dtype}, but labels are integers; choose the labels or convert them to uint64")
-    if kind == "image" and dtype not in _IMAGE_DTYPES:
+    if kind == "image" and dtype not in IMAGE_DTYPES:
         target = "float32" if np.dtype(dtype).kind == "f" else "uint8 or uint16"
         wide = np.dtype(dtype).kind in "ui" and np.dtype(dtype).itemsize > 2
         advice = "if these are labels, give the raw data; if they are intensities, " if wide else ""
         raise InputError(
-            f"{where} is {dtype}, but an image is {', '.join(_IMAGE_DTYPES)}; {advice}convert it to {target}"
+            f"{where} is {dtype}, but an image is {', '.join(IMAGE_DTYPES)}; {advice}convert it to {target}"
         )
 
 

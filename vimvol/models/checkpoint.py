@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from vimvol.address import is_file
 from vimvol.errors import CheckpointError, InputError, StorageError
 from vimvol.models.layouts import encoder_alone, infer_spec, state_dict_in
 from vimvol.models.meta import without_values
@@ -162,18 +163,21 @@ def _read(path: Path, where: str, weights: bool = True) -> tuple[ModelSpec, dict
 def _find(name_or_path: str | os.PathLike[str]) -> Path:
     name, files = os.fspath(name_or_path), shipped()
     path = files.get(name, Path(name))
-    if path.is_file():
+    if is_file(path):
         return path
     if path.is_dir():
         raise InputError(f"{name} is a folder and holds no weights by itself; give a file in it")
     if name in MODELS:
         has = f"weights come with {', '.join(files)}; " if files else ""
         raise InputError(f"no weights of {name} come with the package; {has}train it or give the path of a checkpoint")
-    close = difflib.get_close_matches(name, [*files, *MODELS], n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    names = list(dict.fromkeys((*files, *MODELS)))
+    alike = [other for other in names if other.startswith(name)]
+    close = list(dict.fromkeys((*alike, *difflib.get_close_matches(name, names))))[:3]
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    has = f", weights come with {' and '.join(files)}" if files else ""
     raise InputError(
-        f"checkpoint {name} does not exist; {hint}give the path of a file"
-        + (f" or a name: {', '.join(files)}" if files else "")
+        f"no network and no file is called {name!r}; {hint}`vimvol models` lists all {len(names)} networks{has}; or "
+        "give the path of a file"
     )
 
 

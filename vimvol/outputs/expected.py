@@ -17,7 +17,7 @@ class StageForecast:
     blocks, left
         Blocks in all, and those not done yet.
     voxels
-        Voxels of those not done yet.
+        Voxels of those not done yet, in the region of interest.
     seconds
         Wall time.
     cpu

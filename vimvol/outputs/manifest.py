@@ -14,6 +14,7 @@ from vimvol.config import SegmentConfig, parse_config
 from vimvol.engine.lock import Lock
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.io import Volume
+from vimvol.io.errors import as_given
 from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
 from vimvol.outputs.ownership import MANIFEST_NAME, holds_nothing_but_a_lock
@@ -31,6 +32,7 @@ def has_manifest(out: str) -> bool:
     return open_objects(out).get(MANIFEST) is not None
 
 
+@as_given()
 def read_manifest(out: str) -> dict[str, Any] | None:
     """Return the manifest of an output; none where nothing is.
 

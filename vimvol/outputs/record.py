@@ -155,17 +155,31 @@ def recorded(entry: dict[str, Any], log: JsonLog, store: Callable[[], None]) -> 
     store()
 
 
-def compared(entry: dict[str, Any]) -> str:
-    """Return what a run took beside what was forecast, as a line to tell; empty where nothing was."""
-    both = [(stage, stage["forecast"]) for stage in entry["stages"] if "forecast" in stage]
-    if not both:
+def compared(entry: dict[str, Any], ahead: Forecast) -> str:
+    """Return what a run took beside what was forecast, as a line to tell; empty where nothing was.
+
+    Parameters
+    ----------
+    entry
+        The record of the run.
+    ahead
+        What was known before the sample was taken over: of it, how much earlier runs had left.
+    """
+    timed = [stage for stage in entry["stages"] if stage.get("forecast", {}).get("seconds") is not None]
+    if not timed:
         return ""
+    both = [(stage, stage["forecast"]) for stage in timed]
     seconds, written = (
         [sum(each[key] or 0 for each in side) for side in zip(*both, strict=True)] for key in ("seconds", "written")
     )
-    workers = [(stage, ahead) for stage, ahead in both if stage["name"] not in ("solve", "sizes")]
-    peak = [max(each["peak"] or 0 for each in side) for side in zip(*workers, strict=True)]
+    workers = [(stage, told) for stage, told in both if stage["name"] not in ("solve", "sizes")]
+    peak = [max((each["peak"] or 0 for each in side), default=0) for side in zip(*workers, strict=True)] or [0, 0]
+    blocks, left = (sum(getattr(stage, name) for stage in ahead.stages) for name in ("blocks", "left"))
+    what = "after the sample, stages took" if left == blocks else f"what was left, {left} of {blocks} blocks, took"
+    others = [stage["name"] for stage in entry["stages"] if stage not in timed and stage["blocks"]]
+    besides = f" (without {', '.join(others)}: not forecast)" if others else ""
     return (
-        f"stages took {clock_text(seconds[0])}, {clock_text(seconds[1])} forecast; at most {memory_text(peak[0])} a "
-        f"worker, {memory_text(peak[1])} forecast; wrote {disk_text(written[0])}, {disk_text(written[1])} forecast"
+        f"{what} {clock_text(seconds[0])}, {clock_text(seconds[1])} forecast{besides}; at most "
+        f"{memory_text(peak[0])} a worker, {memory_text(peak[1])} forecast; wrote {disk_text(written[0])}, "
+        f"{disk_text(written[1])} forecast"
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from vimvol.address import absolute
+from vimvol.address import absolute, is_file
 from vimvol.config import SegmentConfig
 from vimvol.errors import InputError
 from vimvol.infer.standardization import Standardization
@@ -62,7 +61,7 @@ def find_boundaries(config: SegmentConfig, volume: Volume) -> tuple[SegmentConfi
     if config.predict.boundaries is not None:
         return _given(config, config.predict.boundaries, volume)
     model = config.predict.model
-    if model not in shipped() and Path(model).is_file():
+    if model not in shipped() and is_file(model):
         model = absolute(model)
         config = config.model_copy(update={"predict": config.predict.model_copy(update={"model": model})})
     loaded = load_checkpoint(model)

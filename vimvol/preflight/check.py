@@ -26,7 +26,7 @@ from vimvol.stages.order import stages_of
 from vimvol.stages.solve import solver_of
 
 WORTH = 1 << 23
-"""Voxels left to predict from which on a run is preceded by a sample: less takes seconds."""
+"""Voxels of the region left to predict from which on a run is preceded by a sample: less takes seconds."""
 FEW = 3
 """Times as many blocks as are sampled have to be left of a run that goes on: a sample of most of them would tell what
 is over by then, and run after run that is stopped in the meantime would lose it."""

@@ -56,7 +56,7 @@ def forecast(job: Job, probes: Sequence[Probe], pool: Pool | None, *, fresh: boo
     found = []
     edges = fragments = None
     if probes:
-        ratio = graph_stage(job).plan.voxels * share / sum(probe.block.size for probe in probes)
+        ratio = graph_stage(job).plan.wanted * share / sum(probe.region.size for probe in probes)
         edges, fragments = (int(ratio * sum(n)) for n in zip(*((p.edges, p.fragments) for p in probes), strict=True))
     solver = _solver_edges(job, edges or 0)
     memory = bytes_per_edge(solver_of(job)) * solver + BYTES_PER_FRAGMENT * (fragments or 0)
@@ -101,7 +101,7 @@ def _count(stage: Stage, *, fresh: bool) -> tuple[StageForecast, list[int]]:
     plan = stage.plan
     missing = Missing(plan.blocks, plan.blocks, None) if fresh else stage.ledger.missing(plan.blocks)
     left = missing.count(plan)
-    sizes = [part.size for part in missing.parts(plan)] if left.parts <= MANY else []
+    sizes = [plan.wanted_of(part) for part in missing.parts(plan)] if left.parts <= MANY else []
     return StageForecast(stage.name, left.finished + left.parts, left.parts, left.voxels), sizes
 
 

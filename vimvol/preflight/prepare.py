@@ -10,6 +10,7 @@ from vimvol.geometry import Block, Grid
 from vimvol.infer.device import named_device
 from vimvol.infer.standardization import Standardization
 from vimvol.io import Volume, open_volume, pyramid, storage_shapes
+from vimvol.io.errors import as_given
 from vimvol.io.mask import Mask, open_mask
 from vimvol.outputs.manifest import check_intensities
 from vimvol.outputs.moved import known_input
@@ -32,6 +33,7 @@ from vimvol.stages.region import region_of
 from vimvol.stages.sizes import check_sizes
 
 
+@as_given()
 def prepare(
     source: str, out: str, config: SegmentConfig, *, writing: bool = False, moved: bool = False, tell: Tell = nobody
 ) -> Job:

@@ -48,7 +48,7 @@ class Taken:
     Attributes
     ----------
     voxels
-        Of the block at full resolution, also where a level of the pyramid is made from it.
+        Of the block in the region of interest, at full resolution, also where a level of the pyramid is made from it.
     largest
         Voxels of the largest box that was computed at once.
     seconds
@@ -102,15 +102,26 @@ class Probe:
     solving: float = 0.0
     besides: float = 0.0
 
+    @property
+    def region(self) -> Block:
+        """The part of the block in the region of interest."""
+        return _region_of(self.job)
+
+
+def _region_of(job: Job) -> Block:
+    """Return the region of interest of a sample, which has one."""
+    assert job.roi is not None
+    return job.roi
+
 
 def probe_prediction(job: Job, block: Block, permit: Permit) -> Probe:
     """Predict the block, on a worker; before that one tile, for which the network is loaded and loops compiled."""
     with writing_only_if(permit.check):
-        _timed(WARM_UP, PredictBlock(_smallest(job)), [block], block.size, 0)
+        _timed(WARM_UP, PredictBlock(_smallest(job)), [block], _region_of(job).size, 0)
         # or what the warm-up has read would be at hand
         forget_open()
         release_memory()
-        taken, results = _timed("predict", PredictBlock(job), [block], block.size, memory_of_process())
+        taken, results = _timed("predict", PredictBlock(job), [block], _region_of(job).size, memory_of_process())
     return Probe(job, block, {"predict": taken}, results[0])
 
 
@@ -127,8 +138,8 @@ def probe_others(probe: Probe, roi: Block | None, permit: Permit) -> Probe:
 
 def _smallest(job: Job) -> Job:
     """Return the job of one voxel in the middle of its region."""
-    assert job.roi is not None  # a sample has one
-    middle = tuple((b + e) // 2 for b, e in zip(job.roi.begin, job.roi.end, strict=True))
+    region = _region_of(job)
+    middle = tuple((b + e) // 2 for b, e in zip(region.begin, region.end, strict=True))
     return replace(job, roi=Block(middle, tuple(m + 1 for m in middle)))
 
 
@@ -158,7 +169,7 @@ def _stages(job: Job, block: Block, roi: Block | None, *, warm_up: bool) -> Prob
 
     def timed(stage: Stage, blocks: Iterable[Block] | None = None) -> list[dict[str, Any]]:
         name, boxes = WARM_UP if warm_up else stage.kind, list(stage.plan if blocks is None else blocks)
-        stages[stage.kind], results = _timed(name, stage.task, boxes, block.size, base)
+        stages[stage.kind], results = _timed(name, stage.task, boxes, _region_of(job).size, base)
         return results
 
     write_offsets(job, timed(replace(fragments_stage(job), task=FragmentsBlock(replace(job, roi=roi)))))

@@ -38,16 +38,17 @@ SECONDS_OF_PATIENCE = 1.0
 
 
 def blocks_to_sample(job: Job, slots_for: Callable[[Resource | None], int], *, fresh: bool) -> tuple[list[Block], bool]:
-    """Return blocks to sample, one for each worker, spread over what is to be done, the largest of those looked at.
+    """Return blocks to sample, one for each worker, spread over what is to be done.
 
-    Of what is predicted already, blocks are sampled whose fragments are missing; the second value tells that.
+    Of those looked at, they are the ones with most voxels in the region of interest. Of what is predicted already,
+    blocks are sampled whose fragments are missing; the second value tells that.
     """
     for stage in (predict_stage(job), fragments_stage(job)):
         count = min(slots_for(stage.resource), MOST_SAMPLED)
         missing = None if fresh else stage.ledger.missing(stage.plan.blocks)
         found = list(itertools.islice(_spread_blocks(job, stage.plan, missing), 4 * count))
         if found:
-            return sorted(found, key=lambda block: -block.size)[:count], stage.kind != "predict"
+            return sorted(found, key=lambda block: -stage.plan.wanted_of(block))[:count], stage.kind != "predict"
     return [], False
 
 

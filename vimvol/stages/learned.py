@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from vimvol.address import absolute
+from vimvol.address import absolute, is_file
 from vimvol.config import FragmentsConfig, SegmentConfig
-from vimvol.errors import InputError, StorageError
+from vimvol.errors import InputError
+from vimvol.io.errors import as_given, storage_errors
 from vimvol.segment.edges import GRAPH_FORMAT
 from vimvol.segment.features import feature_names
 from vimvol.segment.forest import Forest
@@ -37,6 +38,7 @@ class Learned:
     digest: str
 
 
+@as_given()
 def find_learned(config: SegmentConfig, fragments: FragmentsConfig, *, stitched: bool) -> Learned | None:
     """Return what ``agglomerate.costs`` names; none for costs from boundaries.
 
@@ -54,7 +56,7 @@ def find_learned(config: SegmentConfig, fragments: FragmentsConfig, *, stitched:
             f"across tiles only; set agglomerate.costs={BOUNDARY}, or fragments.seeds=distance"
         )
     path = absolute(name)
-    if not Path(path).is_file():
+    if not is_file(path):
         raise InputError(
             f"agglomerate.costs = {name} is no file; give {BOUNDARY} or a file that vimvol train-edges wrote"
         )
@@ -106,10 +108,8 @@ def _same(learned: Learned) -> Forest:
 
 
 def _read(path: str) -> tuple[Forest, str]:
-    try:
+    with storage_errors(f"reading {path}"):
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
     try:
         return Forest.from_bytes(data), hashlib.sha256(data).hexdigest()
     except ValueError as error:

@@ -35,7 +35,8 @@ def region_of(config: SegmentConfig, volume: Volume) -> Block | None:
     if not inside:
         raise InputError(
             f"input.roi = {[list(begin), list(end)]} is no box inside {volume.address} of shape {volume.shape} in "
-            "z, y, x; give its first voxel and the voxel after its last"
+            "z, y, x; give its first voxel and the voxel after its last, as of all of it: "
+            f"{[[0, 0, 0], list(volume.shape)]}"
         )
     return None if begin == (0, 0, 0) and end == volume.shape else Block(begin, end)
 

@@ -112,7 +112,7 @@ def contacts_stage(job: Job) -> Stage:
 
 def sizes_stage(job: Job) -> Stage:
     """Return the stage sizes."""
-    return Stage(job, plan_stage("sizes", job.shape, job.shape), Sizes(job), resource=None, own=True)
+    return Stage(job, plan_stage("sizes", job.shape, job.shape, region=job.roi), Sizes(job), resource=None, own=True)
 
 
 def segments_of(first: Ids, voxels: npt.NDArray[np.integer], min_size: int) -> Ids:

@@ -111,7 +111,8 @@ class _SolveStage(Stage):
 
 def solve_stage(job: Job) -> Stage:
     """Return the stage solve; what levels its task finds is known only when it is run."""
-    return _SolveStage(job, plan_stage("solve", job.shape, job.shape), Solve(job, ()), resource=None, own=True)
+    plan = plan_stage("solve", job.shape, job.shape, region=job.roi)
+    return _SolveStage(job, plan, Solve(job, ()), resource=None, own=True)
 
 
 def _reduced(job: Job, execution: Execution) -> tuple[LevelReport, ...]:
@@ -126,14 +127,30 @@ def _reduced(job: Job, execution: Execution) -> tuple[LevelReport, ...]:
         _check_divisible(job, edges)
         most = min(capacity, AT_ONCE)
         hierarchy = hierarchy_of(job)
-        lowest = hierarchy.lowest(edges, hierarchy.filled(block for block, found in costs.entries() if found["edges"]))
+        filled = hierarchy.filled(block for block, found in costs.entries() if found["edges"])
+        lowest = hierarchy.lowest(edges, filled)
         reports = climb(hierarchy, reports[0], lowest, costs.key, costs.objects, most, levels, execution)
+        if levels is not None and (taken := len(reports) - 1) < levels:
+            execution.progress.note(_fewer_text(hierarchy, taken, levels, lowest, edges / max(1, filled.sum())))
     if levels is None and reports[-1].edges > capacity:
         raise ConfigError(
             f"agglomerate.memory = {job.config.agglomerate.memory} holds {capacity} edges, and {reports[-1].edges} are "
             f"left, so they are not solved; give {reports[-1].edges * needed} or more, what is done is kept"
         )
     return tuple(reports)
+
+
+def _fewer_text(hierarchy: Hierarchy, taken: int, wanted: int, lowest: int, mean: float) -> str:
+    """Return why a graph was reduced less often than it was to be; ``mean``: edges that a cell of level 0 holds."""
+    cell = " x ".join(map(str, hierarchy.cell))
+    if lowest:
+        why = (
+            f"cells of {cell} voxels (z, y, x) hold {mean:,.0f} edges on the mean, fewer than {hierarchy.least:,}, and "
+            "were doubled until they held enough or one spanned the volume; see agglomerate.cell"
+        )
+    else:
+        why = f"after that one cell, first of {cell} voxels (z, y, x), spans the volume"
+    return f"levels: {taken} of agglomerate.levels = {wanted}, as {why}"
 
 
 def hierarchy_of(job: Job) -> Hierarchy:

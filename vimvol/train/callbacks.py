@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,12 +16,16 @@ import numpy as np
 import torch
 from matplotlib import image as images
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from vimvol.train.export import LAST
 from vimvol.train.module import BoundaryModule
+from vimvol.train.targets import TARGETS
 
 PICTURE_WIDTH = 512
 """Voxels (y, x) of a slice that a picture shows at most."""
+CAPTION = 30
+"""Pixels above a panel of a picture for its name."""
 
 
 class StopRequest:
@@ -142,7 +146,9 @@ class Pictures(lightning.Callback):
             return
         self.folder.mkdir(exist_ok=True)
         for name, sample in pl_module.samples.items():
-            picture = draw_sample(*(sample[key].numpy() for key in ("image", "target", "prediction")))
+            classes = TARGETS[pl_module.config.target].classes
+            image, target, prediction = (sample[key].numpy() for key in ("image", "target", "prediction"))
+            picture = draw_sample(image, target, prediction, classes)
             images.imsave(self.folder / f"step-{trainer.global_step:08d}-{name}.png", picture)
             for logger in trainer.loggers:
                 draw = getattr(getattr(logger, "experiment", None), "add_image", None)
@@ -151,9 +157,9 @@ class Pictures(lightning.Callback):
 
 
 def draw_sample(
-    raw: NDArray[np.float32], target: NDArray[np.float32], prediction: NDArray[np.float32]
+    raw: NDArray[np.float32], target: NDArray[np.float32], prediction: NDArray[np.float32], classes: Sequence[str]
 ) -> NDArray[np.uint8]:
-    """Return raw, targets and, below, predictions of a slice side by side.
+    """Return raw, targets and, below, predictions of a slice side by side, each under its name.
 
     Parameters
     ----------
@@ -161,6 +167,8 @@ def draw_sample(
         (1, y, x) standardised intensities.
     target, prediction
         (c, y, x) in [0, 1].
+    classes
+        What each of the c is.
 
     Returns
     -------
@@ -171,9 +179,15 @@ def draw_sample(
     low, high = np.percentile(raw, (1, 99))
     grey = ((raw[cut] - low) / max(float(high - low), 1e-6)).clip(0, 1)
     blank = np.ones_like(grey)
-    rows = [
-        np.concatenate([first, *values[cut][:, None]], axis=2)
-        for first, values in ((grey, target), (blank, prediction))
-    ]
-    picture = np.concatenate(rows, axis=1)[0].clip(0, 1)
-    return np.repeat(np.rint(picture * 255).astype(np.uint8)[..., None], 3, axis=2)
+    rows = []
+    for first, name, what, values in ((grey, "raw", "target", target), (blank, "", "prediction", prediction)):
+        captions = (name, *(f"{what}\n{each}" for each in classes))
+        rows.append(np.concatenate(list(map(_captioned, (first[0], *values[cut]), captions)), axis=1))
+    return np.repeat(np.concatenate(rows)[..., None], 3, axis=2)
+
+
+def _captioned(panel: NDArray[np.float32], text: str) -> NDArray[np.uint8]:
+    """Return a panel, (y, x) in [0, 1], as uint8 under a white strip with a text of up to two lines."""
+    strip = Image.new("L", (panel.shape[1], CAPTION), 255)
+    ImageDraw.Draw(strip).multiline_text((3, 2), text, fill=0, font=ImageFont.load_default(CAPTION / 2.5), spacing=2)
+    return np.concatenate([np.asarray(strip), np.rint(panel.clip(0, 1) * 255).astype(np.uint8)])

@@ -84,12 +84,7 @@ def fit(config: TrainConfig) -> Path:
         If Lightning, MONAI or a wanted logger is not installed.
     """
     _need("lightning", "monai", *(["tensorboard"] if config.logger == "tensorboard" else []))
-    from vimvol.train.callbacks import Stopping, StopRequest
-    from vimvol.train.dataset import check_patch
     from vimvol.train.export import LAST, export_best, exported, read_checkpoint
-    from vimvol.train.loaders import TrainingSource
-    from vimvol.train.module import BoundaryModule
-    from vimvol.train.sources import load_data
 
     config = config.model_copy(update={"out": str(local_path(config.out))})
     out = Path(config.out)
@@ -100,7 +95,13 @@ def fit(config: TrainConfig) -> Path:
     workers, threads = share_cores(config)
     torch.set_num_threads(threads)
     torch.manual_seed(config.seed)
-    model = _initialised(config)
+    model = _initialised(config)  # before Lightning is loaded, which takes seconds
+    from vimvol.train.callbacks import Stopping, StopRequest
+    from vimvol.train.dataset import check_patch
+    from vimvol.train.loaders import TrainingSource
+    from vimvol.train.module import BoundaryModule
+    from vimvol.train.sources import load_data
+
     check_patch(config.patch, int(getattr(model, "divisor", 1)))
     ended = resume is not None and read_checkpoint(resume)["global_step"] >= config.steps
     # volumes that are drawn take a minute, and are not needed to export weights again
@@ -126,7 +127,10 @@ def _initialised(config: TrainConfig) -> nn.Module:
     model = new_network(config)
     if config.init is None:
         return model
-    given, wanted = read_weights(config.init), model.state_dict()
+    try:
+        given, wanted = read_weights(config.init), model.state_dict()
+    except InputError as error:
+        raise type(error)(f"init = {config.init}, which the training starts from: {error}") from None
     if encoder_alone(given):  # the decoder stays random
         wanted = {name: value for name, value in wanted.items() if name.startswith("encoder.")}
     for name in {**wanted, **given}:

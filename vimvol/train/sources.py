@@ -15,8 +15,9 @@ from vimvol.errors import InputError
 from vimvol.geometry import Block
 from vimvol.io import Volume, open_volume
 from vimvol.train.coco import read_coco
-from vimvol.train.download import explain_missing
 from vimvol.train.drawn import draw_volumes
+from vimvol.train.given import under_root
+from vimvol.train.published import explain_missing
 from vimvol.train.slices import ImageFolder, Sections, Source
 from vimvol.train.targets import grow_instances
 
@@ -133,9 +134,9 @@ def _chosen(whole: Sections, indices: list[int]) -> Sections:
 
 def _open(config: TrainConfig, volume: TrainVolume) -> tuple[Volume, Volume]:
     for url in (volume.raw, volume.labels):
-        explain_missing(_resolve(config.root, url))
-    raw = open_volume(_resolve(config.root, volume.raw))
-    labels = open_volume(_resolve(config.root, volume.labels), prefer="labels")
+        explain_missing(under_root(config.root, url))
+    raw = open_volume(under_root(config.root, volume.raw))
+    labels = open_volume(under_root(config.root, volume.labels), prefer="labels")
     if raw.shape != labels.shape:
         raise InputError(
             f"{volume.raw} has shape {raw.shape} and {volume.labels} {labels.shape}, so they cannot be matched "
@@ -163,8 +164,8 @@ def _find(config: TrainConfig, images: TrainImages, *parts: str | None) -> dict[
     """Return the image files of a folder and its subfolders by name; annotations must be there, too."""
     for part in parts:
         if part is not None:
-            explain_missing(_resolve(config.root, part))
-    folder = _resolve(config.root, images.folder)
+            explain_missing(under_root(config.root, part))
+    folder = under_root(config.root, images.folder)
     explain_missing(folder)
     if not Path(folder).is_dir():
         raise InputError(f"images = {folder} is no folder; give the one that holds the images of {parts[0]}")
@@ -179,7 +180,7 @@ def _find(config: TrainConfig, images: TrainImages, *parts: str | None) -> dict[
 def _image_folder(
     config: TrainConfig, images: TrainImages, part: str, files: dict[str, str], most: int | None = None
 ) -> ImageFolder:
-    path = _resolve(config.root, part)
+    path = under_root(config.root, part)
     explain_missing(path)
     found = read_coco(path)
     if most is not None:
@@ -187,16 +188,11 @@ def _image_folder(
     missing = [image.name for image in found if Path(image.name).name not in files]
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(found)} images of {path} are not below {_resolve(config.root, images.folder)}, "
+            f"{len(missing)} of {len(found)} images of {path} are not below {under_root(config.root, images.folder)}, "
             f"such as {missing[0]}; give the folder that they are in"
         )
     paths = tuple(files[Path(image.name).name] for image in found)
     return ImageFolder(Path(part).stem, tuple(found), paths, images.min_size)
-
-
-def _resolve(root: str, url: str) -> str:
-    """Put a relative path under the root; addresses and absolute paths stay."""
-    return url if "://" in url or Path(url).is_absolute() else str(Path(root) / url)
 
 
 def _small_ids(labels: NDArray[Any]) -> NDArray[np.int32]:

@@ -14,7 +14,7 @@ import distributed
 from vimvol.config.cluster import CudaCluster
 from vimvol.engine.cluster.connect import connected, optional, security
 from vimvol.engine.cluster.ending import ended_soon
-from vimvol.engine.cluster.local import DEAF, available_cores, leave_if_worker, not_started
+from vimvol.engine.cluster.local import DEAF, available_cores, leave_if_worker, not_started, quiet_tracker
 from vimvol.engine.cluster.threads import ENVIRONMENT, SETTINGS_HERE
 from vimvol.engine.pool import Pool
 from vimvol.errors import InputError
@@ -40,17 +40,18 @@ def cuda(config: CudaCluster, workers: int | None) -> Iterator[Pool]:
     with dask.config.set(SETTINGS_HERE):
         try:
             share = int(distributed.system.MEMORY_LIMIT) // (SHARES_OF_GPU * max(1, gpus) + count)
-            started = library.LocalCUDACluster(
-                CUDA_VISIBLE_DEVICES=None if config.devices is None else list(config.devices),
-                threads_per_worker=THREADS_OF_GPU,
-                resources={"GPU": 1},
-                memory_limit=SHARES_OF_GPU * share,
-                host="127.0.0.1",
-                dashboard_address=config.dashboard,
-                security=secured,
-                preload=[DEAF],
-                silence_logs=logging.CRITICAL,
-            )
+            with quiet_tracker():
+                started = library.LocalCUDACluster(
+                    CUDA_VISIBLE_DEVICES=None if config.devices is None else list(config.devices),
+                    threads_per_worker=THREADS_OF_GPU,
+                    resources={"GPU": 1},
+                    memory_limit=SHARES_OF_GPU * share,
+                    host="127.0.0.1",
+                    dashboard_address=config.dashboard,
+                    security=secured,
+                    preload=[DEAF],
+                    silence_logs=logging.CRITICAL,
+                )
         except RuntimeError as error:
             raise not_started("the GPUs' worker processes", error, "choose cluster local") from None
         except Exception as error:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator
 
 import dask
@@ -21,6 +22,8 @@ from vimvol.errors import InputError
 
 DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 """What a worker runs first: a terminal sends Ctrl-C to it, too, but this process stops it, without a word."""
+UNTRACKED = "ignore:resource_tracker:UserWarning"
+"""What the process of Python that removes the semaphores of others leaves unsaid: a worker that was killed had some."""
 
 SILENT = "Nanny failed to start worker process"
 """What Dask tells of a process that ended before it could tell why. One that imports a script which starts processes
@@ -60,20 +63,31 @@ def local(config: LocalCluster, workers: int | None) -> Iterator[Pool]:
         yield pool
 
 
+@contextlib.contextmanager
+def quiet_tracker() -> Iterator[None]:
+    """Keep the tracker of semaphores, which starts with the first process inside, from warning of what it removes."""
+    sys.warnoptions.append(UNTRACKED)  # it is started with these
+    try:
+        yield
+    finally:
+        sys.warnoptions.remove(UNTRACKED)
+
+
 def _started(config: LocalCluster, count: int) -> distributed.LocalCluster:
     try:
-        return distributed.LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address=config.dashboard,
-            security=security(config.tls),
-            preload=[DEAF],
-            # Several would each load the network onto the same GPU.
-            env={"CUDA_VISIBLE_DEVICES": ""} if count > 1 else None,
-            # What fails comes back to the run, which tells it in one line.
-            silence_logs=logging.CRITICAL,
-        )
+        with quiet_tracker():
+            return distributed.LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address=config.dashboard,
+                security=security(config.tls),
+                preload=[DEAF],
+                # Several would each load the network onto the same GPU.
+                env={"CUDA_VISIBLE_DEVICES": ""} if count > 1 else None,
+                # What fails comes back to the run, which tells it in one line.
+                silence_logs=logging.CRITICAL,
+            )
     except RuntimeError as error:
         what = f"{count} worker processes of this machine"
         raise not_started(what, error, "set run.workers=0 to compute in this process") from None

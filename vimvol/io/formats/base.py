@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import le
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -18,6 +20,10 @@ Kind = Literal["image", "labels", "mask"]
 
 AXES = "tczyx"
 """Names of axes: time, channel, and space."""
+
+INTERNAL = "vimvol"
+"""Folder of an output in which a run keeps what it works with: no volume that anybody would name."""
+IMAGE_DTYPES = ("uint8", "uint16", "float32")
 
 _GUESSES = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
 _PREFERRED: dict[Kind, str] = {"image": "volumes/raw", "labels": "volumes/labels/neuron_ids", "mask": "volumes/mask"}
@@ -169,27 +175,49 @@ def choose(path: str, arrays: Sequence[ArrayInfo], kind: Kind) -> ArrayInfo:
     if not arrays:
         raise InputError(f"{path} holds no array, so there is nothing to read; check the path")
     raise InputError(
-        f"{path} holds {len(arrays)} arrays and none was chosen; append ':DATASET', one of {names(arrays)}"
+        f"{path} holds {len(arrays)} arrays and none was chosen; append ':DATASET', one of "
+        f"{names(usable(arrays, kind))}"
     )
 
 
-def missing_dataset(path: str, dataset: str, arrays: Sequence[ArrayInfo]) -> InputError:
-    """Return the error for a dataset that is not there; it lists what is."""
+def usable(arrays: Sequence[ArrayInfo], kind: Kind) -> Sequence[ArrayInfo]:
+    """Return of the arrays of a container those that somebody may have meant; all of them where there are none.
+
+    Levels of a pyramid are only there as the finest. Where some arrays lie in a folder ``labels``, labels are those.
+    """
+    shapes = {array.dataset: array.shape for array in arrays}
+    found = []
+    for array in arrays:
+        folder, _, last = array.dataset.rpartition("/")
+        finest = shapes.get(f"{folder}/0", ()) if last.isdigit() else ()
+        coarse = len(finest) == len(array.shape) and array.shape != finest and all(map(le, array.shape, finest))
+        if array.axes and not coarse and array.dataset.split("/")[0] != INTERNAL:
+            found.append(array)
+    if kind == "labels":
+        found = [array for array in found if np.dtype(array.dtype).kind in "ui"]
+        found = [array for array in found if "labels" in array.dataset.split("/")] or found
+    elif kind == "image":
+        found = [array for array in found if array.dtype in IMAGE_DTYPES] or found
+    return found or arrays
+
+
+def missing_dataset(path: str, dataset: str, arrays: Sequence[ArrayInfo], kind: Kind) -> InputError:
+    """Return the error for a dataset that is not there; it lists those that are and may be meant."""
     if not arrays:
         return InputError(f"{path} has no dataset {dataset!r} and holds no array; check the path")
     if not arrays[0].dataset:
         return InputError(f"{path} is one array and has no dataset {dataset!r}; leave ':{dataset}' away")
-    inside = _inside(dataset, arrays)
-    hint = f"did you mean {inside!r}? " if inside else ""
+    arrays = usable(arrays, kind)
+    meant = _meant(dataset, arrays)
+    hint = f"did you mean {meant!r}? " if meant else ""
     return InputError(f"{path} has no dataset {dataset!r}; {hint}choose one of {names(arrays)}")
 
 
-def _inside(dataset: str, arrays: Sequence[ArrayInfo]) -> str:
-    """Return the array, or the image, of this name that lies in another folder; empty if there is none."""
-    for name in (array.dataset.removesuffix("/0") for array in arrays):
-        if name.endswith(f"/{dataset}"):
-            return name
-    return ""
+def _meant(dataset: str, arrays: Sequence[ArrayInfo]) -> str:
+    """Return the array, or the image, of this name that lies in another folder, or whose name is near; else nothing."""
+    known = [array.dataset.removesuffix("/0") for array in arrays]
+    inside = [name for name in known if name.endswith(f"/{dataset}")]
+    return next(iter(inside or difflib.get_close_matches(dataset, known, n=1, cutoff=0.8)), "")
 
 
 def names(arrays: Sequence[ArrayInfo], most: int = 10) -> str:

@@ -47,7 +47,7 @@ def find(path: str, dataset: str, kind: Kind) -> ArrayInfo:
                 return _info(wanted, node)
     inside = [a for a in arrays(path) if not wanted or a.dataset.startswith(wanted + "/")]
     if wanted and not inside:
-        raise missing_dataset(path, dataset, arrays(path))
+        raise missing_dataset(path, dataset, arrays(path), kind)
     return choose(f"{path}:{wanted}" if wanted else path, inside, kind)
 
 

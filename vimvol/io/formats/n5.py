@@ -63,7 +63,7 @@ def find(path: str, dataset: str, kind: Kind) -> ArrayInfo:
     if folder is None:
         raise InputError(f"{where} is no N5 array, and what is below a URL is not listed; append ':DATASET'")
     if dataset and not (folder / dataset).is_dir():
-        raise missing_dataset(path, dataset, arrays(path))
+        raise missing_dataset(path, dataset, arrays(path), kind)
     found = choose(where, list(_walk(path, dataset, finest=True)), kind)
     open_array(path, found.dataset)
     return found

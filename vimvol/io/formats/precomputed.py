@@ -39,12 +39,12 @@ def matches(path: str) -> bool:
     return isinstance(info, Mapping) and isinstance(info.get("scales"), list)
 
 
-def find(path: str, dataset: str, kind: Kind) -> ArrayInfo:  # noqa: ARG001 - all scales are of one kind
+def find(path: str, dataset: str, kind: Kind) -> ArrayInfo:
     """Return the scale of this key, without one the finest; see `vimvol.io.formats.base.Opener`."""
     volume = _volume(path)
     key = dataset or _finest(volume)["key"]
     if key not in _keys(volume):
-        raise missing_dataset(path, dataset, arrays(path))
+        raise missing_dataset(path, dataset, arrays(path), kind)
     info = _info(path, volume, key)
     _check_chunks(path, key)
     open_array(path, key)

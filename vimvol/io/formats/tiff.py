@@ -51,7 +51,7 @@ def find_file(path: str, dataset: str, kind: Kind) -> ArrayInfo:
     for info in inside:
         if info.dataset == dataset:
             return info
-    raise missing_dataset(path, dataset, inside)
+    raise missing_dataset(path, dataset, inside, kind)
 
 
 def open_file(path: str, dataset: str) -> Backend:

@@ -17,6 +17,7 @@ from vimvol.io.errors import one_line, storage_errors
 from vimvol.io.formats import ngff
 from vimvol.io.formats.base import (
     AXES,
+    INTERNAL,
     ArrayInfo,
     Backend,
     Kind,
@@ -24,8 +25,10 @@ from vimvol.io.formats.base import (
     choose,
     guess_axes,
     missing_dataset,
+    names,
     native_dtype,
     natural,
+    usable,
 )
 from vimvol.io.formats.files import stamps
 from vimvol.io.storage import get_object, join, list_names, open_store
@@ -56,7 +59,7 @@ def find(path: str, dataset: str, kind: Kind) -> ArrayInfo:
             + other
         )
     if node is None:
-        raise missing_dataset(path, dataset, arrays(path))
+        raise missing_dataset(path, dataset, arrays(path), kind)
     if isinstance(node, zarr.Array):
         return _info(node, dataset, _level_of(path, dataset))
     if ngff.INCOMPLETE in node.attrs:
@@ -71,6 +74,10 @@ def find(path: str, dataset: str, kind: Kind) -> ArrayInfo:
     listed = ngff.label_names(node.attrs)
     if len(listed) == 1:
         return find(path, join(dataset, listed[0]).strip("/"), kind)
+    if dataset.split("/")[0] == INTERNAL:
+        raise InputError(
+            f"{join(path, dataset)} holds what a run works with; choose one of {names(usable(arrays(path), kind))}"
+        )
     return choose(join(path, dataset), list(_walk(path, dataset, finest=True)), kind)
 
 
