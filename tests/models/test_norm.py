@@ -80,6 +80,14 @@ def test_little_contrast_far_from_zero(contrast):
     torch.testing.assert_close(gradients[0].double(), gradients[1], rtol=1e-5, atol=5e-5)
 
 
+@pytest.mark.parametrize("place", [(0, 0), (-1, -1), (3, 5)])
+def test_a_single_pixel_far_from_the_others(place):
+    """As a convolution that pads makes at the edge of a channel with little contrast."""
+    (x,) = draw(1, [16], (64, 64))
+    x[:, :, *place] = 3000
+    torch.testing.assert_close(instance_norm(x).double(), F.instance_norm(x.double()), rtol=2e-6, atol=2e-6)
+
+
 def test_bfloat16_rounds_once():
     (x,) = (m.to(torch.bfloat16) for m in draw(2, [24], (16, 16)))
     y = instance_norm(x)

@@ -8,15 +8,28 @@ from __future__ import annotations
 
 import math
 
-from vimvol.models.loops.tools import compiled, f32, narrowed, wide, widened
+from vimvol.models.loops.tools import compiled, f32, inlined, narrowed, wide, widened
 
 ROWS = 256
 """Pixels that are summed in float32 before they join a sum in float64."""
+SEEN = 16
+"""Pixels whose mean stands for that of all where distances are measured from."""
+GOLDEN = 0.6180339887498949
+"""The fractions of its multiples lie evenly, so that pixels at these places are of many rows and columns."""
+
+
+@inlined
+def origin_of(x, k):
+    """Return a value near the mean of channel k; a single pixel, as one at the edge, may be many deviations off."""
+    total = 0.0
+    for i in range(1, SEEN + 1):
+        total += widened(x[int((i * GOLDEN) % 1.0 * len(x)), k])
+    return f32(total / SEEN)
 
 
 @compiled(*(f"void({t}[:,::1], i8, i8, f4[:,::1], f8[:,::1])" for t in ("f4", "i2")))
 def moments(x, begin, end, scratch, sums):
-    """Sum the distance from the first pixel, and its square: accurate even where the mean is far from 0.
+    """Sum the distance from a place near the mean, and its square: accurate even where the mean is far from 0.
 
     Parameters
     ----------
@@ -33,7 +46,7 @@ def moments(x, begin, end, scratch, sums):
     origin, first, second = scratch[0], scratch[1], scratch[2]
     channels = x.shape[1]
     for k in range(channels):
-        origin[k] = widened(x[0, k])
+        origin[k] = origin_of(x, k)
         sums[0, k] = sums[1, k] = 0.0
     for low in range(begin, end, ROWS):
         high = min(low + ROWS, end)
@@ -92,14 +105,15 @@ def finish(x, sums, weight, bias, epsilon, out):
                 first += sums[task, 0, k]
                 second += sums[task, 1, k]
             part = first / pixels
-            mean += widened(x[0, k]) + part
+            out[0, k] = origin_of(x, k)
+            mean += out[0, k] + part
             squares += second - part * first  # about the mean of these pixels
         mean /= fold
         for k in range(c, width, channels):
             first = 0.0
             for task in range(len(sums)):
                 first += sums[task, 0, k]
-            off = widened(x[0, k]) + first / pixels - mean
+            off = out[0, k] + first / pixels - mean
             squares += pixels * off * off
         factor = weight[c] / math.sqrt(squares / (pixels * fold) + epsilon)
         rounded = f32(mean)
