@@ -1,7 +1,8 @@
 """Train the two networks that come with the package, and put their weights where they are shipped from.
 
 Needs ``pip install '.[train]'`` and the two annotated volumes that ``configs/train/*.yaml`` name, in one folder.
-Two trainings for each network, an hour or two on a core in all; interrupted, it goes on where it was.
+Two trainings for each network and a third for the first, two or three hours on a core in all; interrupted, it goes on
+where it was.
 
     python pipelines/train_shipped_models.py ../shared/data
 """
@@ -16,22 +17,27 @@ from vimvol.train.fit import fit
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LARGEST = 10_000_000
+TRAININGS = {
+    "vimunet-nano": ("vimunet_nano_start", "vimunet_nano", "vimunet_nano_synthetic"),
+    "unet-nano": ("unet_nano_start", "unet_nano"),
+}
+"""By network: configurations, one after the other, each of which goes on from the weights of the one before."""
 
 
 def main(folder: Path) -> None:
     """Train on the volumes in a folder."""
-    for name in ("vimunet_nano_start", "vimunet_nano", "unet_nano_start", "unet_nano"):
-        config = load_config(TrainConfig, str(REPOSITORY / "configs" / "train" / f"{name}.yaml"), {"root": str(folder)})
-        print(f"{config.model}: {config.steps} steps, into {config.out}")
-        weights = fit(config)
-        if name.endswith("_start"):  # only the next one begins with them
-            continue
+    for model, names in TRAININGS.items():
+        for name in names:
+            path = REPOSITORY / "configs" / "train" / f"{name}.yaml"
+            config = load_config(TrainConfig, str(path), {"root": str(folder)})
+            print(f"{model}: {config.steps} steps, into {config.out}")
+            weights = fit(config)
         if weights.stat().st_size > LARGEST:
             sys.exit(f"{weights} has {weights.stat().st_size} bytes, too many to ship (at most {LARGEST})")
         target = REPOSITORY / "vimvol" / "models" / "weights" / weights.name
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(weights, target)
-        print(f"{config.model}: {target}")
+        print(f"{model}: {target}")
 
 
 if __name__ == "__main__":

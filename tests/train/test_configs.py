@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from tests.train.formats import write_data, write_livecell
 from vimvol.config import TrainConfig, load_config
@@ -74,7 +75,8 @@ def test_it_names_data_licence_and_parts_that_do_not_meet(path):
 @pytest.mark.parametrize("path", [p for p in CONFIGS if load_config(TrainConfig, str(p)).init], ids=lambda p: p.stem)
 def test_a_training_that_goes_on_starts_from_what_its_start_leaves(path):
     config = load_config(TrainConfig, str(path))
-    start = load_config(TrainConfig, str(path.with_name(f"{path.stem}_start.yaml")))
+    base = yaml.safe_load(path.read_text(encoding="utf-8"))["base"]
+    start = load_config(TrainConfig, str(path.with_name(base)))
     assert Path(config.init) == exported(start)
     assert config.model == start.model
     assert [(v.train, v.validate_) for v in config.volumes] == [(v.train, v.validate_) for v in start.volumes]
