@@ -1,14 +1,20 @@
 """An output is claimed before anything is sampled, and what was made for the claim alone does not stay."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support import Notes, digest, small_config
+from vimvol.commands.agglomerate import agglomerate
+from vimvol.commands.export import export
 from vimvol.commands.segment import segment_volume
 from vimvol.commands.status import status
+from vimvol.engine.lock import read_holder
 from vimvol.errors import InputError, OutputBusyError
+from vimvol.io.objects import open_objects
 from vimvol.preflight import check
 
 
@@ -46,3 +52,46 @@ def test_a_run_that_its_sample_refuses_leaves_no_folder(
     with pytest.raises(InputError, match="would be full before the end"):
         segment_volume(f"{sample}:raw", str(tmp_path / "kept" / "new" / "out.zarr"), small_config())
     assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
+
+
+class Leaving(Notes):
+    """Looks who holds an output when workers are about to start, and breaks off."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__()
+        self.out, self.holder = out, ""
+
+    def note(self, text: str) -> None:
+        """Look."""
+        if text.startswith("workers: "):
+            self.holder = str(read_holder(open_objects(f"{self.out}/vimvol")))
+            raise KeyError
+
+
+COMMANDS: dict[str, tuple[str, Callable[[str, str, Leaving], object]]] = {
+    "instead": (
+        "out.zarr",
+        lambda out, _, asked: agglomerate(out, ["agglomerate.beta=0.4"], workers=1, progress=asked),
+    ),
+    "beside": (
+        "out.zarr",
+        lambda out, _, asked: agglomerate(out, ["agglomerate.beta=0.4"], name="b", workers=1, progress=asked),
+    ),
+    "export": ("copy.zarr", lambda out, copy, asked: export(out, copy, workers=1, progress=asked)),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_works_on_an_output_holds_what_it_writes_before_its_workers_start(
+    reference: Path, tmp_path: Path, command: str
+) -> None:
+    out, copy = tmp_path / "out.zarr", tmp_path / "copy.zarr"
+    shutil.copytree(reference, out)
+    written, call = COMMANDS[command]
+    asked = Leaving(tmp_path / written)
+    with pytest.raises(KeyError):
+        call(str(out), str(copy), asked)
+    assert f"process {os.getpid()}" in asked.holder
+    assert not (tmp_path / written / "vimvol" / "lock").exists()
+    assert not copy.exists()
+    assert digest(out) == digest(reference)

@@ -151,7 +151,7 @@ def export(
     check_writable(target)
     lock_of(target).refuse_if_held()
     shown = progress or silent()
-    with workers_of(cluster, workers, shown.note) as pool, owned(target) as lock:
+    with owned(target) as lock, workers_of(cluster, workers, shown.note) as pool:
         _check_target(target, mark)
         may_write()
         open_objects(target).put(COPY, json.dumps(mark, indent=2).encode())

@@ -42,7 +42,7 @@ def segment_instead(job: Job, cluster: str | ClusterConfig, telling: Telling) ->
         return manifest
     lock_of(job.out).refuse_if_held()
     workers = workers_of(cluster, job.config.run.workers, telling.progress.note)
-    with workers as pool, telling.reported(pool), owned(job.out) as lock:
+    with owned(job.out) as lock, workers as pool, telling.reported(pool):
         manifest = read_manifest(job.out) or {}  # another run may have written it since
         if any(manifest["keys"][stage] != job.keys[stage] for stage in SHARED):
             raise InputError(f"another run has written {job.out} meanwhile, so stored edges do not serve; start again")
@@ -74,7 +74,7 @@ def segment_beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> 
         raise OutputExistsError(f"{job.labels} is there, and vimvol did not make it; choose another --name")
     lock_of(job.out).refuse_if_held()
     workers = workers_of(cluster, job.config.run.workers, telling.progress.note)
-    with workers as pool, telling.reported(pool), owned(job.out) as lock:
+    with owned(job.out) as lock, workers as pool, telling.reported(pool):
         entry = _new_entry(job, cluster, telling, pool)
         result: dict[str, Any] = {"state": "running", "name": job.name, "runs": [*_runs_of(results), entry]}
         _note(results, result)
