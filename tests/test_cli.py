@@ -229,6 +229,8 @@ def test_what_may_not_be_read_is_a_mistake_in_one_line(sample: Path, volume: Pat
     (tmp_path / "settings.yaml").write_text("segment: {mode: 2d}\n")
     shutil.copy(MODELS_FOLDER / "unet-nano.safetensors", tmp_path / "weights")
     (tmp_path / "shut").mkdir()
+    volumes = [{"raw": "shut/raw.h5:raw", "labels": "shut/raw.h5:labels", "train": [0, 1]}]
+    (tmp_path / "train.yaml").write_text(json.dumps({"out": "run", "volumes": volumes}))
     denied = {
         "volume.h5": ("segment", f"{volume}:volumes/raw", "o.zarr"),
         "stack.tif": ("segment", "stack.tif", "o.zarr"),
@@ -244,6 +246,7 @@ def test_what_may_not_be_read_is_a_mistake_in_one_line(sample: Path, volume: Pat
         ("segment", f"{sample}:raw", "o.zarr", "--set", "agglomerate.costs=weights"),
         ("evaluate", "stack.tif", "stack.tif"),
         ("status", "whole.zarr"),
+        ("train", "train.yaml"),
     ]
     for name in denied:
         (tmp_path / name).chmod(0)

@@ -59,10 +59,10 @@ def parse_address(address: str) -> tuple[str, str]:
     splits = list(_splits(address))
     if is_url(address):
         path, dataset = splits[0] if splits else (address, "")
-    elif _exists(address):
+    elif exists(address):
         path, dataset = address, ""
     else:
-        existing = (split for split in splits if _exists(split[0]))
+        existing = (split for split in splits if exists(split[0]))
         path, dataset = next(existing, splits[0] if splits else (address, ""))
     return path, dataset.strip("/")
 
@@ -76,7 +76,7 @@ def check_there(address: str) -> None:
         If it is not, or in a folder that may not be entered.
     """
     path = without_format(absolute(parse_address(address)[0]))
-    if not is_url(path) and not _exists(path):
+    if not is_url(path) and not exists(path):
         raise InputError(f"{path} does not exist; {_near(Path(path))}")
 
 
@@ -88,7 +88,7 @@ def check_output_there(out: str) -> None:
     InputError
         If it is not.
     """
-    if not is_url(path := absolute(out)) and not _exists(path):
+    if not is_url(path := absolute(out)) and not exists(path):
         raise no_output(out)
 
 
@@ -126,10 +126,10 @@ def is_file(path: str | Path) -> bool:
     InputError
         If that cannot be told for want of rights.
     """
-    return _exists(path) and _local(str(path)).is_file()
+    return exists(path) and _local(str(path)).is_file()
 
 
-def _exists(path: str | Path) -> bool:
+def exists(path: str | Path) -> bool:
     """Tell whether there is a file or folder; raises as `is_file` does."""
     try:
         return _local(str(path)).exists()
@@ -143,7 +143,7 @@ def _exists(path: str | Path) -> bool:
 
 def _near(path: Path) -> str:
     parent = path.parent
-    while not _exists(parent):
+    while not exists(parent):
         path, parent = parent, parent.parent
     beside: list[str] = []
     with contextlib.suppress(OSError):  # a folder that may be entered, and not listed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vimvol.address import exists
 from vimvol.errors import InputError
 
 
@@ -66,12 +67,12 @@ def explain_missing(path: str) -> None:
     Raises
     ------
     InputError
-        If it is missing and belongs to a data set of `DATASETS`.
+        If it is missing and belongs to a data set of `DATASETS`, or lies in a folder that may not be entered.
     """
     if "://" in path:
         return
-    here = Path(path if Path(path).exists() else path.partition(":")[0])
-    if here.exists():
+    here = Path(path if exists(path) else path.partition(":")[0])
+    if exists(here):
         return
     for dataset, files in DATASETS.items():
         for file in files:
