@@ -187,7 +187,7 @@ def _levels(
     slope = sum(probe.solving for probe in probes) / max(1, sampled)
     base = max(probe.stages["costs"].base for probe in probes)
     whole = math.prod(min(c, s) for c, s in zip(cells.cell, cells.shape, strict=True))
-    per_cell = min(edges, sampled * whole // sum((probe.job.roi or probe.block).size for probe in probes))
+    per_cell = min(edges, sampled * whole // sum(probe.region.size for probe in probes))
     return StageForecast(
         "levels",
         4 * len(cells),

@@ -1,1 +1,1 @@
-"""How good a segmentation is, sample by sample or block by block: what `vimvol score` and `vimvol qa` look at."""
+"""How good a segmentation is, sample by sample or block by block: what `vimvol evaluate` and `vimvol qa` look at."""
