@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 FORMAT = 4
 """Version of what the stages write; part of every key, raised when a stage computes something else."""
 
+NETWORK_FORMAT = 1
+"""Version of what networks compute, to the last bit; part of the keys of what one predicts and of those that follow."""
+
 SOLVE_FORMAT = 5
 """Version of what is solved for; part of the keys of its stage, of its levels and of those that follow."""
 
@@ -79,6 +82,8 @@ def _predict(job: Job, identity: str) -> str:
     settings = config.predict.model_dump(include={"precision", "batch", "device"})
     if config.predict.augment != "none":
         settings["augment"] = config.predict.augment
+    if config.predict.boundaries is None:
+        settings["network"] = NETWORK_FORMAT
     if job.planes[0].tiling.shown is not None:
         settings["shown"] = [plane.tiling.shown for plane in job.planes]
     return content_key(
