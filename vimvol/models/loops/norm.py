@@ -15,7 +15,8 @@ ROWS = 256
 SEEN = 16
 """Pixels whose mean stands for that of all where distances are measured from."""
 GOLDEN = 0.6180339887498949
-"""The fractions of its multiples lie evenly, so that pixels at these places are of many rows and columns."""
+"""The fractions of its multiples lie evenly, so that pixels at these places are of rows all over a map; not of columns:
+where the rows are a Fibonacci number or a few times one, as of the tiles of 576, columns are near each other."""
 
 
 @inlined
