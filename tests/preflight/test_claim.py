@@ -47,11 +47,13 @@ def test_a_run_holds_its_output_while_it_samples(sample: Path, reference: Path, 
 def test_a_run_that_its_sample_refuses_leaves_no_folder(
     sample: Path, tmp_path: Path, sampled: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "empty.zarr").mkdir(parents=True)
     monkeypatch.setattr(check, "TOO_MUCH", 0.0)
     with pytest.raises(InputError, match="would be full before the end"):
         segment_volume(f"{sample}:raw", str(tmp_path / "kept" / "new" / "out.zarr"), small_config())
-    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
+    with pytest.raises(InputError, match="would be full before the end"):
+        segment_volume(f"{sample}:raw", str(tmp_path / "kept" / "empty.zarr"), small_config())
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept", "empty.zarr"]
 
 
 class Leaving(Notes):

@@ -47,7 +47,7 @@ def guard_of(lock: Lock) -> Callable[[BlockTask], BlockTask]:
 def owned(out: str) -> Iterator[Lock]:
     """Hold the lock of an output, without which this thread writes nothing.
 
-    What was made for nothing but the lock is removed again.
+    What was made for nothing but the lock is removed again; an empty folder that was there stays.
 
     Raises
     ------
@@ -55,7 +55,9 @@ def owned(out: str) -> Iterator[Lock]:
         If another run holds it.
     """
     folder = Path(out).absolute()
-    made = [folder / "vimvol", folder, *(path for path in folder.parents if not path.exists())]
+    inside = folder / "vimvol"
+    mine = inside.exists() or not folder.exists()  # an empty folder that was there is the user's
+    made = [inside, *([folder] if mine else []), *(path for path in folder.parents if not path.exists())]
     try:
         with lock_of(out) as lock, writing_only_if(lock.permit.check):
             yield lock
