@@ -97,7 +97,7 @@ def test_other_sizes_need_no_other_solve(pieces: Path, settled: Path, tmp_path: 
 
 
 def test_slices_are_settled_by_themselves(sample: Path, tmp_path: Path) -> None:
-    config = small_config(segment__mode="2d", agglomerate__join_below=300, agglomerate__fill_below=300)
+    config = small_config(segment__mode="2d", agglomerate__join_below=1000, agglomerate__fill_below=1000)
     segment_volume(f"{sample}:raw", str(tmp_path / "out.zarr"), config)
     labels = labels_of(tmp_path / "out.zarr")
     slices = [set(np.unique(plane)) - {0} for plane in labels]
