@@ -99,6 +99,8 @@ def test_of_chosen_slices_alone(pair, tmp_path):
     config = small_config(segment__mode="2d")
     found = tune([pair], str(tmp_path / "tuned"), config, slices=(1, 3), trials=1)
     assert found.trials == 1
+    more = tune([pair], str(tmp_path / "tuned"), config, slices=(1, 3), trials=2)  # goes on
+    assert (more.trials, more.first) == (2, found.first)
     before = digest(tmp_path / "tuned" / "slices-0.zarr")
     for other in ((2, 4), (0, 3), None):
         with pytest.raises(InputError, match=r"tuned holds trials of --slices 1:3, .*give --slices 1:3 to go on, or"):

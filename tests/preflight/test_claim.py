@@ -35,6 +35,8 @@ class Asked(Notes):
             self.holder = found.holder
             with pytest.raises(OutputBusyError):
                 segment_volume(self.source, str(self.out), small_config())
+            with pytest.raises(OutputBusyError):
+                agglomerate(str(self.out))
 
 
 def test_a_run_holds_its_output_while_it_samples(sample: Path, reference: Path, tmp_path: Path, sampled: None) -> None:

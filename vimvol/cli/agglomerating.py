@@ -85,7 +85,7 @@ def agglomerate(
         typer.echo(f"sizes         {joined}, {filled}")
     typer.echo(f"{count_text(result.segments, 'segment')} in {time.perf_counter() - start:.0f} s")
     if result.replaced:
-        typer.echo(f"replaced      the one before ({'; '.join(result.replaced)}); --name NAME would have kept both")
+        typer.echo(f"replaced      the one before ({'; '.join(result.replaced)}); another --name would have kept both")
     typer.echo(f"segmentation  {result.labels}")
     typer.echo(f"look at it    vimvol view {shlex.quote(result.out)}")
 

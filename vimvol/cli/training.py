@@ -73,7 +73,7 @@ def train_edges(
     typer.echo(f"costs         {done.path}")
     typer.echo(f"picture       {done.picture}")
     costs = shlex.quote(f"agglomerate.costs={done.path}")
-    typer.echo(f"use them      vimvol agglomerate {shlex.quote(pairs[0])} --set {costs}")
+    typer.echo(f"use them      vimvol agglomerate {shlex.quote(pairs[0])} --set {costs} --name learned")
 
 
 @app.command()

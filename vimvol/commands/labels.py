@@ -116,7 +116,7 @@ def check_truth(truth: Volume, region: Block, *, linked: bool) -> None:
     if linked and (reason := _sliced(truth, look)):
         raise InputError(
             f"{reason}, so it would teach to cut every neuron between slices; give one whose neurons keep their label "
-            "through the slices, or learn for segment.mode=2d"
+            "through the slices, or give --set segment.mode=2d"
         )
 
 

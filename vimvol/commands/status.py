@@ -108,7 +108,8 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
     if manifest is None:
         if holder is not None and is_alive(holder) is not False:
             return Status(out, (), complete=False, holder=_holder_text(holder), notes=())
-        raise InputError(f"{out} holds nothing yet; begin it with vimvol segment")
+        before = f", and a run that was to fill it has ended ({holder})" if holder is not None else ""
+        raise InputError(f"{out} holds nothing yet{before}; begin it with vimvol segment")
     keys, notes = dict(manifest["keys"]), []
     if config is not None:
         wanted, changes = _keys_of(out, manifest, config)

@@ -11,15 +11,17 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from vimvol.commands.labels import check_truth
 from vimvol.commands.score import score
 from vimvol.commands.segment import segment_volume
 from vimvol.config import SegmentConfig, load_config
-from vimvol.errors import InputError
+from vimvol.errors import InputError, VimvolError
 from vimvol.geometry import Block
 from vimvol.io import open_volume
 from vimvol.io.annotated import write_annotated
@@ -199,8 +201,25 @@ def _copied(pair: tuple[str, str], slices: tuple[int, int], path: Path, config: 
     check_voxel_size(raw, config)
     check_voxel_size_known(raw, config)
     part = Block((begin, 0, 0), (end, *raw.shape[1:]))
-    write_annotated(path, raw.read(part), truth.read_labels(part), raw.voxel_size, TRUTH)
-    return str(path), f"{path}:labels/{TRUTH}/0"
+    copies = str(path), f"{path}:labels/{TRUTH}/0"
+    intensities, labels = raw.read(part), truth.read_labels(part)
+    if not _holds(copies, intensities, labels, raw.voxel_size):
+        write_annotated(path, intensities, labels, raw.voxel_size, TRUTH)
+    return copies
+
+
+def _holds(
+    copies: tuple[str, str], intensities: NDArray[Any], labels: NDArray[Any], voxel_size: tuple[float, ...]
+) -> bool:
+    """Tell whether an earlier call has left these copies: written again, they would count as another input."""
+    try:
+        raw, truth = open_volume(copies[0]), open_volume(copies[1], prefer="labels")
+        if (raw.shape, raw.dtype, raw.voxel_size) != (intensities.shape, intensities.dtype.name, voxel_size):
+            return False
+        whole = Block.whole(raw.shape)
+        return np.array_equal(raw.read(whole), intensities) and np.array_equal(truth.read_labels(whole), labels)
+    except VimvolError:
+        return False
 
 
 def space_of(job: Job) -> tuple[Parameter, ...]:

@@ -150,7 +150,7 @@ class AgglomerateConfig(Section):
         True, description="scale an edge's cost by its number of voxel pairs, or across sections by the root of it"
     )
     memory: Positive = Field(
-        2**31, description="bytes that the last solve may take; 400 an edge that the levels have left, 700 of lifted"
+        2**31, description="bytes that the last solve may take; 450 an edge that the levels have left, 700 of lifted"
     )
     levels: Annotated[int, Field(ge=0, le=16)] | None = Field(
         None,

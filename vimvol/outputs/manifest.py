@@ -94,10 +94,11 @@ def finished_run(out: str) -> dict[str, Any]:
         If a run on this machine is making it.
     """
     manifest = made_manifest(out)
+    if manifest is None or manifest["state"] != "complete":
+        Lock(open_objects(f"{out}/vimvol"), out).refuse_if_held()  # it will be complete, then
     if manifest is None:
         raise no_output(out)
     if manifest["state"] != "complete":
-        Lock(open_objects(f"{out}/vimvol"), out).refuse_if_held()  # it will be, then
         raise InputError(f"{out} is not finished, so parts of it are missing; run vimvol segment again to go on")
     return manifest
 
