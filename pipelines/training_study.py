@@ -69,6 +69,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "VNC and synthetic": {"leave": (1,), "drawn": {"weight": 0.6}},
     "FIB-25 and synthetic": {"leave": (0,), "drawn": {"weight": 0.4}},
     "all and synthetic": {"drawn": {"weight": 0.35}},
+    "VNC and synthetic, long": {"leave": (1,), "drawn": {"weight": 0.6}, **LONG},
+    "FIB-25 and synthetic, long": {"leave": (0,), "drawn": {"weight": 0.4}, **LONG},
 }
 """By name: what differs from the base; ``leave`` has the numbers of volumes that only validate."""
 IMAGES = ("VNC, as it is", "VNC, washed out", "VNC, blurred and noisy", "FIB-25", "synthetic, zoom 1")

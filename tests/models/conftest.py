@@ -4,7 +4,7 @@ import ast
 import functools
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,3 +139,11 @@ def one_thread():
 def seeded():
     """A network drawn at random may have nothing but zeros somewhere; a test is the same each time, in any order."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Set the number of PyTorch's threads, until the end of the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

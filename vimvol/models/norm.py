@@ -43,6 +43,8 @@ def instance_norm(*maps: Tensor) -> Tensor:
     Tensor
         (B, sum of C_i, Y, X), the maps one after the other.
     """
+    if len(maps) > 2:  # which no network here does
+        maps = (torch.cat(maps, 1),)
     if suits(maps[0]) and all(m.dtype == maps[0].dtype for m in maps):
         out: Tensor = _InstanceNorm.apply(*(m.contiguous(memory_format=torch.channels_last) for m in maps))  # type: ignore[no-untyped-call]
         return out
@@ -90,7 +92,12 @@ def suits(x: Tensor) -> bool:
 
 def arranged(x: Tensor) -> Tensor:
     """Return an image in the layout that the network after it is fastest in."""
-    return x.contiguous(memory_format=torch.channels_last) if suits(x) else x
+    if not suits(x):
+        return x
+    x = x.contiguous(memory_format=torch.channels_last)
+    channels, height, width = x.shape[1:]
+    # A single channel fits both layouts; only these strides tell a convolution which of them to go on with.
+    return x.as_strided(x.shape, (height * width, 1, width, 1)) if channels == 1 else x
 
 
 class _InstanceNorm(torch.autograd.Function):
@@ -134,23 +141,20 @@ class _InstanceNorm(torch.autograd.Function):
 
 
 def _scaled(maps: Sequence[Tensor], vectors: Sequence[Tensor], slope: float = 1.0) -> Tensor:
-    """Return all maps, normalised, side by side (B, sum of channels, Y, X).
+    """Return one map or two, normalised, side by side (B, sum of channels, Y, X).
 
     ``vectors`` are those of `_statistics`; what is negative is multiplied by ``slope``.
     """
     loops: Any = load("norm")
     out = _empty(maps[0], sum(m.shape[1] for m in maps))
-    at, tasks = 0, []
     # Side by side with another map, pixels are not next to each other.
     fold = _fold(out.shape[1], out.shape[2] * out.shape[3]) if len(maps) == 1 else 1
-    whole = _rows(out, fold)
-    for x, found in zip(maps, vectors, strict=True):
-        rows, wanted = _rows(x, fold), found.numpy()
-        spans = _spans(*rows.shape[1:])
-        for image in range(len(x)):
-            fixed = (wanted[image], np.float32(slope), whole[image], at)
-            tasks += [functools.partial(loops.scale, rows[image], *span, *fixed) for span in spans]
-        at += rows.shape[2]
+    rows, whole = [_rows(x, fold) for x in maps], _rows(out, fold)
+    kernel = loops.scale if len(maps) == 1 else loops.scale_two
+    tasks = []
+    for image, target in enumerate(whole):
+        given = [a for x, found in zip(rows, vectors, strict=True) for a in (x[image], found[image].numpy())]
+        tasks += [functools.partial(kernel, *given, np.float32(slope), *span, target) for span in _spans(*target.shape)]
     workers.run(tasks)
     return out
 

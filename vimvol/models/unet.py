@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vimvol.errors import InputError
 from vimvol.models.blocks import ConvBlock, Decoder, Upsampling
 from vimvol.models.norm import arranged
+from vimvol.models.resize import halved
 
 
 class UNet(nn.Module):
@@ -77,7 +77,7 @@ class Encoder(nn.Module):
         for block in self.blocks:
             x = block(x)
             maps.append(x)
-            x = F.max_pool2d(x, 2)
+            x = halved(x)
         return x, maps
 
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from vimvol.errors import InputError
 from vimvol.models.blocks import check_choice
-from vimvol.models.mamba import causal, init_step, initial_decay
+from vimvol.models.mamba import init_step, initial_decay
+from vimvol.models.mixing import Way, mix, scaled_sum, suits
 from vimvol.models.patches import PatchEmbedding, PatchOptions
-from vimvol.models.scan import Direction, scan_directions
 
 ClassToken = Literal["first", "middle", "none"]
 Drop = Literal["class", "first"]
@@ -95,7 +95,7 @@ class Mixer(nn.Module):
     ) -> None:
         super().__init__()
         inner, rank = 2 * embedding, math.ceil(embedding / 16)
-        self.rank, self.state, self.divide = rank, state, divide
+        self.divide = divide
         self.in_proj = nn.Linear(embedding, 2 * inner, bias=False)
         self.A_log, self.A_b_log = initial_decay(inner, state), initial_decay(inner, state)
         self.D, self.D_b = nn.Parameter(torch.ones(inner)), nn.Parameter(torch.ones(inner))
@@ -113,32 +113,12 @@ class Mixer(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return (B, L, E)."""
-        x, gate = self.in_proj(h).chunk(2, dim=-1)
-        directions = (
-            self._direction(x, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, reverse=False),
-            self._direction(x, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True),
+        ways = (
+            Way(self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D),
+            Way(self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b, reverse=True),
         )
-        forward, backward = scan_directions(directions, delta_softplus=True)
-        # The gate acts position by position: once on the sum equals once on each direction.
-        y = (forward + backward) * F.silu(gate)
-        out: Tensor = self.out_proj(y / 2 if self.divide else y)
+        out: Tensor = self.out_proj(mix(self.in_proj(h), ways, 0.5 if self.divide else 1.0))
         return out
-
-    def _direction(
-        self,
-        x: Tensor,
-        conv: nn.Conv1d,
-        x_proj: nn.Linear,
-        dt_proj: nn.Linear,
-        a_log: Tensor,
-        d: Tensor,
-        reverse: bool,
-    ) -> Direction:
-        """Return what is scanned in a direction, from x (B, L, D)."""
-        x = F.silu(causal(x, conv, reverse))
-        step, b, c = x_proj(x).split([self.rank, self.state, self.state], dim=-1)
-        a = -torch.exp(a_log.to(torch.promote_types(a_log.dtype, torch.float32)))
-        return Direction(x, F.linear(step, dt_proj.weight), a, b, c, d, dt_proj.bias, reverse)
 
 
 class RMSNorm(nn.Module):
@@ -151,6 +131,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, h: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the normalised sum, of the dtype of ``h``, and the sum, float32 or wider; each (B, L, E)."""
+        if residual is not None and residual.dtype == torch.float32 and suits(h):
+            return scaled_sum(h, residual, self.weight, self.epsilon)
         total = h.to(torch.promote_types(h.dtype, torch.float32))
         if residual is not None:
             total = residual + total
@@ -242,8 +224,8 @@ class Vim(nn.Module):
         count = int(self.options.class_token != "none")
         own = self.pos_embed[:, at : at + count]
         patches = torch.cat([self.pos_embed[:, :at], self.pos_embed[:, at + count :]], dim=1)
-        square = patches.transpose(1, 2).reshape(1, -1, side, side)
-        resized = F.interpolate(square, grid, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
+        square = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        resized = F.interpolate(square, grid, mode="bicubic", align_corners=False).permute(0, 2, 3, 1).flatten(1, 2)
         return torch.cat([resized[:, :to], own, resized[:, to:]], dim=1)
 
     def _rotation(self, grid: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FORMAT = 4
 """Version of what the stages write; part of every key, raised when a stage computes something else."""
 
-NETWORK_FORMAT = 1
+NETWORK_FORMAT = 2
 """Version of what networks compute, to the last bit; part of the keys of what one predicts and of those that follow."""
 
 SOLVE_FORMAT = 5

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from vimvol.models.loops.lanes import LANES, scaled_lanes
 from vimvol.models.loops.tools import compiled, f32, inlined, narrowed, wide, widened
 
 ROWS = 256
@@ -123,20 +124,41 @@ def finish(x, sums, weight, bias, epsilon, out):
             out[0, k], out[1, k], out[2, k] = rounded, f32(factor), f32(shift)
 
 
-@compiled(*(f"void({t}[:,::1], i8, i8, f4[:,::1], f4, {t}[:,::1], i8)" for t in ("f4", "i2")))
-def scale(x, begin, end, vectors, slope, out, at):
-    """Write ``(x - mean) * factor + shift`` of (P, C) to ``out`` (P, W) from channel ``at`` on.
+@inlined
+def _scale_row(x, values, p, vectors, slope, out, results, at):
+    """Write a pixel of (P, C) to ``out`` (P, W) from channel ``at`` on; values and results are the same two, flat."""
+    channels, width = x.shape[1], out.shape[1]
+    whole = channels - channels % LANES
+    for k in range(0, whole, LANES):
+        scaled_lanes(values, p * channels + k, vectors, k, slope, results, p * width + at + k)
+    for k in range(whole, channels):
+        v = (widened(x[p, k]) - vectors[0, k]) * vectors[1, k] + vectors[2, k]
+        out[p, at + k] = narrowed(v if v >= f32(0) else v * slope, x[p, k])
+
+
+@compiled(*(f"void({t}[:,::1], f4[:,::1], f4, i8, i8, {t}[:,::1])" for t in ("f4", "i2")))
+def scale(x, vectors, slope, begin, end, out):
+    """Write ``(x - mean) * factor + shift`` of (P, C) to ``out`` (P, C).
 
     The three are the first C of ``vectors`` (3, C or more). What is negative is multiplied by ``slope``, at most 1.
     """
     wide()
-    channels = x.shape[1]
-    mean, factor, shift = vectors[0, :channels], vectors[1, :channels], vectors[2, :channels]
+    values, results = x.reshape(-1), out.reshape(-1)
     for p in range(begin, end):
-        source, target = x[p], out[p, at : at + channels]
-        for k in range(channels):
-            v = (widened(source[k]) - mean[k]) * factor[k] + shift[k]
-            target[k] = narrowed(v if v >= f32(0) else v * slope, source[k])
+        _scale_row(x, values, p, vectors, slope, out, results, 0)
+
+
+@compiled(*(f"void({t}[:,::1], f4[:,::1], {t}[:,::1], f4[:,::1], f4, i8, i8, {t}[:,::1])" for t in ("f4", "i2")))
+def scale_two(x, vectors, other, other_vectors, slope, begin, end, out):
+    """Write two maps as `scale` does, one behind the other in every pixel, to ``out`` (P, C + other C).
+
+    In one pass, since a processor that is given every second line of a page reads the lines between, too.
+    """
+    wide()
+    values, others, results = x.reshape(-1), other.reshape(-1), out.reshape(-1)
+    for p in range(begin, end):
+        _scale_row(x, values, p, vectors, slope, out, results, 0)
+        _scale_row(other, others, p, other_vectors, slope, out, results, x.shape[1])
 
 
 @compiled(*(f"void({t}[:,::1], {t}[:,::1], i8, i8, f4[:,::1], f8[:,::1])" for t in ("f4", "i2")))

@@ -14,6 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from vimvol import jit
+from vimvol.models.loops.lanes import narrow, widen
 
 f32 = np.float32
 LOG2_E, LN_2 = f32(1.4426950408889634), f32(0.6931471805599453)
@@ -133,8 +134,7 @@ def widened(_context: Any, x: Any) -> Any:  # noqa: ANN401
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
         if x == numba.float32:
             return arguments[0]
-        bits = builder.shl(builder.zext(arguments[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16))
-        return builder.bitcast(bits, ir.FloatType())
+        return widen(builder, arguments[0])
 
     return numba.float32(x), generate
 
@@ -146,13 +146,6 @@ def narrowed(_context: Any, x: Any, like: Any) -> Any:  # noqa: ANN401
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
         if like == numba.float32:
             return arguments[0]
-        kind = ir.IntType(32)
-        bits = builder.bitcast(arguments[0], kind)
-        odd = builder.and_(builder.lshr(bits, ir.Constant(kind, 16)), ir.Constant(kind, 1))
-        nearest = builder.add(bits, builder.add(odd, ir.Constant(kind, 0x7FFF)))
-        # Rounding would carry the bits of what is no number into the sign.
-        number = builder.fcmp_ordered("ord", arguments[0], arguments[0])
-        chosen = builder.select(number, nearest, ir.Constant(kind, 0x7FC00000))
-        return builder.trunc(builder.lshr(chosen, ir.Constant(kind, 16)), ir.IntType(16))
+        return narrow(builder, arguments[0])
 
     return like(x, like), generate

@@ -1,0 +1,158 @@
+"""What happens between the projections of a Mamba block (Gu & Dao, 2023): convolution, scan and gate.
+
+Shapes: B batch, L positions, D inner channels, N states a channel.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vimvol.models.loops import load, workers
+from vimvol.models.scan import Direction, scan_directions
+from vimvol.models.scan.plain import as_given
+
+TASK = 1 << 16
+"""Values of a task of the compiled loops, of which threads share the work."""
+
+
+class Way(NamedTuple):
+    """What a sequence is read with in a direction.
+
+    Attributes
+    ----------
+    conv
+        Of a position and those before it, every channel by itself.
+    x_proj
+        To the rank of a step, and input and output of the states: D to R + 2 N.
+    dt_proj
+        From that rank to the steps of all channels: R to D.
+    a_log, d
+        (D, N) logarithm of the decay, and (D,) weight of the input in the output.
+    reverse
+        Whether it is read from the end.
+    """
+
+    conv: nn.Conv1d
+    x_proj: nn.Linear
+    dt_proj: nn.Linear
+    a_log: Tensor
+    d: Tensor
+    reverse: bool = False
+
+
+def mix(z: Tensor, ways: Sequence[Way], factor: float = 1.0) -> Tensor:
+    """Return the gated sum of what is read in one direction or two.
+
+    Parameters
+    ----------
+    z
+        (B, L, 2 D): what is read, and the gate.
+    ways
+        One or two.
+    factor
+        By which the sum is multiplied.
+
+    Returns
+    -------
+    Tensor
+        (B, L, D), of the dtype of ``z``.
+    """
+    if suits(z):
+        # In float32, whatever autocast says: to convert what the small products take would cost more than it saves.
+        with as_given(z):
+            found = scan_directions([_direction(_convolved(z, way), way) for way in ways], delta_softplus=True)
+            return _gated(found, z, factor)
+    x, gate = z.chunk(2, dim=-1)
+    inputs = [F.silu(causal(x, way.conv, way.reverse)) for way in ways]
+    found = scan_directions([_direction(u, way) for u, way in zip(inputs, ways, strict=True)], delta_softplus=True)
+    # The gate acts position by position: once on the sum equals once on each direction.
+    y = functools.reduce(torch.add, found) * F.silu(gate)
+    return y if factor == 1 else y * factor
+
+
+def causal(x: Tensor, conv: nn.Conv1d, reverse: bool = False) -> Tensor:
+    """Convolve x (B, L, D) along L so that a position sees itself and those before it, or behind; return (B, L, D)."""
+    # As an image of one row whose channels are innermost in memory: several times as fast on a CPU as a 1D convolution.
+    row = x.transpose(1, 2).unsqueeze(2)
+    padding = conv.kernel_size[0] - 1
+    weight = conv.weight.flip(-1) if reverse else conv.weight
+    y = F.conv2d(row, weight.unsqueeze(2), conv.bias, padding=(0, padding), groups=conv.groups)
+    y = y[..., padding:] if reverse else y[..., : x.shape[1]]
+    return y.squeeze(2).transpose(1, 2)
+
+
+def _direction(u: Tensor, way: Way) -> Direction:
+    """Return what is scanned, from the convolved u (B, L, D)."""
+    rank, state = way.dt_proj.in_features, way.a_log.shape[1]
+    step, b, c = torch.split(F.linear(u, way.x_proj.weight.to(u.dtype)), [rank, state, state], dim=-1)
+    delta = F.linear(step, way.dt_proj.weight.to(step.dtype))
+    a = -torch.exp(way.a_log.to(torch.promote_types(way.a_log.dtype, torch.float32)))
+    return Direction(u, delta, a, b, c, way.d, way.dt_proj.bias, way.reverse)
+
+
+def suits(z: Tensor) -> bool:
+    """Tell whether the compiled loops take this: they have no gradients."""
+    return (
+        z.device.type == "cpu"
+        and z.numel() > 0
+        and z.dtype in (torch.float32, torch.bfloat16)
+        and not torch.is_grad_enabled()
+        and load("mixing") is not None
+    )
+
+
+def scaled_sum(h: Tensor, residual: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Return what `vimvol.models.vim.RMSNorm` does of h and a float32 residual (B, L, E), where `suits` holds of h."""
+    total, out = residual.new_empty(h.shape), h.new_empty(h.shape)
+    fixed = weight.detach().float().contiguous().numpy(), np.float32(epsilon)
+    _run("scale_sum", [h, residual], fixed, total, out)
+    return out, total
+
+
+def _convolved(z: Tensor, way: Way) -> Tensor:
+    """Return silu of what `causal` gives of the first half of z: (B, L, D) float32."""
+    conv = way.conv
+    channels, taps = conv.out_channels, conv.kernel_size[0]
+    # PyTorch correlates, so that the last tap belongs to the position itself.
+    weight = conv.weight.detach().float().view(channels, taps).flip(1).t().contiguous()
+    bias = weight.new_zeros(channels) if conv.bias is None else conv.bias.detach().float()
+    out = z.new_empty(*z.shape[:2], channels, dtype=torch.float32)
+    _run("convolve", [z], (weight.numpy(), bias.numpy(), way.reverse), out)
+    return out
+
+
+def _gated(found: Sequence[Tensor], z: Tensor, factor: float) -> Tensor:
+    """Return the sum of what was found, by ``factor`` and silu of the second half of z: (B, L, D), of its dtype."""
+    alone = len(found) == 1  # which is added to itself
+    out = z.new_empty(found[0].shape)
+    _run("gate", [found[0], found[-1], z], (np.float32(factor / 2 if alone else factor),), out)
+    return out
+
+
+def _run(name: str, tensors: Sequence[Tensor], fixed: tuple[Any, ...], *outs: Tensor) -> None:
+    """Fill outs (B, L, D) by a compiled loop, which takes one sequence of each of the tensors, then what is fixed."""
+    kernel = getattr(load("mixing"), name)
+    arrays, results = [_array(t) for t in tensors], [_array(out) for out in outs]
+    batch, length, channels = outs[0].shape
+    parts = min(length, -(-length * channels // TASK))
+    edges = [length * i // parts for i in range(parts + 1)]
+    workers.run(
+        [
+            functools.partial(kernel, *(a[image] for a in arrays), *fixed, *span, *(r[image] for r in results))
+            for image in range(batch)
+            for span in itertools.pairwise(edges)
+        ]
+    )
+
+
+def _array(x: Tensor) -> Any:  # noqa: ANN401 - an array of float32, or of the bits of bfloat16
+    x = x.detach().contiguous()
+    return (x if x.dtype == torch.float32 else x.view(torch.int16)).numpy()
