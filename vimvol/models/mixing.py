@@ -68,11 +68,9 @@ def mix(z: Tensor, ways: Sequence[Way], factor: float = 1.0) -> Tensor:
     if suits(z):
         # In float32, whatever autocast says: to convert what the small products take would cost more than it saves.
         with as_given(z):
-            found = scan_directions([_direction(_convolved(z, way), way) for way in ways], delta_softplus=True)
-            return _gated(found, z, factor)
+            return _gated(_scanned(_convolved(z, ways), ways), z, factor)
     x, gate = z.chunk(2, dim=-1)
-    inputs = [F.silu(causal(x, way.conv, way.reverse)) for way in ways]
-    found = scan_directions([_direction(u, way) for u, way in zip(inputs, ways, strict=True)], delta_softplus=True)
+    found = _scanned([F.silu(causal(x, way.conv, way.reverse)) for way in ways], ways)
     # The gate acts position by position: once on the sum equals once on each direction.
     y = functools.reduce(torch.add, found) * F.silu(gate)
     return y if factor == 1 else y * factor
@@ -89,13 +87,16 @@ def causal(x: Tensor, conv: nn.Conv1d, reverse: bool = False) -> Tensor:
     return y.squeeze(2).transpose(1, 2)
 
 
-def _direction(u: Tensor, way: Way) -> Direction:
-    """Return what is scanned, from the convolved u (B, L, D)."""
-    rank, state = way.dt_proj.in_features, way.a_log.shape[1]
-    step, b, c = torch.split(F.linear(u, way.x_proj.weight.to(u.dtype)), [rank, state, state], dim=-1)
-    delta = F.linear(step, way.dt_proj.weight.to(step.dtype))
-    a = -torch.exp(way.a_log.to(torch.promote_types(way.a_log.dtype, torch.float32)))
-    return Direction(u, delta, a, b, c, way.d, way.dt_proj.bias, way.reverse)
+def _scanned(inputs: Sequence[Tensor], ways: Sequence[Way]) -> list[Tensor]:
+    """Return what the scan makes of every way's convolved u (B, L, D)."""
+    directions = []
+    for u, way in zip(inputs, ways, strict=True):
+        rank, state = way.dt_proj.in_features, way.a_log.shape[1]
+        step, b, c = torch.split(F.linear(u, way.x_proj.weight.to(u.dtype)), [rank, state, state], dim=-1)
+        delta = F.linear(step, way.dt_proj.weight.to(step.dtype))
+        a = -torch.exp(way.a_log.to(torch.promote_types(way.a_log.dtype, torch.float32)))
+        directions.append(Direction(u, delta, a, b, c, way.d, way.dt_proj.bias, way.reverse))
+    return scan_directions(directions, delta_softplus=True)
 
 
 def suits(z: Tensor) -> bool:
@@ -113,44 +114,44 @@ def scaled_sum(h: Tensor, residual: Tensor, weight: Tensor, epsilon: float) -> t
     """Return what `vimvol.models.vim.RMSNorm` does of h and a float32 residual (B, L, E), where `suits` holds of h."""
     total, out = residual.new_empty(h.shape), h.new_empty(h.shape)
     fixed = weight.detach().float().contiguous().numpy(), np.float32(epsilon)
-    _run("scale_sum", [h, residual], fixed, total, out)
+    workers.run(_tasks("scale_sum", [_array(h), _array(residual)], fixed, [_array(total), _array(out)]))
     return out, total
 
 
-def _convolved(z: Tensor, way: Way) -> Tensor:
-    """Return silu of what `causal` gives of the first half of z: (B, L, D) float32."""
-    conv = way.conv
-    channels, taps = conv.out_channels, conv.kernel_size[0]
-    # PyTorch correlates, so that the last tap belongs to the position itself.
-    weight = conv.weight.detach().float().view(channels, taps).flip(1).t().contiguous()
-    bias = weight.new_zeros(channels) if conv.bias is None else conv.bias.detach().float()
-    out = z.new_empty(*z.shape[:2], channels, dtype=torch.float32)
-    _run("convolve", [z], (weight.numpy(), bias.numpy(), way.reverse), out)
-    return out
+def _convolved(z: Tensor, ways: Sequence[Way]) -> list[Tensor]:
+    """Return silu of what `causal` gives of the first half of z: (B, L, D) float32 for every way."""
+    given, outs, tasks = [_array(z)], [], []
+    for way in ways:
+        channels, taps = way.conv.out_channels, way.conv.kernel_size[0]
+        # PyTorch correlates, so that the last tap belongs to the position itself.
+        weight = way.conv.weight.detach().float().view(channels, taps).flip(1).t().contiguous()
+        bias = weight.new_zeros(channels) if way.conv.bias is None else way.conv.bias.detach().float()
+        outs.append(z.new_empty(*z.shape[:2], channels, dtype=torch.float32))
+        tasks += _tasks("convolve", given, (weight.numpy(), bias.numpy(), way.reverse), [_array(outs[-1])])
+    workers.run(tasks)
+    return outs
 
 
 def _gated(found: Sequence[Tensor], z: Tensor, factor: float) -> Tensor:
     """Return the sum of what was found, by ``factor`` and silu of the second half of z: (B, L, D), of its dtype."""
     alone = len(found) == 1  # which is added to itself
     out = z.new_empty(found[0].shape)
-    _run("gate", [found[0], found[-1], z], (np.float32(factor / 2 if alone else factor),), out)
+    given = [_array(found[0]), _array(found[-1]), _array(z)]
+    workers.run(_tasks("gate", given, (np.float32(factor / 2 if alone else factor),), [_array(out)]))
     return out
 
 
-def _run(name: str, tensors: Sequence[Tensor], fixed: tuple[Any, ...], *outs: Tensor) -> None:
-    """Fill outs (B, L, D) by a compiled loop, which takes one sequence of each of the tensors, then what is fixed."""
+def _tasks(name: str, arrays: Sequence[Any], fixed: tuple[Any, ...], outs: Sequence[Any]) -> list[workers.Task]:
+    """Cut into tasks what fills outs (B, L, D): a loop that takes a sequence of each array, then what is fixed."""
     kernel = getattr(load("mixing"), name)
-    arrays, results = [_array(t) for t in tensors], [_array(out) for out in outs]
     batch, length, channels = outs[0].shape
     parts = min(length, -(-length * channels // TASK))
     edges = [length * i // parts for i in range(parts + 1)]
-    workers.run(
-        [
-            functools.partial(kernel, *(a[image] for a in arrays), *fixed, *span, *(r[image] for r in results))
-            for image in range(batch)
-            for span in itertools.pairwise(edges)
-        ]
-    )
+    return [
+        functools.partial(kernel, *(a[image] for a in arrays), *fixed, *span, *(out[image] for out in outs))
+        for image in range(batch)
+        for span in itertools.pairwise(edges)
+    ]
 
 
 def _array(x: Tensor) -> Any:  # noqa: ANN401 - an array of float32, or of the bits of bfloat16

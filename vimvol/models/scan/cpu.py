@@ -32,8 +32,10 @@ def takes(directions: Sequence[Direction], soft: bool, _want_last: bool) -> bool
 
 def scan(directions: Sequence[Direction], soft: bool) -> list[tuple[Tensor, Tensor]]:
     """Return y (B, L, D) and the last state (B, D, N) of every direction, float32; all in one call."""
-    flat = [tensor for way in directions for tensor in _arrays(way)]
-    results = _Scan.apply(soft, tuple(way.reverse for way in directions), *flat)  # type: ignore[no-untyped-call]
+    ways, reverse = [_arrays(way) for way in directions], tuple(way.reverse for way in directions)
+    if not torch.is_grad_enabled():
+        return [(y, last) for y, last, _ in _forward(ways, reverse, soft, keep=False)]
+    results = _Scan.apply(soft, reverse, *itertools.chain(*ways))  # type: ignore[no-untyped-call]
     return list(zip(results[::2], results[1::2], strict=True))
 
 
@@ -49,28 +51,11 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, soft: bool, reverse: tuple[bool, ...], *flat: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
-        module = load("scan")
-        assert module is not None, "asked for without `takes`"
-        ways = _grouped(flat)
-        results: list[Tensor] = []
-        kept: list[Tensor] = []
-        tasks = []
-        for arrays, back in zip(ways, reverse, strict=True):
-            u, a = arrays[0], arrays[2]
-            batch, length, channels = u.shape
-            blocks, chunks = -(-channels // module.WIDTH), -(-length // module.CHUNK)
-            if not any(ctx.needs_input_grad):
-                chunks = 0
-            y, last = torch.empty_like(u), u.new_empty(batch, *a.shape)
-            keep = u.new_empty(batch, blocks, chunks, a.shape[1] * module.WIDTH)
-            results += [y, last]
-            kept.append(keep)
-            fixed = (*(t.detach().numpy() for t in arrays), soft, back, *(t.numpy() for t in (y, last, keep)))
-            tasks += _tasks(module, "forward", fixed, len(ways))
-        workers.run(tasks)
+        found = _forward(_grouped(flat), reverse, soft, keep=any(ctx.needs_input_grad))
+        kept = [states for _, _, states in found]
         ctx.save_for_backward(*flat, *kept)
         ctx.soft, ctx.reverse = soft, reverse
-        return tuple(results)
+        return tuple(tensor for y, last, _ in found for tensor in (y, last))
 
     @staticmethod
     @once_differentiable
@@ -98,6 +83,25 @@ class _Scan(torch.autograd.Function):
         for grad_u, grad_delta, *summed in found:
             flat += [grad_u, grad_delta, *(t.sum(0) for t in summed)]
         return (None, None, *flat)
+
+
+def _forward(
+    ways: Sequence[Sequence[Tensor]], reverse: Sequence[bool], soft: bool, keep: bool
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return y, the last state, and those before every chunk, of which there are none unless they are to be kept."""
+    module = load("scan")
+    assert module is not None, "asked for without `takes`"
+    found, tasks = [], []
+    for arrays, back in zip(ways, reverse, strict=True):
+        u, a = arrays[0], arrays[2]
+        batch, length, channels = u.shape
+        blocks, chunks = -(-channels // module.WIDTH), -(-length // module.CHUNK) if keep else 0
+        y, last = torch.empty_like(u), u.new_empty(batch, *a.shape)
+        found.append((y, last, u.new_empty(batch, blocks, chunks, a.shape[1] * module.WIDTH)))
+        fixed = (*(t.detach().numpy() for t in arrays), soft, back, *(t.numpy() for t in found[-1]))
+        tasks += _tasks(module, "forward", fixed, len(ways))
+    workers.run(tasks)
+    return found
 
 
 def _tasks(module: Any, name: str, fixed: tuple[Any, ...], ways: int) -> list[workers.Task]:  # noqa: ANN401
