@@ -13,8 +13,7 @@ from vimvol.commands.edges import train_edges
 from vimvol.commands.qa import check_seams
 from vimvol.commands.segment import segment_volume
 from vimvol.errors import InputError, MissingExtraError
-from vimvol.outputs.manifest import read_manifest, write_manifest
-from vimvol.outputs.stored import STORED
+from vimvol.outputs.manifest import STORED, read_manifest, write_manifest
 from vimvol.preflight.prepare import prepare
 from vimvol.segment.forest import Forest
 

@@ -15,13 +15,13 @@ from ome_zarr_models.v04.image import Image
 from ome_zarr_models.v04.image_label import ImageLabel
 
 from tests.support import mistake, vimvol
-from vimvol.commands import export as module
 from vimvol.commands.agglomerate import agglomerate
 from vimvol.commands.export import CopyBlock, export
 from vimvol.engine.recorder import Recorder
 from vimvol.errors import IncompleteRunError, InputError, OutputBusyError, OutputExistsError
 from vimvol.geometry import Block
 from vimvol.io import describe, open_volume
+from vimvol.outputs import copies
 from vimvol.outputs.ownership import owned
 
 FINER = ["agglomerate.beta=0.6"]
@@ -218,8 +218,8 @@ def test_a_segmentation_that_the_output_has_lost_is_told_and_stays_in_the_copy(o
 
 
 def test_more_segments_than_numbers(out, tmp_path, monkeypatch):
-    manifest = module.finished_run(out) | {"segments": 2**32}
-    monkeypatch.setattr(module, "finished_run", lambda _: manifest)
+    manifest = copies.finished_run(out) | {"segments": 2**32}
+    monkeypatch.setattr(copies, "finished_run", lambda _: manifest)
     with pytest.raises(InputError, match="4294967296 segments, more than uint32 can number"):
         export(out, str(tmp_path / "copy.zarr"), dtype="uint32", workers=0)
 

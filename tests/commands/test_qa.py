@@ -13,8 +13,8 @@ from vimvol.commands.qa import check_seams
 from vimvol.commands.segment import segment_volume
 from vimvol.errors import InputError
 from vimvol.geometry import Block
-from vimvol.outputs.manifest import read_manifest, write_manifest
-from vimvol.outputs.stored import PLANES, STORED
+from vimvol.outputs.manifest import STORED, read_manifest, write_manifest
+from vimvol.outputs.stored import PLANES
 from vimvol.preflight.prepare import prepare
 from vimvol.quality.planes import families_of
 from vimvol.quality.shifted import compare_shifted, stored_walls

@@ -1,6 +1,7 @@
 """An input that lies elsewhere by now is known again, and another one is not taken for it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,9 +19,8 @@ from vimvol.commands.status import status
 from vimvol.engine.recorder import Recorder
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.io import Volume
-from vimvol.outputs.manifest import input_address, read_manifest, write_manifest
+from vimvol.outputs.manifest import STORED, input_address, read_manifest, write_manifest
 from vimvol.outputs.output import new_manifest
-from vimvol.outputs.stored import STORED
 from vimvol.preflight.prepare import prepare
 from vimvol.stages.predict import PredictBlock
 
@@ -177,7 +177,7 @@ def test_without_the_option_the_message_names_it_where_the_path_is_another(raw: 
     go(raw, out)
     shutil.move(raw, new)
     places = rf"the input has changed; input\.path: {raw} -> {new}\)"
-    with pytest.raises(OutputExistsError, match=rf"{places}.*--overwrite .*, or --moved if it is the same"):
+    with pytest.raises(OutputExistsError, match=rf"{places}.*--overwrite .*, or --moved if it is the same, which"):
         go(new, out)
     with pytest.raises(OutputExistsError, match="or --moved"):
         plan_volume(f"{new}:raw", str(out), small_config())
@@ -210,6 +210,36 @@ def test_a_folder_is_known_by_the_times_of_its_files(raw: Path, tmp_path: Path) 
         shutil.copystat(path, copy / path.relative_to(raw))
     go(copy, out, moved=True)
     assert input_address(manifest_of(out)) == f"{copy}:raw"
+
+
+def test_what_differs_of_another_input_is_told_and_not_that_it_may_have_been_moved(raw: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "out.zarr", tmp_path / "new" / "other.zarr"
+    go(raw, out)
+    group = zarr.create_group(str(other), zarr_format=2)
+    data = zarr.open_array(str(raw / "raw"), mode="r")[:3, :100]
+    group.create_array("raw", data=data).attrs["resolution"] = [50.0, 4.6, 4.6]
+    with pytest.raises(OutputExistsError) as told:
+        go(other, out)
+    shapes, places = "input.shape: (4, 128, 120) -> (3, 100, 120)", f"input.path: {raw} -> {other}"
+    what = f"holds another run (the input has changed; {shapes}; {places}), which would be lost"
+    assert what in str(told.value)
+    assert "--moved" not in str(told.value)
+    # of settings all are told, and nothing that follows from them or the input
+    four = {"input__roi": [[0, 0, 0], [2, 64, 64]], "predict__tile": [32, 32], "predict__halo": [32, 32]}
+    with pytest.raises(OutputExistsError) as told:
+        go(other, out, **four, output__levels=2)
+    names = re.findall(r"[(;] ?([a-z_.]+): ", str(told.value).partition(" holds ")[2])
+    given = ["input.roi", "output.levels", "predict.halo", "predict.tile"]
+    assert names == ["input.shape", "input.path", *given]
+    assert "a run with other settings (the input has changed; " in str(told.value)
+
+
+def test_of_many_changed_settings_it_is_told_how_many_there_are(raw: Path, tmp_path: Path) -> None:
+    go(raw, tmp_path / "out.zarr")
+    many = {f"agglomerate__{name}": value for name, value in {"beta": 0.3, "margin": 3, "levels": 2}.items()}
+    many |= {f"fragments__{name}": value for name, value in {"alpha": 0.3, "threshold": 0.3, "sigma_seeds": 1}.items()}
+    with pytest.raises(OutputExistsError, match=r"fragments.alpha: 0.9 -> 0.3; [^;]+; and 1 more\), which would"):
+        go(raw, tmp_path / "out.zarr", **many)
 
 
 def test_what_cannot_have_been_moved_is_refused_in_a_line_and_nothing_is_written(file: Path, tmp_path: Path) -> None:

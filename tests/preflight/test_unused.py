@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import digest, mistake, small_config
-from vimvol.outputs.manifest import read_manifest, write_manifest
-from vimvol.outputs.stored import STORED
+from vimvol.outputs.manifest import STORED, read_manifest, write_manifest
 from vimvol.preflight.prepare import prepare
 
 

@@ -24,6 +24,7 @@ from vimvol.cli.app import (
     tell_opening,
     write_text,
 )
+from vimvol.config import SegmentConfig, load_config
 
 
 @app.command()
@@ -42,8 +43,12 @@ def agglomerate(
 ) -> None:
     """Partition the fragments of a finished run again: another threshold or solver, in seconds to minutes."""
     start = time.perf_counter()
+    load_config(SegmentConfig, None, overrides or ())  # refuses what is no setting
     check_output_there(out)
     tell_opening(out)
+    from vimvol.outputs.ahead import refuse_unmade
+
+    refuse_unmade(out)  # before what computes is loaded
     from vimvol.commands.agglomerate import agglomerate as partition
     from vimvol.report.amounts import count_text
     from vimvol.report.progress import make_progress

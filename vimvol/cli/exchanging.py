@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vimvol.address import check_output_there, check_there
+from vimvol.address import absolute, check_output_there, check_there
 from vimvol.cli.app import Cluster, Overrides, Processes, SchedulerFile, app, chosen_cluster, flag, tell_opening
 from vimvol.cli.slices import shape_of
 from vimvol.config import TrainConfig, load_config
@@ -38,6 +38,10 @@ def export(
     start = time.perf_counter()
     check_output_there(out)
     tell_opening(out)
+    from vimvol.outputs.copies import check_copy
+
+    wanted = None if chunk is None else shape_of(chunk, "chunk")
+    check_copy(absolute(out), absolute(target), names or (), wanted, dtype)  # before what copies is loaded
     from vimvol.commands.export import export as copy
     from vimvol.report.progress import make_progress
 
@@ -46,7 +50,7 @@ def export(
             out,
             target,
             names=names or (),
-            chunk=None if chunk is None else shape_of(chunk, "chunk"),
+            chunk=wanted,
             dtype=dtype,
             cluster=chosen_cluster(cluster, scheduler_file),
             workers=workers,

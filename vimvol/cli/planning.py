@@ -9,7 +9,7 @@ import typer
 
 from vimvol.address import check_there
 from vimvol.cli.app import Cluster, Overrides, SchedulerFile, app, check_file, chosen_cluster, tell_opening, write_text
-from vimvol.cli.segmenting import Config, Model, Moved, Out, Overwrite, Source, Workers, settings_of
+from vimvol.cli.segmenting import Config, Model, Moved, Out, Overwrite, Source, Workers, check_output, settings_of
 
 
 @app.command()
@@ -33,6 +33,7 @@ def plan(
     check_file(json_file)
     chosen, settings = chosen_cluster(cluster, scheduler_file), settings_of(config, overrides, model, workers)
     check_there(source)
+    check_output(source, out, settings, chosen, overwrite=overwrite, moved=moved, writing=False)
     tell_opening(source)
     from vimvol.commands.plan import plan_volume
     from vimvol.outputs.expected import as_json

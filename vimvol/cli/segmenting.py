@@ -24,6 +24,7 @@ from vimvol.cli.app import (
 )
 from vimvol.cli.slices import slices_of
 from vimvol.config import SegmentConfig, load_config
+from vimvol.config.cluster import ClusterConfig
 
 Source = Annotated[
     str, typer.Argument(metavar="PATH[:DATASET]", help="Volume: zarr, OME-Zarr, N5, precomputed, HDF5, TIFF.")
@@ -56,6 +57,17 @@ def settings_of(
     return load_config(SegmentConfig, config, extra)
 
 
+def check_output(source: str, out: str, settings: SegmentConfig, cluster: ClusterConfig, **options: bool) -> None:
+    """Refuse at once what the output refuses by itself, before anything is loaded that opens an input or computes.
+
+    Of a cluster that may be missing this is told first, by what knows clusters. ``options``: see `refuse_ahead`.
+    """
+    from vimvol.outputs.ahead import refuse_ahead
+
+    if cluster.kind == "local":
+        refuse_ahead(source, out, settings, **options)
+
+
 @app.command()
 def segment(
     source: Source,
@@ -84,7 +96,9 @@ def segment(
     start = time.perf_counter()
     settings = settings_of(config, overrides, model, workers)
     chosen = chosen_cluster(cluster, scheduler_file)
+    sections = [slices_of(text, "--replaced") for text in replaced or ()]
     check_there(source)
+    check_output(source, out, settings, chosen, overwrite=overwrite, replaced=bool(sections), moved=moved)
     tell_opening(source)
     from vimvol.commands.picture import draw_overview
     from vimvol.commands.segment import segment_volume
@@ -98,7 +112,7 @@ def segment(
             settings,
             cluster=chosen,
             overwrite=overwrite,
-            replaced=[slices_of(text, "--replaced") for text in replaced or ()],
+            replaced=sections,
             moved=moved,
             progress=progress,
             command=shlex.join(sys.argv),

@@ -18,10 +18,10 @@ from vimvol.engine.run import Progress
 from vimvol.errors import ConfigError, InputError
 from vimvol.io.objects import open_objects
 from vimvol.io.volume import forget_open
-from vimvol.outputs.manifest import differences, finished_run, made_manifest, parse_note, settings_of
-from vimvol.outputs.output import AGGLOMERATING
+from vimvol.outputs.ahead import AGGLOMERATING
+from vimvol.outputs.manifest import STORED, differences, finished_run, made_manifest, parse_note, settings_of
 from vimvol.outputs.record import Telling
-from vimvol.outputs.stored import STORED, stored_job
+from vimvol.outputs.stored import stored_job
 from vimvol.preflight.announce import UNUSED, Tell
 from vimvol.preflight.disk import check_writable
 from vimvol.preflight.unused import unused_texts

@@ -6,13 +6,11 @@ Arrays are copied block by block, as a run computes them: by any number of worke
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import zarr
 
 from vimvol.address import absolute
 from vimvol.commands.workers import workers_of
@@ -20,16 +18,17 @@ from vimvol.config.cluster import ClusterConfig
 from vimvol.engine.ledger import Ledger, content_key
 from vimvol.engine.plan import plan_stage
 from vimvol.engine.run import Execution, Progress, run_stage
-from vimvol.errors import IncompleteRunError, InputError, OutputExistsError
+from vimvol.errors import IncompleteRunError
 from vimvol.geometry import Block, Index
 from vimvol.io.arrays import read_box, write_box
 from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
 from vimvol.io.omezarr_v04 import create_copy, finish_copy, levels_of, list_labels, missing_levels, reopen_copy
 from vimvol.io.storage import join
-from vimvol.outputs.images import Image, boundaries_in, content_of, note_of, segmentations_of
-from vimvol.outputs.manifest import COPY, finished_run, parse_note
-from vimvol.outputs.ownership import guard_of, holds_nothing_but_a_lock, lock_of, owned
+from vimvol.outputs.copies import check_copy, check_target, unit_of
+from vimvol.outputs.images import Image, content_of, note_of
+from vimvol.outputs.manifest import COPY
+from vimvol.outputs.ownership import guard_of, owned
 from vimvol.preflight.disk import check_writable
 from vimvol.report.progress import silent
 
@@ -133,32 +132,17 @@ def export(
         If copying fails, or a run has changed ``out`` meanwhile; finished blocks are kept.
     """
     out, target = absolute(out), absolute(target)
-    lock_of(out).refuse_if_held()
-    manifest = finished_run(out)
-    if target == out or target.startswith(f"{out}/") or out.startswith(f"{target}/"):
-        raise InputError(f"copy {target} and output {out} would lie in one another; choose another path")
-    segmentations = segmentations_of(out, manifest, names, dtype)
-    boundaries = Image("", boundaries_in(manifest))
-    wanted = tuple(chunk or manifest["layout"]["chunk"])
-    if len(wanted) != 3 or min(wanted) < 1:
-        raise InputError(f"chunk {wanted} is no shape; give voxels along z, y, x, such as (16, 128, 128)")
-    for image in (boundaries, *segmentations):
-        _check_chunk(join(out, image.path), wanted)
-    mark = {"source": out, "boundaries": boundaries.content}
-    _check_target(target, mark)
-    for image in (boundaries, *segmentations):  # refused before anything of the copy changes
-        missing_levels(join(out, image.path), join(target, image.path), chunk=wanted, dtype=image.dtype)
+    copy = check_copy(out, target, names, chunk, dtype)
     check_writable(target)
-    lock_of(target).refuse_if_held()
     shown = progress or silent()
     with owned(target) as lock, workers_of(cluster, workers, shown.note) as pool:
-        _check_target(target, mark)
+        check_target(target, copy.mark)
         may_write()
-        open_objects(target).put(COPY, json.dumps(mark, indent=2).encode())
+        open_objects(target).put(COPY, json.dumps(copy.mark, indent=2).encode())
         execution = Execution(pool, shown, check=lock.check, guard=guard_of(lock)).on("CPU")
-        for image in (boundaries, *segmentations):
-            _copy(out, target, image, wanted, execution)
-        labels = tuple(image.path.removeprefix("labels/") for image in segmentations)
+        for image in copy.images:
+            _copy(out, target, image, copy.chunk, execution)
+        labels = copy.labels
         listed = list_labels(target, labels)
     kept = tuple(name for name in listed if name not in labels)
     return Exported(target, labels, kept)
@@ -178,7 +162,7 @@ def _copy(out: str, target: str, image: Image, chunk: Index, execution: Executio
     stages = []
     for path, array in levels_of(source):
         channels = array.shape[0] if array.ndim == 4 else None
-        unit = _unit(array)
+        unit = unit_of(array)
         dtype = image.dtype or str(np.dtype(array.dtype))
         plan = plan_stage(f"copy {join(image.path, path).strip('/')}", array.shape[-3:], unit)
         ledger = Ledger(ledgers, _records(image, path), content_key(image.content, path, dtype, chunk), unit)
@@ -210,34 +194,3 @@ def _copy(out: str, target: str, image: Image, chunk: Index, execution: Executio
 def _records(image: Image, path: str) -> str:
     """Return the name under which it is recorded what is copied of a level of an image."""
     return f"copy {join(image.path, path).strip('/').replace('/', '-')}"
-
-
-def _unit(array: zarr.Array[Any]) -> Index:
-    """Return the voxels (z, y, x) that are stored together, and copied by one task."""
-    return tuple((array.shards or array.chunks)[-3:])
-
-
-def _check_chunk(source: str, chunk: Index) -> None:
-    """Refuse chunks of which two tasks would write one."""
-    for path, array in levels_of(source):
-        unit, shape = _unit(array), array.shape[-3:]
-        if any(u < s and u % min(c, s) for u, c, s in zip(unit, chunk, shape, strict=True)):
-            fits = ",".join(str(math.gcd(u, c)) for u, c in zip(unit, chunk, strict=True))
-            raise InputError(
-                f"chunk {chunk} does not divide the shard {unit} of {join(source, path)}, so two tasks would write one "
-                f"chunk and lose data; choose one that does, as {fits}"
-            )
-
-
-def _check_target(target: str, mark: dict[str, str]) -> None:
-    """Refuse to write into what is no copy of this output, which may have been moved or have changed since."""
-    data = open_objects(target).get(COPY)
-    if data is None and holds_nothing_but_a_lock(target):
-        return
-    found = parse_note(data)
-    if "source" not in found:
-        raise OutputExistsError(f"{target} exists and is no copy that vimvol made; choose another path")
-    if all(found.get(name) != value for name, value in mark.items()):
-        raise OutputExistsError(
-            f"{target} is a copy of {found['source']}, which would be lost; choose another path, or remove it"
-        )

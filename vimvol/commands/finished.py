@@ -6,8 +6,8 @@ from typing import Any
 
 from vimvol.config import SegmentConfig
 from vimvol.errors import InputError
-from vimvol.outputs.manifest import input_address, settings_of
-from vimvol.outputs.stored import STORED, stored_job
+from vimvol.outputs.manifest import STORED, input_address, settings_of
+from vimvol.outputs.stored import stored_job
 from vimvol.preflight.announce import Tell, nobody
 from vimvol.preflight.prepare import prepare
 from vimvol.stages.job import Job

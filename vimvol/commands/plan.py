@@ -10,6 +10,7 @@ from vimvol.commands.workers import told_first, workers_of
 from vimvol.config import SegmentConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.io.volume import forget_open
+from vimvol.outputs.ahead import refuse_ahead
 from vimvol.outputs.output import check_output, new_manifest
 from vimvol.preflight.announce import Tell, nobody
 from vimvol.preflight.check import Preflight, nothing_to_sample, preflight
@@ -41,6 +42,8 @@ def plan_volume(
     try:
         config, cluster = config or SegmentConfig(), read_cluster(cluster) if isinstance(cluster, str) else cluster
         config = settle_device(config, cluster, tell)
+        with told_first(cluster):
+            refuse_ahead(source, out, config, overwrite=overwrite, moved=moved, writing=False)
         job = prepare(source, out, config, writing=True, moved=moved, tell=tell)
         with told_first(cluster):
             manifest = check_output(job, new_manifest(job, ""), overwrite)

@@ -26,9 +26,9 @@ from vimvol.io.objects import open_objects
 from vimvol.io.storage import holds_node
 from vimvol.io.volume import forget_open
 from vimvol.outputs.images import note_of
-from vimvol.outputs.manifest import finished_run, input_address, settings_of
+from vimvol.outputs.manifest import STORED, finished_run, input_address, settings_of
 from vimvol.outputs.ownership import lock_of
-from vimvol.outputs.stored import PLANES, STORED, stored_job
+from vimvol.outputs.stored import PLANES, stored_job
 from vimvol.preflight.prepare import prepare
 from vimvol.quality.planes import Family, families_of, looks_at
 from vimvol.quality.shifted import compare_shifted

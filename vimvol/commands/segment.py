@@ -16,6 +16,7 @@ from vimvol.engine.performance import check_report
 from vimvol.engine.run import Execution, Progress
 from vimvol.errors import InputError
 from vimvol.io.volume import forget_open
+from vimvol.outputs.ahead import refuse_ahead
 from vimvol.outputs.leftovers import remove_leftovers
 from vimvol.outputs.manifest import now, write_manifest
 from vimvol.outputs.moved import note_place
@@ -144,6 +145,8 @@ def segment_volume(
             telling = Telling(progress or silent(), events, command, performance_report)
             heard = Warnings(telling.progress.note)
             config = settle_device(config, cluster, heard)
+            with told_first(cluster):
+                refuse_ahead(source, out, config, overwrite=overwrite, replaced=bool(replaced), moved=moved)
             job = prepare(source, out, config, writing=True, moved=moved, tell=heard)
             heard.repeat(odd_text(job.source, config, brief=True))
             if replaced:

@@ -16,11 +16,11 @@ from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
 from vimvol.io.omezarr import create_labels
 from vimvol.outputs.leftovers import remove_leftovers
-from vimvol.outputs.manifest import now, parse_note, provenance, read_manifest, write_manifest
+from vimvol.outputs.manifest import STORED, now, parse_note, provenance, read_manifest, write_manifest
 from vimvol.outputs.output import check_shared, claim_output, is_intact, tidy_output
 from vimvol.outputs.ownership import lock_of, owned
 from vimvol.outputs.record import Telling, new_run, recorded
-from vimvol.outputs.stored import SHARED, STORED, stored_of
+from vimvol.outputs.stored import SHARED, stored_of
 from vimvol.stages.graph import graph_stage
 from vimvol.stages.job import NOTE, Job
 from vimvol.stages.levels import levels_reduced

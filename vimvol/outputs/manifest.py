@@ -23,6 +23,9 @@ PACKAGES = ("vimvol", "torch", "zarr", "distributed", "bioimage-cpp", "numpy")
 MANIFEST = f"vimvol/{MANIFEST_NAME}"
 """Name of the manifest in an output."""
 
+STORED = "stored"
+"""Entry of a manifest with what `vimvol.outputs.stored` makes a job of; the outputs of earlier versions have none."""
+
 COPY = "vimvol/export.json"
 """Name of what tells, in a copy for other viewers, of which output it is one."""
 

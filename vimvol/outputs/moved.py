@@ -17,9 +17,10 @@ from typing import Any
 from vimvol.address import is_url
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.io import Volume
-from vimvol.outputs.manifest import input_address, read_manifest, write_manifest
+from vimvol.outputs.ahead import no_run_to_move
+from vimvol.outputs.manifest import STORED, input_address, read_manifest, write_manifest
 from vimvol.outputs.ownership import owned
-from vimvol.outputs.stored import STORED, stored_of
+from vimvol.outputs.stored import stored_of
 from vimvol.stages.job import Job
 
 _TOLD = ("shape", "dtype", "axes", "channels", "format")
@@ -76,7 +77,7 @@ def known_input(volume: Volume, out: str, *, moved: bool) -> Volume:
     if not moved:
         return volume if manifest is None else as_known(volume, manifest)
     if manifest is None:
-        raise InputError(f"{out} has no earlier run, so no input of it can have been moved; run without --moved")
+        raise no_run_to_move(out)
     same = _same(volume, manifest["input"])
     if same is None:
         raise InputError(f"{_difference(volume, out, manifest)}, or run without --moved and with --overwrite")
@@ -126,18 +127,28 @@ def _address(before: Json) -> str:
     return input_address({"input": before})
 
 
+def told_apart(volume: Volume, manifest: Json) -> list[tuple[str, Any, Any]]:
+    """Return by what an input is seen to be another than that of an output: name, value then, and value now."""
+    recorded = _recorded(manifest)
+    values = [(name, recorded[name], getattr(volume, name)) for name in _TOLD if name in recorded]
+    pairs = [(name, tuple(then) if isinstance(then, list) else then, now) for name, then, now in values]
+    return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def _recorded(manifest: Json) -> Json:
+    """Return what is recorded of the input of an output beside its identity."""
+    source: Json | None = manifest.get(STORED, {}).get("source")
+    return source or {"shape": manifest["layout"]["shape"]}
+
+
 def _difference(volume: Volume, out: str, manifest: Json) -> str:
     """Return in what an input is not that of an output, and what to do, a clause that another may follow."""
-    before = _address(manifest["input"])
-    recorded = manifest.get(STORED, {}).get("source") or {"shape": manifest["layout"]["shape"]}
-    for name in (name for name in _TOLD if name in recorded):
-        now, then = getattr(volume, name), recorded[name]
-        then = tuple(then) if isinstance(then, list) else then
-        if now != then:
-            return (
-                f"{volume.address} has {name} {now}, and {before}, of which {out} was made, had {then}, so it was not "
-                "moved but is another; give the unchanged data"
-            )
+    before, recorded = _address(manifest["input"]), _recorded(manifest)
+    for name, then, now in told_apart(volume, manifest):
+        return (
+            f"{volume.address} has {name} {now}, and {before}, of which {out} was made, had {then}, so it was not "
+            "moved but is another; give the unchanged data"
+        )
     if _is_other_series(volume, manifest["input"]):
         return f"{volume.address} is not the series of {before}, of which {out} was made; give that series"
     alike = "shape and dtype" if "dtype" in recorded else "the shape (its version of vimvol recorded no more)"

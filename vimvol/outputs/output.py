@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vimvol.address import is_url
 from vimvol.engine import lock
 from vimvol.errors import InputError, OutputExistsError
-from vimvol.io import Volume
 from vimvol.io.arrays import create_array, create_group, has_layout
 from vimvol.io.errors import storage_errors
 from vimvol.io.objects import open_objects
 from vimvol.io.omezarr import create_image, create_labels
 from vimvol.io.storage import holds_node, remove_drafts
-from vimvol.outputs.manifest import MANIFEST, differences, provenance, read_manifest, recorded_settings, write_manifest
-from vimvol.outputs.moved import input_entry, with_places
-from vimvol.outputs.stored import STORED, stored_of
+from vimvol.outputs.ahead import AGGLOMERATING, changed_settings, held_text
+from vimvol.outputs.manifest import (
+    MANIFEST,
+    STORED,
+    differences,
+    provenance,
+    read_manifest,
+    write_manifest,
+)
+from vimvol.outputs.moved import input_entry, told_apart, with_places
+from vimvol.outputs.stored import stored_of
 from vimvol.stages.job import Job
 from vimvol.stages.order import stages_of
 from vimvol.stages.stage import StoredArray
-
-COMPARED = ("config", "model", "layout")
-
-AGGLOMERATING = ("agglomerate.", "segment.min_size")
-"""Settings that fragments and edges do not depend on."""
 
 
 def new_manifest(job: Job, command: str) -> dict[str, Any]:
@@ -50,14 +49,6 @@ def new_manifest(job: Job, command: str) -> dict[str, Any]:
     }
 
 
-def keep_apart(out: str, volume: Volume) -> None:
-    """Refuse an output that would change what is read."""
-    if Path(out) in (Path(volume.url), *Path(volume.url).parents):
-        raise InputError(f"output {out} would overwrite the input {volume.url}; choose another path")
-    if Path(volume.url) in Path(out).parents:
-        raise InputError(f"output {out} lies inside the input {volume.url} and would change it; choose another path")
-
-
 def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, Any]:
     """Return the manifest to go on with: that of the same run begun before, or ``fresh``. Nothing is written.
 
@@ -74,15 +65,7 @@ def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, 
         return fresh
     fresh = {**fresh, "input": with_places(fresh["input"], existing["input"])}
     if existing["keys"] != job.keys and not overwrite:
-        held = {**existing, "config": recorded_settings(existing)}
-        changes = differences({k: held.get(k) for k in COMPARED}, {k: fresh[k] for k in COMPARED})
-        changes = [change for change in changes if not change.startswith("layout.")] or changes  # follows from settings
-        places: list[str] = []
-        if existing["input"]["identity"] != fresh["input"]["identity"]:
-            places = _places(existing, fresh)
-            changes = ["the input has changed", *places, *changes]
-        changes = [change.removeprefix("config.") for change in changes]
-        raise OutputExistsError(_held(job, existing, changes, moved=bool(places)))
+        raise OutputExistsError(_held(job, existing, fresh))
     usable = bool(existing.get("created")) and _same_voxels(existing.get("layout"), fresh["layout"])
     foreign = _foreign_nodes(job)
     if existing.get("created") and not usable and foreign:
@@ -100,30 +83,32 @@ def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, 
     return {**fresh, "created": usable, "runs": existing.get("runs", []) if usable else []}
 
 
+def _held(job: Job, existing: dict[str, Any], fresh: dict[str, Any]) -> str:
+    """Return why an output of other settings, or of another input, is not replaced, and what to do."""
+    others: list[str] = []
+    moved = False
+    if existing["input"]["identity"] != fresh["input"]["identity"]:
+        traits = [f"input.{trait}: {then} -> {now}" for trait, then, now in told_apart(job.source, existing)]
+        places = _places(existing, fresh)
+        others = ["the input has changed", *traits, *places]
+        moved = bool(places) and not traits
+    elif not changed_settings(existing, job.config):  # else the layout follows from these
+        others = differences(existing.get("layout", {}), fresh["layout"], "layout.")
+    model = existing["model"]
+    same_name = model["name"] == fresh["model"]["name"]
+    if same_name and model["sha256"] != fresh["model"]["sha256"] and job.network.given is None:
+        others.append(f"the weights {model['name']} have changed")
+    changes = changed_settings(existing, job.config)
+    edges = existing["keys"]["graph"] != job.keys["graph"]
+    if edges and not others and all(change.startswith(AGGLOMERATING) for change in changes):
+        others.append("another version of vimvol")
+    return held_text(job.out, existing, job.config, others, sure=True, moved=moved)
+
+
 def _places(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Return in what two manifests tell another place of the input."""
     before, now = ({name: each["input"][name] for name in ("path", "dataset")} for each in (one, other))
     return differences(before, now, "input.")
-
-
-def _held(job: Job, existing: dict[str, Any], changes: Sequence[str], *, moved: bool) -> str:
-    """Return why an output of other settings, or with an input elsewhere, is not replaced, and what to do."""
-    what = "; ".join(changes[:3]) or "another version of vimvol"
-    config = job.config.model_dump(mode="json")
-    ours = [key for key in (change.split(":")[0] for change in changes) if key.startswith(AGGLOMERATING)]
-    if ours and existing["keys"]["graph"] == job.keys["graph"]:  # as after `vimvol agglomerate`
-        parts = {key: config[key.split(".")[0]][key.split(".")[1]] for key in ours}
-        wanted = " ".join(f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in parts.items())
-        return (
-            f"{job.out} holds a segmentation of other settings ({what}), made on the same boundaries and edges; give "
-            "--overwrite to replace it, which computes nothing else again, or put this one beside it: "
-            f"vimvol agglomerate {shlex.quote(job.out)} {wanted} --name NAME"
-        )
-    same = ", or --moved if it is the same, which keeps them" if moved else ""
-    return (
-        f"{job.out} holds a run with other settings ({what}), which would be lost; choose another path, or give "
-        f"--overwrite to recompute what depends on them{same}"
-    )
 
 
 def claim_output(job: Job, manifest: dict[str, Any]) -> None:

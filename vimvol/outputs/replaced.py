@@ -27,7 +27,8 @@ from vimvol.engine.segments import make_segment
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.geometry import Block, Index
 from vimvol.infer.standardization import Standardization
-from vimvol.outputs.manifest import differences, read_manifest, recorded_settings
+from vimvol.outputs.ahead import no_run_to_keep, not_only_replaced
+from vimvol.outputs.manifest import read_manifest, recorded_settings
 from vimvol.stages.fragments import fragments_stage, halo_of, reach_of
 from vimvol.stages.graph import graph_stage
 from vimvol.stages.job import Job, Sections
@@ -79,7 +80,7 @@ def with_replaced(job: Job, sections: Sequence[Sections], *, overwrite: bool) ->
             )
     manifest = read_manifest(job.out)
     if manifest is None:
-        raise InputError(f"{job.out} holds nothing yet that replaced sections would leave; run without --replaced")
+        raise no_run_to_keep(job.out)
     wanted, before = tuple((b, e) for b, e in sections), _history(manifest)
     if manifest["state"] != "complete" and manifest["keys"] == job.keys and before[-len(wanted) :] == wanted:
         return job  # the same command again: it goes on
@@ -87,14 +88,7 @@ def with_replaced(job: Job, sections: Sequence[Sections], *, overwrite: bool) ->
     if old.keys_of(manifest["input"]["identity"]) != manifest["keys"] and not (
         overwrite and _surveys_the_same(job, manifest)
     ):
-        settings = job.config.model_dump(mode="json", exclude={"run"})
-        what = (
-            "; ".join(differences(recorded_settings(manifest), settings)[:3]) or "another network or version of vimvol"
-        )
-        raise InputError(
-            f"{job.out} was made with other settings ({what}), so replaced sections are not all that has changed; give "
-            "the same settings, or run without --replaced and with --overwrite"
-        )
+        raise not_only_replaced(job.out, manifest, job.config)
     new = _mixed(old.standardization, job.standardization, wanted, depth)
     return replace(old, replaced=(*before, *wanted), standardization=new)
 

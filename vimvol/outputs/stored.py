@@ -17,15 +17,13 @@ from vimvol.infer.planes import ORDERS, Plane
 from vimvol.infer.standardization import Standardization
 from vimvol.infer.tiles import Tiling
 from vimvol.io import Level, Volume
+from vimvol.outputs.manifest import STORED
 from vimvol.stages.job import Cells, Job, Network, are_instances
 from vimvol.stages.keys import FORMATS
 from vimvol.stages.learned import find_learned
 
-STORED = "stored"
-"""Entry of the manifest; the outputs of earlier versions have none."""
-
 PLANES = "planes"
-"""In it, tiles of the prediction; the outputs of earlier versions have none."""
+"""In what a manifest keeps, tiles of the prediction; the outputs of earlier versions have none."""
 
 SHARED = ("predict", "fragments", "graph", "pyramid")
 """Stages that serve every segmentation of an output."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vimvol.address import absolute
+from vimvol.address import absolute, parse_address, without_format
 from vimvol.config import SegmentConfig
 from vimvol.engine.plan import default_shard
 from vimvol.errors import InputError
@@ -12,9 +12,9 @@ from vimvol.infer.standardization import Standardization
 from vimvol.io import Volume, open_volume, pyramid, storage_shapes
 from vimvol.io.errors import as_given
 from vimvol.io.mask import Mask, open_mask
+from vimvol.outputs.ahead import keep_apart
 from vimvol.outputs.manifest import check_intensities
 from vimvol.outputs.moved import known_input
-from vimvol.outputs.output import keep_apart
 from vimvol.outputs.replaced import as_recorded
 from vimvol.preflight.announce import Tell, input_text, mask_text, nobody
 from vimvol.preflight.boundaries import Boundaries, find_boundaries
@@ -44,7 +44,7 @@ def prepare(
     source, out, config
         As `vimvol.segment_volume` takes them.
     writing
-        Whether the output is to be written; whether it can be is then found out before the network is loaded.
+        Whether the output is to be written; whether it can be is then found out before the input is opened.
     moved
         As `vimvol.segment_volume` takes it.
     tell
@@ -55,14 +55,15 @@ def prepare(
     InputError
         If input, network and configuration do not fit each other, or the output cannot be written, in one line each.
     """
-    volume = open_volume(source, axes=config.input.axes, voxel_size=config.input.voxel_size)
     out, given = absolute(out), settings_given(config)
-    keep_apart(out, volume)
+    if writing:
+        keep_apart(out, without_format(absolute(parse_address(source)[0])))
+        check_writable(out)
+    volume = open_volume(source, axes=config.input.axes, voxel_size=config.input.voxel_size)
+    keep_apart(out, volume.url)
     check_intensities(volume)
     volume = known_input(volume, out, moved=moved)
     tell(input_text(source, volume))
-    if writing:
-        check_writable(out)
     if volume.channels > 1:
         raise InputError(
             f"{volume.address} has {volume.channels} channels, and EM has 1, so it is unclear what to segment; "
@@ -78,7 +79,7 @@ def prepare(
     # a network that makes cells of slices is told first, as it wants another mode, which needs no voxel size
     check_voxel_size_known(volume, config)
     if found.network.given is not None:
-        keep_apart(out, found.network.given)
+        keep_apart(out, found.network.given.url)
     wanted = config.output.shard or default_shard(volume.shape, config.output.chunk, found.tile)
     chunk, shard = storage_shapes(volume.shape, config.output.chunk, wanted)
     roi, mask = region_of(config, volume), None
