@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import types
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import h5py
@@ -20,8 +21,10 @@ import zarr
 from tests.support import digest, mistake, settings, small_config, wait_for, without_rights
 from vimvol.cli import app
 from vimvol.commands.segment import segment_volume
+from vimvol.engine.lock import Holder
 from vimvol.errors import InputError
 from vimvol.io import open_volume
+from vimvol.io.objects import open_objects
 from vimvol.models.registry import MODELS
 from vimvol.outputs.manifest import finished_run
 
@@ -307,7 +310,38 @@ def test_an_unfinished_output_is_not_scored(run, sample: Path, reference: Path, 
     manifest.write_text(manifest.read_text().replace('"complete"', '"running"'))
     code, _, err = run("evaluate", out, f"{sample}:labels")
     assert (code, err.count("\n")) == (2, 1)
-    assert "not finished" in err
+    assert f"{out} is not finished, and no run is at it, so missing parts would count as errors" in err
+    assert f"vimvol status {out} tells what is done; vimvol segment goes on with it" in err
+    (note := out / "vimvol" / "agglomerated" / "b" / "run.json").parent.mkdir(parents=True)
+    note.write_text('{"state": "running"}')
+    manifest.write_text(manifest.read_text().replace('"running"', '"complete"'))
+    code, _, err = run("evaluate", f"{out}:labels/b", f"{sample}:labels")
+    assert (code, f"segmentation b of {out} is not complete, so missing" in mistake(err)) == (2, True)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_what_looks_at_an_output_before_anything_is_there_is_told_of_its_run(
+    run, sample: Path, tmp_path: Path, alive: bool
+) -> None:
+    """As while it takes a sample, or after it was killed there."""
+    out, holder = tmp_path / "out.zarr", Holder.this_process()
+    entry = holder if alive else replace(holder, born="never")
+    open_objects(str(out / "vimvol")).put("lock", json.dumps(asdict(entry)).encode())
+    for words in (["info", out], ["evaluate", out, f"{sample}:labels"], ["view", out]):
+        code, _, err = run(*words)
+        text = (
+            "the run that writes {} {} has not got there yet" if alive else "the run that was to fill {} {} has ended"
+        )
+        assert (code, text.format(out, f"({entry})") in mistake(err)) == (2, True)
+        assert f"; vimvol status {out} tells what is done" in err
+        assert ("vimvol segment" in err) == (not alive)
+
+
+def test_what_holds_no_array_is_an_error_of_info(run, tmp_path: Path) -> None:
+    zarr.create_group(str(tmp_path / "empty.zarr"))
+    code, printed, err = run("info", tmp_path / "empty.zarr")
+    assert (code, printed) == (2, "")
+    assert f"{tmp_path}/empty.zarr holds no array, so there is nothing to show" in mistake(err)
 
 
 def test_the_demonstration_keeps_results_of_others(run, reference: Path, tmp_path: Path) -> None:

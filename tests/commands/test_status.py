@@ -1,4 +1,6 @@
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from vimvol.engine.lock import Lock
 from vimvol.errors import IncompleteRunError, InputError, OutputBusyError
 from vimvol.geometry import Block
 from vimvol.io.objects import open_objects
+from vimvol.outputs.manifest import now, read_manifest, write_manifest
+from vimvol.outputs.ownership import owned
 from vimvol.stages.predict import PredictBlock
 
 
@@ -108,6 +112,31 @@ def test_who_is_at_it_is_told_and_keeps_others_away(sample: Path, copy: Path) ->
     assert status(str(copy)).holder == ""
 
 
+def test_a_run_is_told_to_be_under_way_or_to_have_been_killed(run, copy: Path) -> None:
+    manifest = read_manifest(str(copy)) or {}
+    (entry,) = manifest["runs"]
+    begun = {name: value for name, value in entry.items() if name not in ("finished", "seconds", "stages")}
+    begun |= {"state": "running", "started": now()}
+    changed = {**manifest, "state": "running", "runs": [begun]}
+    with owned(str(copy)):
+        write_manifest(str(copy), changed)
+        found = status(str(copy))
+        assert re.search(r"^20\S+ running for 0:\d\d, \d at once on ", found.runs[0])
+        assert found.running
+        code, printed, _ = run("status", copy)
+        assert (code, printed.splitlines()[-1]) == (1, "not complete, a run is at it")
+        lock = json.loads((copy / "vimvol" / "lock").read_text())
+        elsewhere = json.dumps({**lock, "machine": "another"})
+        open_objects(str(copy / "vimvol")).put("lock", elsewhere.encode())
+        found = status(str(copy))
+        assert (found.running, " running for 0:" in found.runs[0]) == (True, True)
+        open_objects(str(copy / "vimvol")).put("lock", json.dumps(lock).encode())
+    found = status(str(copy))
+    assert re.search(r"^20\S+ no end recorded, so it was killed or its machine stopped, \d at once on ", found.runs[0])
+    assert not found.running
+    assert run("status", copy)[1].splitlines()[-1] == "not complete"
+
+
 def test_a_run_killed_before_it_wrote_anything_leaves_a_place_that_can_be_used(
     sample: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -169,3 +198,4 @@ def test_the_command_line_tells_it_in_words_and_exit_code(run, reference: Path, 
     assert "agglomerate.beta" in printed + error
     code, printed, error = run("status", tmp_path / "none.zarr")
     assert (code, (printed + error).count("\n")) == (2, 1)
+    assert "a run that was started a moment ago opens its input and its network before it writes" in error

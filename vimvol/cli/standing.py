@@ -47,7 +47,8 @@ def status(
     for run in found.runs[-5:]:
         typer.echo(f"run           {run}")
     typer.echo(f"written by    {found.holder or 'nobody now'}")
-    typer.echo("complete" if found.complete else "not complete")
+    state = "complete" if found.complete else "not complete"
+    typer.echo(f"{state}, a run is at it" if found.running else state)
     raise typer.Exit(0 if found.complete else 1)
 
 

@@ -6,9 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from vimvol.address import absolute, parse_address, without_format
+from vimvol.errors import InputError
 from vimvol.io import describe
 from vimvol.models.checkpoint import read_spec, shipped
 from vimvol.models.registry import MODELS, count_parameters, default_options
+from vimvol.outputs.standing import check_finished
 
 Table = tuple[list[str], list[list[str]]]
 """Names of the columns, and the rows."""
@@ -55,7 +58,22 @@ def card_rows(name: str) -> Table:
 
 
 def volume_rows(path: str) -> Table:
-    """Return the arrays of a container: dataset, shape, dtype, axes, voxel size, chunks, shards, size in memory."""
+    """Return the arrays of a container: dataset, shape, dtype, axes, voxel size, chunks, shards, size in memory.
+
+    Raises
+    ------
+    InputError
+        If there is none, or as `describe` does.
+    """
+    out = without_format(absolute(parse_address(path)[0]))
+    try:
+        arrays = describe(path)
+    except InputError:
+        check_finished(path, "there is no array yet")
+        raise
+    if not arrays:
+        check_finished(path, "there is no array yet")
+        raise InputError(f"{out} holds no array, so there is nothing to show; check the path, or what wrote it")
     names = ["dataset", "shape", "dtype", "axes", "voxel size (z, y, x), nm", "chunk", "shard", "uncompressed"]
     rows = [
         [
@@ -68,7 +86,7 @@ def volume_rows(path: str) -> Table:
             _sizes(array.shards) if array.shards else "-",
             f"{array.nbytes / 1e6:,.1f} MB",
         ]
-        for array in describe(path)
+        for array in arrays
     ]
     return names, rows
 

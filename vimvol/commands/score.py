@@ -24,6 +24,7 @@ from vimvol.evaluate.protocol import PARTITION_METRICS, SMALL, score_slice
 from vimvol.geometry import Block, Grid, Index, round_up
 from vimvol.io import Volume, open_volume
 from vimvol.outputs.manifest import has_manifest, read_manifest
+from vimvol.outputs.standing import check_finished
 from vimvol.quality.counting import CountBlock, Counted, Gathered
 from vimvol.report.progress import silent
 
@@ -108,8 +109,8 @@ def score(
         )
     if not bands or min(bands) < 0:
         raise InputError(f"bands = {list(bands)} do not name distances from a boundary; give 0 or more voxels")
+    check_finished(segmentation, "missing parts would count as errors")
     found, truth = (open_volume(address, prefer="labels") for address in (segmentation, ground_truth))
-    _check_complete(found)
     if found.shape != truth.shape:
         raise InputError(
             f"segmentation {found.address} has shape {found.shape} and ground truth {truth.address} {truth.shape} "
@@ -220,14 +221,6 @@ def _slices(
     means = {name: float(np.mean([one[name] for one in ordered])) for name in METRICS}
     errors = [row | {"bits": row["bits"] / len(ordered)} for z in sorted(rows) for row in rows[z]]
     return {"scores": {"slices": means}, "slices": ordered}, sorted(errors, key=lambda row: -row["bits"])
-
-
-def _check_complete(volume: Volume) -> None:
-    """Refuse an output of vimvol whose run has not ended: missing blocks read as background."""
-    if has_manifest(volume.url) and (read_manifest(volume.url) or {}).get("state") != "complete":
-        raise InputError(
-            f"{volume.url} is not finished, so missing parts would count as errors; run vimvol segment again to go on"
-        )
 
 
 def _region_of(volume: Volume) -> Block:

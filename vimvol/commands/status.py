@@ -70,11 +70,14 @@ class Status:
     notes
         What is stale, and why.
     runs
-        Of every run that contributed, the latest last: when it began, how it ended, seconds, and its command, as text.
+        Of every run that contributed, the latest last: when it began, how it ended or that it is under way, seconds,
+        and its command, as text.
     beside
         Of every other segmentation, see `vimvol.commands.agglomerate`: its name, how it stands and its settings.
     source
         ``PATH[:DATASET]`` of the input, where it lay when a run last read it; empty where there are no stages.
+    running
+        Whether a run is at it, as far as can be seen from this machine.
     """
 
     out: str
@@ -85,6 +88,7 @@ class Status:
     runs: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     source: str = ""
+    running: bool = False
 
 
 def status(out: str, config: SegmentConfig | None = None) -> Status:
@@ -107,9 +111,16 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
     holder = read_holder(open_objects(f"{out}/vimvol"))
     if manifest is None:
         if holder is not None and is_alive(holder) is not False:
-            return Status(out, (), complete=False, holder=_holder_text(holder), notes=())
-        before = f", and a run that was to fill it has ended ({holder})" if holder is not None else ""
-        raise InputError(f"{out} holds nothing yet{before}; begin it with vimvol segment")
+            return Status(out, (), complete=False, holder=_holder_text(holder), notes=(), running=True)
+        if holder is not None:
+            raise InputError(
+                f"{out} holds nothing yet, and a run that was to fill it has ended ({holder}); begin it again with "
+                "vimvol segment"
+            )
+        raise InputError(
+            f"{out} holds nothing yet; a run that was started a moment ago opens its input and its network before it "
+            "writes anything, so look again in a minute, or begin it with vimvol segment"
+        )
     keys, notes = dict(manifest["keys"]), []
     if config is not None:
         wanted, changes = _keys_of(out, manifest, config)
@@ -131,11 +142,19 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
     if manifest["state"] == "complete":  # what was not begun was not needed
         stages = [stage for stage in stages if stage.state != "missing"]
     complete = manifest["state"] == "complete" and not any(stage.state == "stale" for stage in stages)
-    runs = tuple(_run_text(run) for run in manifest.get("runs", ()))
+    runs = tuple(_run_text(run, holder) for run in manifest.get("runs", ()))
     others = open_objects(f"{out}/vimvol/{BESIDE}").names("")
     beside = tuple(_beside_text(out, name, manifest, wanted.get("graph", ""), holder) for name in others)
     return Status(
-        out, tuple(stages), complete, _holder_text(holder), tuple(notes), runs, beside, input_address(manifest)
+        out,
+        tuple(stages),
+        complete,
+        _holder_text(holder),
+        tuple(notes),
+        runs,
+        beside,
+        input_address(manifest),
+        running=holder is not None and is_alive(holder) is not False,
     )
 
 
@@ -185,19 +204,25 @@ def _ending(run: dict[str, Any], holder: Holder | None) -> str:
     """Return how a run ended; it is under way only if who holds the output is alive and began no later."""
     if run["state"] != "running":
         return str(run["state"])
-    if holder is None or holder.host != run["host"] or not is_alive(holder):
+    if holder is None or holder.host != run["host"] or is_alive(holder) is False:
         return "no end recorded"
     # another run may hold the output by now
     before = datetime.fromisoformat(run["started"]) < datetime.strptime(holder.since, SINCE)
     return "no end recorded" if before else "running"
 
 
-def _run_text(run: dict[str, Any]) -> str:
-    took = f" after {clock_text(run['seconds'])}" if "seconds" in run else ", no end recorded"
+def _run_text(run: dict[str, Any], holder: Holder | None) -> str:
+    ending = _ending(run, holder)
+    if "seconds" in run:
+        ending += f" after {clock_text(run['seconds'])}"
+    elif ending == "running":
+        ending += f" for {clock_text(max(0.0, time.time() - datetime.fromisoformat(run['started']).timestamp()))}"
+    else:
+        ending += ", so it was killed or its machine stopped"
     ahead = run.get("forecast", {}).get("seconds")
     told = f" ({clock_text(ahead)} forecast)" if ahead else ""
     where = f"{run.get('workers', 0)} at once on {run['host']}"
-    return f"{run['started']} {run['state']}{took}{told}, {where}: {run['command']}"
+    return f"{run['started']} {ending}{told}, {where}: {run['command']}"
 
 
 def _further(objects: Objects, folders: set[str], *, stale: bool) -> list[StageStatus]:

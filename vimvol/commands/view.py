@@ -15,6 +15,7 @@ from vimvol.io.arrays import find_group
 from vimvol.io.formats import ngff
 from vimvol.io.storage import join
 from vimvol.outputs.manifest import input_address, made_manifest, settings_of
+from vimvol.outputs.standing import check_finished
 from vimvol.preflight.announce import Tell, nobody
 from vimvol.report.viewer import Layer, Viewing
 
@@ -51,6 +52,7 @@ def view(out: str, names: Sequence[str] = (), *, port: int = 0, tell: Tell = nob
     out = absolute(out)
     manifest = made_manifest(out)
     if manifest is None:
+        check_finished(out, "there is nothing to look at")
         raise InputError(f"{out} does not exist, so there is nothing to look at; run vimvol segment first")
     group = find_group(join(out, "labels"))
     there = [] if group is None else ngff.label_names(group.attrs)
