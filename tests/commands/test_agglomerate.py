@@ -334,8 +334,15 @@ def test_why_there_are_fewer_levels_than_asked_for_is_told(run, out: Path, monke
     (line,) = (line for line in err.splitlines() if line.startswith("levels: "))
     assert re.fullmatch(r"levels: 1 of agglomerate.levels = 3, as after that one cell, .* spans the volume", line)
     monkeypatch.setattr(solve, "LEAST_EDGES", 10_000)
-    code, _, err = run(*words, "--set", "agglomerate.cell=[1, 64, 64]")
+    code, printed, err = run(*words, "--set", "agglomerate.cell=[1, 64, 64]")
     assert code == 0, err
+    # the table has the numbers that the stages have, and says where some are missing
+    (level,) = re.findall(r"^(\d+) +[\d,]+ +[\d.]+% ", printed, re.MULTILINE)
+    assert f"reduce {level}: " in err
+    first = "1 is" if level == "2" else f"1 to {int(level) - 1} are"
+    assert int(level) > 1
+    assert f"levels        {first} left out, as cells of agglomerate.cell hold fewer than 10,000 edges on" in printed
+    assert f"those of level {level} are {2 ** (int(level) - 1)} times as wide" in printed
     (line,) = (line for line in err.splitlines() if line.startswith("levels: "))
     assert re.search(r"cells of 1 x 64 x 64 voxels .* hold \d+ edges on the mean, fewer than 10,000, and were", line)
     assert "levels: " not in run(*words[:3], "agglomerate.levels=1", *words[4:])[2]

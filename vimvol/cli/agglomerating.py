@@ -53,6 +53,8 @@ def agglomerate(
     from vimvol.report.amounts import count_text
     from vimvol.report.progress import make_progress
     from vimvol.report.table import print_rows
+    from vimvol.stages.levels import left_out_text
+    from vimvol.stages.solve import LEAST_EDGES
 
     with make_progress() as progress:
         result = partition(
@@ -82,6 +84,8 @@ def agglomerate(
         "energy        summed costs of the edges that are cut, of a level if all that are left were; lower is better, "
         "0 would be one segment; compares only where beta, costs and size_weighting are the same"
     )
+    if text := left_out_text([level["level"] for level in result.levels], LEAST_EDGES):
+        typer.echo(f"levels        {text}")
     if result.gap is not None:
         typer.echo(f"gap           {result.gap:.3%} of the energy of the whole graph, {result.best:,.1f}")
     if result.joined or result.filled:

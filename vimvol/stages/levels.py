@@ -208,6 +208,26 @@ def levels_reduced(reports: Sequence[int]) -> range:
     return range(reports[1] - 1, reports[-1]) if len(reports) > 1 else range(0)
 
 
+def left_out_text(reports: Sequence[int], least: int) -> str:
+    """Return which levels were left out and why, by those that are reported; empty if none was.
+
+    Parameters
+    ----------
+    reports
+        Levels, the whole graph first.
+    least
+        Edges that cells hold on the mean, below which their level is left out.
+    """
+    levels = levels_reduced(reports)
+    if not levels.start:
+        return ""
+    which = "1 is" if levels.start == 1 else f"1 to {levels.start} are"
+    return (
+        f"{which} left out, as cells of agglomerate.cell hold fewer than {least:,} edges on the mean; those of level "
+        f"{levels.start + 1} are {2**levels.start} times as wide"
+    )
+
+
 def report_of(level: int, ledger: Ledger, plan: StagePlan) -> LevelReport:
     """Return what is left at a level, from what its blocks recorded of the edges that they own."""
     sums = ledger.sums(plan.blocks, ("edges", "cost"))
