@@ -358,6 +358,10 @@ def test_the_demonstration(run, tmp_path: Path) -> None:
     assert (tmp_path / "overview.png").read_bytes().startswith(b"\x89PNG")
     scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
     assert scores["volume, band 2"]["cremi"] < 0.3
+    assert "all done before" not in text
+    code, text, err = run("demo", tmp_path, "--workers", "0")
+    assert code == 0, err
+    assert re.search(r"^all done before, on 20.*; it was only scored and drawn again$", text, re.MULTILINE)
 
 
 def test_models_lists_names_parameters_and_terms(run) -> None:

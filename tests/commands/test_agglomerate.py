@@ -9,6 +9,7 @@ import pytest
 import zarr
 
 from tests.support import digest, mistake, random_network, small_config
+from vimvol.commands import segmentations
 from vimvol.commands.agglomerate import agglomerate
 from vimvol.commands.segment import segment_volume
 from vimvol.commands.status import status
@@ -365,6 +366,25 @@ def test_on_the_command_line(run, out: Path) -> None:
     code, _, error = run("agglomerate", out, "--set", "predict.batch=2")
     assert code == 2
     assert mistake(error).startswith("error: predict.batch: 1 -> 2")
+
+
+@pytest.mark.parametrize("name", ["segmentation", "split"])
+def test_that_all_was_done_before_is_told_and_no_workers_are_started(run, out: Path, monkeypatch, name: str) -> None:
+    words = ["agglomerate", out, "--set", BETA, "--name", name, "--workers", 0]
+    code, printed, _ = run(*words)
+    assert (code, "all done before" in printed) == (0, False)
+    before = digest(out)
+    with monkeypatch.context() as patch:
+        patch.setattr(segmentations, "workers_of", None)
+        code, printed, err = run(*words)
+    assert code == 0, err
+    told = r"^all done before, on \d{4}-\d\d-\d\dT[\d:+]+, with these settings; nothing was computed$"
+    assert re.search(told, printed, re.MULTILINE)
+    assert re.search(r"^[\d,]+ segments$", printed, re.MULTILINE)
+    assert digest(out) == before
+    shutil.rmtree(out / "labels" / name / "0")
+    assert "all done before" not in run(*words)[1]
+    assert digest(out) == before
 
 
 def test_one_is_told_as_one(run, out: Path) -> None:

@@ -261,7 +261,7 @@ def test_a_training_that_diverges_is_stopped_and_told(config):
 
 
 def test_a_finished_training_is_only_exported_again(config, monkeypatch):
-    path = fit(config)
+    path = fit(config, pytest.fail)
     before = weights_of(path)
     path.unlink()
 
@@ -269,7 +269,9 @@ def test_a_finished_training_is_only_exported_again(config, monkeypatch):
         raise AssertionError("a crop was read")
 
     monkeypatch.setattr(CropDataset, "crop", fail)
-    after = weights_of(fit(config))
+    told = []
+    after = weights_of(fit(config, told.append))
+    assert told == [f"all {config.steps} steps were done before; the weights are only written again, from {config.out}"]
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 

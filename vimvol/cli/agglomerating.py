@@ -92,7 +92,10 @@ def agglomerate(
         joined = f"{count_text(result.joined, 'small segment')} joined a neighbour"
         filled = f"{count_text(result.filled, 'hole was', 'holes were')} filled"
         typer.echo(f"sizes         {joined}, {filled}")
-    typer.echo(f"{count_text(result.segments, 'segment')} in {time.perf_counter() - start:.0f} s")
+    made = count_text(result.segments, "segment")
+    if result.done_before:
+        typer.echo(f"all done before, on {result.done_before}, with these settings; nothing was computed")
+    typer.echo(made if result.done_before else f"{made} in {time.perf_counter() - start:.0f} s")
     if result.replaced:
         typer.echo(f"replaced      the one before ({'; '.join(result.replaced)}); another --name would have kept both")
     typer.echo(f"segmentation  {result.labels}")

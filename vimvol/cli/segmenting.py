@@ -150,6 +150,8 @@ def demo(
     with make_progress() as progress:
         result = run_demo(folder, workers, progress, overwrite=overwrite)
     print_scores(result.scores)
+    if result.done_before:
+        typer.echo(f"all done before, on {result.done_before}; it was only scored and drawn again")
     typer.echo(f"raw           {result.raw}")
     typer.echo(f"segmentation  {result.segmentation}")
     typer.echo(f"picture       {result.picture}")

@@ -37,7 +37,7 @@ def train(
     if settings.drawn:
         volumes = count_text(settings.drawn.volumes, "synthetic volume")
         typer.echo(f"drawing {volumes}, a few seconds each", err=True)
-    weights = fit(settings)
+    weights = fit(settings, typer.echo)
     if not is_first():
         return
     typer.echo(f"weights       {weights}")

@@ -56,6 +56,8 @@ class Agglomerated:
         The same of one solve of the whole graph, where that was asked for.
     replaced
         Settings, before and now, where a segmentation of that name with others was replaced.
+    done_before
+        Where all was there, so that nothing was computed: when the run ended that made it, ISO 8601; else empty.
     """
 
     out: str
@@ -67,6 +69,7 @@ class Agglomerated:
     energy: float
     best: float | None
     replaced: tuple[str, ...] = ()
+    done_before: str = ""
 
     @property
     def gap(self) -> float | None:
@@ -129,13 +132,13 @@ def agglomerate(
         before = _settings_before(job, manifest)
         with JsonLog(log) as events:
             telling = Telling(shown, events, command, performance_report)
-            result = (segment_instead if name == SEGMENTATION else segment_beside)(job, cluster, telling)
+            result, before_now = (segment_instead if name == SEGMENTATION else segment_beside)(job, cluster, telling)
         best = _solved_at_once(job, result["edges"]) if compare else None
     finally:
         forget_open()
     numbers = {name: result[name] for name in ("segments", "joined", "filled", "levels", "energy")}
     replaced = tuple(differences(before, _as_noted(job.config))) if before else ()
-    return Agglomerated(job.out, job.labels, **numbers, best=best, replaced=replaced)
+    return Agglomerated(job.out, job.labels, **numbers, best=best, replaced=replaced, done_before=before_now)
 
 
 def _settings_before(job: Job, manifest: dict[str, Any]) -> dict[str, Any]:

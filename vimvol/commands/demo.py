@@ -34,12 +34,15 @@ class Demonstration:
         PNG of raw, boundaries, segmentation and ground truth.
     scores
         As `vimvol.commands.score.score` returns them.
+    done_before
+        When the segmentation was made, ISO 8601, where it was there already; else empty.
     """
 
     raw: Path
     segmentation: Path
     picture: Path
     scores: dict[str, Any]
+    done_before: str = ""
 
 
 def run_demo(folder: str, workers: int | None, progress: Progress, *, overwrite: bool = False) -> Demonstration:
@@ -72,13 +75,13 @@ def run_demo(folder: str, workers: int | None, progress: Progress, *, overwrite:
     # Thin chunks, so that a small volume has blocks for several workers.
     options: dict[str, Any] = {"output.chunk": [4, 128, 128]}
     config = load_config(SegmentConfig, None, options if workers is None else {**options, "run.workers": workers})
-    segment_volume(str(raw), str(out), config, progress=progress, overwrite=overwrite, command="vimvol demo")
+    made = segment_volume(str(raw), str(out), config, progress=progress, overwrite=overwrite, command="vimvol demo")
     truth = f"{raw}:labels/neurites/0"
     scores = score(str(out), truth)
     (target / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
     picture = target / "overview.png"
     shutil.copyfile(draw_overview(str(raw), str(out), config, truth), picture)
-    return Demonstration(raw, out, picture, scores)
+    return Demonstration(raw, out, picture, scores, made.finished if made.done_before else "")
 
 
 def write_sample(path: Path, spec: SampleSpec) -> None:

@@ -12,6 +12,7 @@ from vimvol.engine.objects import Objects
 from vimvol.engine.pool import Pool
 from vimvol.engine.run import Execution
 from vimvol.errors import InputError, OutputExistsError
+from vimvol.io.arrays import has_layout
 from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
 from vimvol.io.omezarr import create_labels
@@ -26,9 +27,12 @@ from vimvol.stages.job import NOTE, Job
 from vimvol.stages.levels import levels_reduced
 from vimvol.stages.order import run_stages, stages_of
 
+Made = tuple[dict[str, Any], str]
+"""What is known of a segmentation, and when it was made where nothing was left to do, ISO 8601; else empty."""
 
-def segment_instead(job: Job, cluster: str | ClusterConfig, telling: Telling) -> dict[str, Any]:
-    """Replace the segmentation of a run; return the manifest.
+
+def segment_instead(job: Job, cluster: str | ClusterConfig, telling: Telling) -> Made:
+    """Replace the segmentation of a run; return the manifest, and when all was done before.
 
     Raises
     ------
@@ -39,7 +43,7 @@ def segment_instead(job: Job, cluster: str | ClusterConfig, telling: Telling) ->
     """
     manifest = read_manifest(job.out) or {}
     if manifest["state"] == "complete" and manifest["keys"] == job.keys and is_intact(job):
-        return manifest
+        return manifest, str(manifest.get("finished", "earlier"))
     lock_of(job.out).refuse_if_held()
     workers = workers_of(cluster, job.config.run.workers, telling.progress.note)
     with owned(job.out) as lock, workers as pool, telling.reported(pool):
@@ -56,11 +60,11 @@ def segment_instead(job: Job, cluster: str | ClusterConfig, telling: Telling) ->
         with recorded(entry, telling.log, partial(write_manifest, job.out, manifest)) as journal:
             manifest |= _partitioned(job, execution_of(job.config.run, pool, lock, telling.progress, journal))
             manifest |= {"state": "complete", "finished": now(), "block": job.config.run.block}
-    return manifest
+    return manifest, ""
 
 
-def segment_beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> dict[str, Any]:
-    """Make another segmentation beside that of a run; return what is known of it.
+def segment_beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> Made:
+    """Make another segmentation beside that of a run; return what is known of it, and when all was done before.
 
     Raises
     ------
@@ -72,18 +76,24 @@ def segment_beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> 
     results = open_objects(job.results)
     if results.get(NOTE) is None and job.name in open_objects(f"{job.out}/labels").names(""):
         raise OutputExistsError(f"{job.labels} is there, and vimvol did not make it; choose another --name")
+    before = parse_note(results.get(NOTE))
+    if before.get("state") == "complete" and before.get("keys") == job.keys and is_intact(job):
+        return before, str(before["runs"][-1].get("finished", "earlier"))
     lock_of(job.out).refuse_if_held()
     workers = workers_of(cluster, job.config.run.workers, telling.progress.note)
     with owned(job.out) as lock, workers as pool, telling.reported(pool):
         entry = _new_entry(job, cluster, telling, pool)
         result: dict[str, Any] = {"state": "running", "name": job.name, "runs": [*_runs_of(results), entry]}
         _note(results, result)
-        create_labels(job.out, job.name, chunk=job.chunk, shard=job.shard)
+        for stage in stages_of(job):
+            if stage.own and stage.array is not None and not has_layout(*stage.array):
+                stage.ledger.objects.remove(stage.name)  # else an empty array would count as full
+        create_labels(job.out, job.name, chunk=job.chunk, shard=job.shard, mend=True)
         with recorded(entry, telling.log, partial(_note, results, result)) as journal:
             result |= _partitioned(job, execution_of(job.config.run, pool, lock, telling.progress, journal))
             result |= {"state": "complete", "command": telling.command, "keys": job.keys, **provenance()}
             result |= {"config": job.config.model_dump(mode="json", exclude={"run"})}
-    return result
+    return result, ""
 
 
 def _new_entry(job: Job, cluster: str | ClusterConfig, telling: Telling, pool: Pool) -> dict[str, Any]:

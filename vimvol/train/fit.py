@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,7 +54,7 @@ SKIPPED = r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\
 """What PyTorch says of the first steps in float16: they find how far gradients may be scaled up, and are skipped."""
 
 
-def fit(config: TrainConfig) -> Path:
+def fit(config: TrainConfig, tell: Callable[[str], object] | None = None) -> Path:
     """Train, validate, write checkpoints, and export the best weights.
 
     A folder that holds the checkpoint of a training with the same configuration is continued from the step that it
@@ -68,6 +68,8 @@ def fit(config: TrainConfig) -> Path:
     config
         What to train on what; ``config.out`` gets ``config.yaml``, ``last.ckpt``, ``best.ckpt``, ``logs/``,
         ``pictures/`` and the weights.
+    tell
+        Told, by the first process, where nothing is left to train.
 
     Returns
     -------
@@ -109,6 +111,8 @@ def fit(config: TrainConfig) -> Path:
     if is_first():
         _save_config(config, out)
 
+    if ended and tell is not None and is_first():
+        tell(f"all {config.steps} steps were done before; the weights are only written again, from {out}")
     if not ended:
         module = BoundaryModule(model, config, data)
         request = StopRequest()
