@@ -68,6 +68,21 @@ def test_plain_lines_come_at_the_begin_at_the_end_and_now_and_then() -> None:
     assert len(text) == 6
 
 
+def test_the_remaining_time_is_told_as_soon_as_it_is_known_where_a_line_could_not_tell_it() -> None:
+    clock, stream = Clock(), io.StringIO()
+    lines = Lines(stream, clock)
+    for name in ("predict", "fragments"):
+        lines.stage(name, 6, 0, 6_000_000, 2)
+        for seconds in (11.0, 0.0, 4.0, 0.0, 4.0, 0.0):  # pairs of blocks, as of two workers
+            clock.now += seconds
+            lines.advance(1, 1_000_000)
+        lines.finish()
+    text = stream.getvalue().splitlines()
+    told = [line.split(" blocks, ")[1].split(", ")[-1] for line in text if "/6 blocks" in line]
+    assert told == ["ETA --:--", "ETA 0:04", "took 0:19"] * 2
+    assert text[2].startswith("predict: 4/6 blocks")
+
+
 def test_a_resumed_stage_says_what_was_there() -> None:
     stream = io.StringIO()
     lines = Lines(stream, Clock())

@@ -21,7 +21,8 @@ from vimvol.report.amounts import clock_text, count_text
 
 SECONDS_BETWEEN_LINES = 10.0
 SHARE_BETWEEN_LINES = 0.1
-"""A plain line comes after this time and this share of the blocks, or after `LONGEST_SILENCE`."""
+"""A plain line comes after this time and this share of the blocks, or after `LONGEST_SILENCE`; or as soon as the
+remaining time is known, if the line before could not tell it."""
 LONGEST_SILENCE = 60.0
 """Seconds."""
 
@@ -156,11 +157,12 @@ class Lines:
         self._clock = clock
         self._counter: Counter | None = None
         self._last = (0.0, 0)
+        self._owing = False  # the last line of the stage could not tell the remaining time
 
     def stage(self, name: str, total_blocks: int, done_blocks: int, voxels: int, slots: int = 1) -> None:
         """Write the first line of a stage."""
         self._counter = Counter(name, total_blocks, done_blocks, self._clock, slots)
-        self._last = (self._clock(), done_blocks)
+        self._last, self._owing = (self._clock(), done_blocks), False
         there = f", {done_blocks} done before" if done_blocks else ""
         self._write(f"{name}: {count_text(total_blocks, 'block')}, {voxels / 1e6:.1f} MVox{there}")
 
@@ -173,8 +175,9 @@ class Lines:
         now = self._clock()
         silence, share = now - self._last[0], (counter.done - self._last[1]) / counter.total
         due = silence >= SECONDS_BETWEEN_LINES and share >= SHARE_BETWEEN_LINES
-        if (due or silence >= LONGEST_SILENCE) and counter.done < counter.total:
-            self._last = (now, counter.done)
+        owed = self._owing and counter.eta is not None  # short stages may have no other line before their end
+        if (due or owed or silence >= LONGEST_SILENCE) and counter.done < counter.total:
+            self._last, self._owing = (now, counter.done), counter.eta is None
             self._write(f"{counter.name}: {counter.done}/{count_text(counter.total, 'block')}, {counter.describe()}")
 
     def retry(self) -> None:
