@@ -140,6 +140,7 @@ def test_the_ground_truth_that_was_found_in_a_container_is_told(
     named = run("evaluate", reference, f"{truth}:volumes/labels/neuron_ids")
     assert found[:2] == named[:2]
     assert f"ground truth: {truth}:volumes/labels/neuron_ids" in found[2]
+    assert f"segmentation: {reference}:labels/segmentation/0\n" in found[2]
     assert "ground truth:" not in named[2]
 
 

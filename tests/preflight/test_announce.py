@@ -35,6 +35,19 @@ def test_other_arrays_are_named_where_none_was_chosen_and_need_not_be_intact(ref
     assert input_text(str(out), volume) == chosen.partition(";")[0]
 
 
+def test_that_an_array_of_a_group_was_chosen_is_told(tmp_path: Path) -> None:
+    group = zarr.create_group(str(tmp_path / "in.zarr")).create_group("volumes")
+    group.create_array("raw", shape=(4, 8, 8), dtype="uint8")
+    address = f"{tmp_path}/in.zarr:volumes"
+    told = input_text(address, open_volume(address))
+    assert told.endswith(", uint8; chosen, since volumes is no array but a group")
+    assert f"input: {address}/raw, " in told
+    group.create_array("labels/ids", shape=(4, 8, 8), dtype="uint64")
+    told = input_text(address, open_volume(address))
+    assert told.endswith("since volumes is no array but a group, before volumes/labels/ids (4 x 8 x 8 uint64)")
+    assert input_text(f"{address}/raw", open_volume(f"{address}/raw")).endswith(", uint8")
+
+
 @pytest.mark.parametrize(
     ("cluster", "workers", "text"),
     [

@@ -77,8 +77,10 @@ def evaluate(
             progress=progress,
         )
     rows = result.pop("objects", [])
-    if not result["ground_truth"].endswith(ground_truth):  # which of several labels it was decides the scores
-        typer.echo(f"ground truth: {result['ground_truth']}", err=True)
+    # which of several labels it was decides the scores
+    for name, given in (("segmentation", segmentation), ("ground_truth", ground_truth)):
+        if not result[name].endswith(given.rstrip("/")):
+            typer.echo(f"{name.replace('_', ' ')}: {result[name]}", err=True)
     if "warning" in result:
         typer.echo(f"warning: {result['warning']}", err=True)
     print_scores(result)

@@ -74,14 +74,18 @@ def input_text(address: str, volume: Volume) -> str:
     shape = " x ".join(map(str, volume.shape))
     size = " x ".join(f"{along:g}" for along in volume.voxel_size) + " nm"
     text = f"input: {volume.address}, {shape} voxels (z, y, x) of {size if volume.voxel_size_known else 'unknown size'}"
-    # of an object store every array would be a request
-    if not volume.dataset or parse_address(address)[1] or is_url(volume.url):
+    named = parse_address(address)[1]
+    why = f"since {named} is no array but a group" if named else "since none was named"
+    if is_url(volume.url):  # of an object store every array would be a request
+        return f"{text}, {volume.dtype}{f'; chosen, {why}' if named not in ('', volume.dataset) else ''}"
+    if volume.dataset == named:
         return f"{text}, {volume.dtype}"
     others: list[ArrayInfo] = []
     with contextlib.suppress(VimvolError):  # of what is not read, nothing has to be intact
-        others = [each for each in describe(volume.url) if each.dataset != volume.dataset]
-    there = f"; chosen, since none was named, before {names(others, MOST_NAMED)}" if others else ""
-    return f"{text}, {volume.dtype}{there}"
+        below = describe(f"{volume.url}:{named}" if named else volume.url)
+        others = [each for each in below if each.dataset != volume.dataset]
+    there = f" before {names(others, MOST_NAMED)}" if others else ""
+    return f"{text}, {volume.dtype}{f'; chosen, {why},{there}'.rstrip(',') if there or named else ''}"
 
 
 def workers_text(cluster: ClusterConfig, workers: int | None) -> str:
