@@ -6,6 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from tests.support import mistake
 from vimvol.config import SegmentConfig, TrainConfig, load_config
 from vimvol.config.reference import COMMANDS, all_groups, find_groups
 from vimvol.errors import ConfigError, InputError
@@ -119,8 +120,31 @@ def test_on_the_command_line(run) -> None:
         "setting           takes               default  meaning",
         f"agglomerate.beta  number > 0 and < 1  0.25     {EVERY['agglomerate.beta'].description}",
     ]
-    code, text, err = run("settings")
-    assert (code, text.count("# "), "vimvol settings train" in err) == (0, len(SegmentConfig.model_fields), True)
+    section, about = text.splitlines()[0].removeprefix("# ").split(": ")
+    for words in ([], ["segment"]):  # a line each
+        code, text, err = run("settings", *words)
+        assert (code, "vimvol settings train" in err) == (0, True)
+        head, *rows = text.splitlines()
+        assert head.split() == ["section", "what", "for", "settings"]
+        assert [row.split()[0] for row in rows] == list(SegmentConfig.model_fields)
+        (row,) = (row for row in rows if row.startswith(f"{section} "))
+        assert about in row
+        assert row.endswith(
+            "solver, costs, beta, beta_across, beta_learned, size_weighting, memory, levels, cell, "
+            "margin, join_below, fill_below"
+        )
+    code, text, err = run("settings", "--all")
+    assert (code, text.count("# "), err) == (0, len(SegmentConfig.model_fields), "")
+    assert run("settings", "segment", "--all")[1] == text
+    one = run("settings", "predict")[1]
+    assert one in text
+    assert run("settings", "segment", "predict")[1] == one
+    assert [run("settings", *words)[1].count("# ") for words in (["segment", "segment"], ["segment", "mode"])] == [1, 1]
+    assert run("settings", "train", "augment")[1] == run("settings", "train.augment")[1]
+    assert run("settings", "cluster", "slurm")[1] == run("settings", "slurm")[1]
+    assert run("settings", "predict", "tile")[1] == run("settings", "predict.tile")[1]
+    code, _, err = run("settings", "train", "predict")
+    assert (code, "no setting of train is called 'predict'" in mistake(err)) == (2, True)
     code, _, err = run("settings", "nothing_like_it")
     assert (code, err.count("\n")) == (2, 1)
 
@@ -136,7 +160,7 @@ def test_no_framework_is_loaded() -> None:
 @pytest.mark.parametrize(
     ("kind", "data", "command"),
     [
-        (SegmentConfig, {"predict": {"tle": 1}}, "`vimvol settings` describes all"),
+        (SegmentConfig, {"predict": {"tle": 1}}, "`vimvol settings --all` describes all"),
         (TrainConfig, {"out": "x", "stps": 1}, "`vimvol settings train` describes all"),
     ],
 )

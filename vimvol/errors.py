@@ -40,8 +40,17 @@ class MissingExtraError(InputError):
 
 
 def install_text(extra: str) -> str:
-    """Return how an extra is installed: from the sources, as vimvol is in no index of packages."""
-    return f"run pip install '.[{extra}]' in the folder of vimvol's sources"
+    """Return how an extra is installed: from the sources, as vimvol is in no index of packages.
+
+    As README installs it: with the versions that are tested, unless the PyTorch is one that was chosen for a GPU.
+    """
+    where = "in the folder of vimvol's sources"
+    if extra in ("cuda", "gpus"):
+        return f"run pip install '.[{extra}]' {where}"
+    return (
+        f"run pip install -c constraints.txt '.[{extra}]' {where}, without -c constraints.txt if PyTorch was installed "
+        "for a GPU"
+    )
 
 
 class StorageError(VimvolError):

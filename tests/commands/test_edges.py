@@ -180,7 +180,7 @@ def test_what_cannot_be_used_is_told_in_a_line(sample: Path, costs: Path, out: P
 
 def test_a_missing_extra_is_told_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(MissingExtraError, match=r"pip install '\.\[edges\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install -c constraints.txt '\.\[edges\]'"):
         train_edges([("nothing.zarr", "nothing.h5")], str(tmp_path / "costs.safetensors"))
 
 

@@ -108,8 +108,17 @@ def test_of_chosen_slices_alone(pair, tmp_path):
     assert digest(tmp_path / "tuned" / "slices-0.zarr") == before
     out = str(tmp_path / "tuned" / "volume-0.zarr")
     assert score(out, f"{tmp_path}/tuned/slices-0.zarr:labels/truth/0")["scores"]["slices"]["sa50"] > 0
-    with pytest.raises(InputError, match="slices 1:9 are not all in"):
-        tune([pair], str(tmp_path / "other"), small_config(), slices=(1, 9))
+
+
+@pytest.mark.parametrize("slices", [(1, 9), (7, 9), (3, 1)])
+def test_slices_that_are_not_there_are_told_before_a_network_is_looked_for(run, pair, tmp_path, slices):
+    config = small_config(predict__model="nothing")
+    message = rf"slices {slices[0]}:{slices[1]} are not all in .*raw, which has 4, 0:4; give"
+    with pytest.raises(InputError, match=message):
+        tune([pair], str(tmp_path / "tuned"), config, slices=slices)
+    assert not (tmp_path / "tuned").exists()
+    code, _, err = run("tune", tmp_path / "tuned", *pair, "--slices", "3:1")
+    assert (code, "--slices 3:1 holds no slice; give the first, and" in err) == (2, True)
 
 
 def test_every_parameter_of_every_space_is_a_setting_that_takes_all_of_its_values():

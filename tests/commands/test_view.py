@@ -191,7 +191,7 @@ def test_mistakes_are_one_line(out, tmp_path, capsys, monkeypatch):
     with view(out) as viewing, pytest.raises(InputError, match=f"port {viewing.port} cannot be served"):
         _in_another_process(out, viewing.port)
     monkeypatch.setitem(sys.modules, "neuroglancer", None)
-    with pytest.raises(MissingExtraError, match=r"pip install '\.\[view\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install -c constraints.txt '\.\[view\]'"):
         view(out)
 
 

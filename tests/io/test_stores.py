@@ -135,7 +135,7 @@ def test_without_tensorstore(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for address in (f"{folder}/a.n5:em", f"{folder}/b", "precomputed://gs://bucket/b", "s3://bucket/a.n5"):
         with pytest.raises(
             MissingExtraError,
-            match=r"tensorstore, which .*; run pip install '\.\[tensorstore\]' in the folder of vimvol's sources$",
+            match=r"tensorstore, which .*; run pip install -c constraints.txt '\.\[tensorstore\]' in the folder of",
         ):
             open_volume(address)
 

@@ -300,7 +300,7 @@ def test_a_folder_of_another_training_is_refused(config):
 def test_a_missing_extra_is_told_with_its_command(config, module, monkeypatch):
     found = fit_module.importlib.util.find_spec
     monkeypatch.setattr(fit_module.importlib.util, "find_spec", lambda name: None if name == module else found(name))
-    with pytest.raises(MissingExtraError, match=rf"{module}.*pip install '\.\[train\]'"):
+    with pytest.raises(MissingExtraError, match=rf"{module}.*pip install -c constraints.txt '\.\[train\]'"):
         fit(config)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vimvol.address import check_there
-from vimvol.cli.app import app
+from vimvol.cli.app import app, flag
 
 
 @app.command()
@@ -24,21 +24,35 @@ def models(
 
 @app.command()
 def settings(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="segment, train or cluster; a section, or a setting; else all of segment."),
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME",
+            help="segment, train or cluster; of these a section or a setting, as `segment predict` or `predict.tile`.",
+        ),
     ] = None,
+    everything: Annotated[bool, flag("--all", "Describe all, not only list those of segment.")] = False,
 ) -> None:
     """Describe the settings of `--set` and `--config`: names, what they take, defaults, meaning."""
-    from vimvol.config.reference import find_groups
+    from vimvol.config.reference import COMMANDS, find_groups
     from vimvol.report.table import print_rows
 
-    for number, group in enumerate(find_groups(name or "")):
+    first, *others = names or [""]
+    command = first if others and first in COMMANDS else ""
+    found = find_groups(".".join(others if command else (first, *others)), command)
+    if not (everything or others) and first in ("", "segment"):
+        rows = [[each.name, each.about, ", ".join(one.name.split(".")[1] for one in each.settings)] for each in found]
+        print_rows(["section", "what for", "settings"], rows)
+        typer.echo(
+            "\nwhat they take and mean: of a section vimvol settings predict, of all vimvol settings --all; those of a "
+            "training: vimvol settings train; of a cluster: vimvol settings cluster",
+            err=True,
+        )
+        return
+    for number, group in enumerate(found):
         typer.echo(f"{chr(10) if number else ''}# {f'{group.name}: ' if group.name else ''}{group.about}")
         rows = [[each.name, each.takes, each.default, each.description] for each in group.settings]
         print_rows(["setting", "takes", "default", "meaning"], rows)
-    if not name:
-        typer.echo("\nthose of a training: vimvol settings train; of a cluster: vimvol settings cluster", err=True)
 
 
 @app.command()

@@ -11,11 +11,13 @@ def slices_of(text: str, what: str) -> tuple[int, int]:
     Raises
     ------
     InputError
-        If it is none; ``what`` names what it was given for.
+        If it is none, or holds no slice; ``what`` names what it was given for.
     """
     begin, colon, end = text.partition(":")
     if not (colon and begin.isdecimal() and end.isdecimal()):
         raise InputError(f"{what} {text!r} is no range of slices; write it as 0:112")
+    if int(begin) >= int(end):
+        raise InputError(f"{what} {text} holds no slice; give the first, and the one after the last, as 0:112")
     return int(begin), int(end)
 
 

@@ -23,7 +23,7 @@ from vimvol.commands.segment import segment_volume
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError, VimvolError
 from vimvol.geometry import Block
-from vimvol.io import open_volume
+from vimvol.io import Volume, open_volume
 from vimvol.io.annotated import write_annotated
 from vimvol.io.errors import storage_errors
 from vimvol.io.storage import local_path
@@ -130,6 +130,9 @@ def tune(
     target = local_path(folder)
     check_writable(str(target.absolute()))
     outputs = [str(target / f"volume-{i}.zarr") for i in range(len(pairs))]
+    if slices is not None:  # before a network is loaded
+        for raw, _ in pairs:
+            _check_slices(open_volume(raw, axes=config.input.axes, voxel_size=config.input.voxel_size), slices)
     first = prepare(pairs[0][0], outputs[0], config)
     for _, truth in pairs:
         _check_truth(truth, first, slices)
@@ -186,6 +189,15 @@ def _check_truth(address: str, job: Job, slices: tuple[int, int] | None) -> None
     check_truth(truth, region if job.roi is None else region.intersect(job.roi), linked=not job.flat)
 
 
+def _check_slices(raw: Volume, slices: tuple[int, int]) -> None:
+    (begin, end), depth = slices, raw.shape[0]
+    if not 0 <= begin < end <= depth:
+        raise InputError(
+            f"slices {begin}:{end} are not all in {raw.address}, which has {depth}, 0:{depth}; give the first, and the "
+            "one after the last, of those to try settings on"
+        )
+
+
 def _copied(pair: tuple[str, str], slices: tuple[int, int], path: Path, config: SegmentConfig) -> tuple[str, str]:
     """Copy slices of a volume and its ground truth into an OME-Zarr; return their addresses in it."""
     raw = open_volume(pair[0], axes=config.input.axes, voxel_size=config.input.voxel_size)
@@ -196,8 +208,6 @@ def _copied(pair: tuple[str, str], slices: tuple[int, int], path: Path, config: 
             "do not correspond; crop one to the other"
         )
     begin, end = slices
-    if not 0 <= begin < end <= raw.shape[0]:
-        raise InputError(f"slices {begin}:{end} are not all in {raw.address}, which has {raw.shape[0]}; give others")
     check_voxel_size(raw, config)
     check_voxel_size_known(raw, config)
     part = Block((begin, 0, 0), (end, *raw.shape[1:]))

@@ -83,27 +83,29 @@ def all_groups(command: str) -> list[Group]:
     return found
 
 
-def find_groups(name: str = "") -> list[Group]:
+def find_groups(name: str = "", command: str = "") -> list[Group]:
     """Return the settings whose names are, or begin with, a name; of no name, all of ``segment``.
 
     Parameters
     ----------
     name
         One of `COMMANDS`, a section, or a setting as `Setting.full` or `Setting.name` has it; or the last word of one.
+    command
+        The one of `COMMANDS` to look among; empty: all of them.
 
     Raises
     ------
     InputError
         If no setting is called so.
     """
-    if name in ("", *COMMANDS):
+    if not command and name in ("", *COMMANDS):
         return all_groups(name or "segment")
-    groups = [group for command in COMMANDS for group in all_groups(command)]
+    groups = [group for each in ([command] if command else COMMANDS) for group in all_groups(each)]
     plain = name.replace("[]", "")
     for fits in (
         lambda one: _begins(one.full, plain),
         lambda one: _begins(one.name, plain),
-        lambda one: _begins(one.full, f"cluster.{plain}"),
+        lambda one: _begins(one.full, f"{command or 'cluster'}.{plain}"),
         lambda one: one.name.rpartition(".")[2] == plain,
     ):
         if found := _only(groups, fits):
@@ -114,7 +116,8 @@ def find_groups(name: str = "") -> list[Group]:
     close = dict.fromkeys([*difflib.get_close_matches(plain, names, n=2), *near])
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     sections = dict.fromkeys(name.partition(".")[0] for name in names)
-    raise InputError(f"no setting is called {name!r}; {hint}choose one of {', '.join(sections)}, or give none for all")
+    of = f"no setting of {command}" if command else "no setting"
+    raise InputError(f"{of} is called {name!r}; {hint}choose one of {', '.join(sections)}, or give none for all")
 
 
 def _begins(full: str, wanted: str) -> bool:
