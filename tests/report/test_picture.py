@@ -1,7 +1,9 @@
 """The picture of a result, read back pixel by pixel."""
 
+import itertools
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from vimvol.errors import StorageError
+from vimvol.report import colours
 from vimvol.report.colours import label_colours, told_apart
 from vimvol.report.picture import CAPTION, GAP, HEAD, MARGIN, PANEL, Cut, draw_cuts
 
@@ -188,3 +191,44 @@ def test_many_segments_are_told_apart_from_all_that_they_touch():
 
     assert alike(label_colours(labels)) > 0.01
     assert alike(told_apart([labels]).of(labels)) == 0
+
+
+def told_apart_one_by_one(labels):
+    """The rule: from the largest to the smallest, the first colour that is not like those of larger ones around."""
+    ids, sizes = np.unique(labels, return_counts=True)
+    touching = {each: set() for each in ids.tolist()}
+    for axis, step in itertools.product((0, 1), range(1, colours.REACH + 1)):
+        along = np.moveaxis(labels, axis, 0)
+        for one, other in zip(along[:-step].ravel().tolist(), along[step:].ravel().tolist(), strict=True):
+            if one != other:
+                touching[one].add(other)
+                touching[other].add(one)
+    chosen = {}
+    for each in ids[np.argsort(-sizes)].tolist():
+        tries = colours._lab(np.array([each], np.uint64) + colours._NEXT * np.arange(colours.TRIES, dtype=np.uint64))
+        around = np.array([chosen[other] for other in touching[each] if other in chosen]).reshape(-1, 3)
+        nearest = np.linalg.norm(tries[:, None] - around, axis=-1).min(axis=1, initial=np.inf)
+        fitting = np.flatnonzero(nearest >= colours.APART)
+        chosen[each] = tries[fitting[0] if len(fitting) else nearest.argmax()]
+    return colours._opaque(np.array([chosen[each] for each in ids.tolist()]), ids)
+
+
+def test_colours_are_chosen_from_the_largest_segment_to_the_smallest():
+    rng = np.random.default_rng(1)
+    ids = (rng.permutation(60).reshape(2, 30).astype(np.uint64)) * np.uint64(558) + np.uint64(1)  # alike, most of them
+    widths = rng.permutation(np.arange(1, 31))
+    labels = ids.repeat((7, 31), axis=0).repeat(widths, axis=1)
+    assert len(set(np.unique(labels, return_counts=True)[1])) == 60  # so that there is one answer
+    found = told_apart([labels])
+    np.testing.assert_array_equal(found.colours, told_apart_one_by_one(labels))
+    assert (found.colours != label_colours(found.ids)).any(axis=1).sum() > 20
+
+
+def test_pictures_of_very_many_segments_take_no_longer_than_by_their_number():
+    """Each voxel is one, so that each touches others of its size, and none may wait for all before it."""
+    labels = np.arange(1, 512**2 + 1, dtype=np.uint64).reshape(512, 512)
+    told_apart([labels[:8]])  # what is loaded on first use
+    start = time.process_time()
+    found = told_apart([labels])
+    assert time.process_time() - start < 6  # one by one it takes 18
+    assert len(found.ids) == labels.size

@@ -127,7 +127,7 @@ def _address(before: Json) -> str:
     return input_address({"input": before})
 
 
-def told_apart(volume: Volume, manifest: Json) -> list[tuple[str, Any, Any]]:
+def differing_traits(volume: Volume, manifest: Json) -> list[tuple[str, Any, Any]]:
     """Return by what an input is seen to be another than that of an output: name, value then, and value now."""
     recorded = _recorded(manifest)
     values = [(name, recorded[name], getattr(volume, name)) for name in _TOLD if name in recorded]
@@ -144,7 +144,7 @@ def _recorded(manifest: Json) -> Json:
 def _difference(volume: Volume, out: str, manifest: Json) -> str:
     """Return in what an input is not that of an output, and what to do, a clause that another may follow."""
     before, recorded = _address(manifest["input"]), _recorded(manifest)
-    for name, then, now in told_apart(volume, manifest):
+    for name, then, now in differing_traits(volume, manifest):
         return (
             f"{volume.address} has {name} {now}, and {before}, of which {out} was made, had {then}, so it was not "
             "moved but is another; give the unchanged data"

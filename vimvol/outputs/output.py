@@ -22,7 +22,7 @@ from vimvol.outputs.manifest import (
     read_manifest,
     write_manifest,
 )
-from vimvol.outputs.moved import input_entry, told_apart, with_places
+from vimvol.outputs.moved import differing_traits, input_entry, with_places
 from vimvol.outputs.stored import stored_of
 from vimvol.stages.job import Job
 from vimvol.stages.order import stages_of
@@ -88,7 +88,7 @@ def _held(job: Job, existing: dict[str, Any], fresh: dict[str, Any]) -> str:
     others: list[str] = []
     moved = False
     if existing["input"]["identity"] != fresh["input"]["identity"]:
-        traits = [f"input.{trait}: {then} -> {now}" for trait, then, now in told_apart(job.source, existing)]
+        traits = [f"input.{trait}: {then} -> {now}" for trait, then, now in differing_traits(job.source, existing)]
         places = _places(existing, fresh)
         others = ["the input has changed", *traits, *places]
         moved = bool(places) and not traits

@@ -8,7 +8,6 @@ alike, the smaller ones get other colours there.
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,7 +86,7 @@ def told_apart(slices: Sequence[NDArray[np.integer]]) -> Shown:
     """Choose colours for labels by which those that touch in some slices can be told from each other.
 
     A segment has its own colour, that of `label_colours`, unless a larger one that it touches has one like it. The
-    choice depends on what is shown alone.
+    choice depends on what is shown alone, and takes time in proportion to that.
 
     Parameters
     ----------
@@ -96,36 +95,83 @@ def told_apart(slices: Sequence[NDArray[np.integer]]) -> Shown:
     """
     shown = [np.zeros((0, 0), np.uint64), *(labels.astype(np.uint64) for labels in slices)]
     ids, sizes = np.unique(np.concatenate([labels.ravel() for labels in shown]), return_counts=True)
-    touching: defaultdict[int, set[int]] = defaultdict(set)
-    for one, other in _pairs(ids, shown).tolist():
-        touching[one].add(other)
-        touching[other].add(one)
-    tries = ids[:, None] + _NEXT * np.arange(TRIES, dtype=np.uint64)  # modulo 2^64 is wanted
-    lab = _lab(tries)
-    chosen = lab[:, 0].copy()
-    done = np.zeros(len(ids), bool)
-    for at in np.argsort(-sizes, kind="stable").tolist():
-        around = [other for other in touching[at] if done[other]]
-        done[at] = True
-        if around:
-            nearest = np.linalg.norm(lab[at][:, None] - chosen[around], axis=-1).min(axis=1)
-            fitting = np.flatnonzero(nearest >= APART)
-            chosen[at] = lab[at, fitting[0] if len(fitting) else nearest.argmax()]
+    rank = np.empty(len(ids), np.int64)
+    # of segments of one size the order is as good as random, so that few wait for each other in a row
+    rank[np.lexsort((ids * _NEXT, -sizes))] = np.arange(len(ids))
+    pairs = _pairs(ids, shown)
+    smaller, larger = np.take_along_axis(pairs, np.argsort(-rank[pairs], axis=1), axis=1).T
+    above, below = _Neighbours.of(smaller, larger, len(ids)), _Neighbours.of(larger, smaller, len(ids))
+    chosen = _lab(ids)
+    waits = np.diff(above.begin)  # larger ones that have no colour yet
+    ready = np.flatnonzero(waits == 0)
+    while len(ready):
+        _choose(ids, ready, above, chosen)
+        freed, _ = below.among(ready)
+        np.subtract.at(waits, freed, 1)
+        ready = _distinct(freed[waits[freed] == 0])
     return Shown(ids, _opaque(chosen, ids))
+
+
+@dataclass(frozen=True)
+class _Neighbours:
+    """Of every place among ids other places: those of place ``i`` are ``other[begin[i] : begin[i + 1]]``."""
+
+    begin: NDArray[np.int64]
+    other: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, one: NDArray[np.int64], other: NDArray[np.int64], places: int) -> _Neighbours:
+        """Return the others, (P,), of every ``one``, (P,)."""
+        begin = np.concatenate([[0], np.cumsum(np.bincount(one, minlength=places))])
+        return cls(begin, other[np.argsort(one, kind="stable")])
+
+    def among(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the others of some places, one place after the other, and how many each has."""
+        counts = self.begin[places + 1] - self.begin[places]
+        first = self.begin[places] - (np.cumsum(counts) - counts)
+        return self.other[np.arange(counts.sum()) + np.repeat(first, counts)], counts
+
+
+def _choose(
+    ids: NDArray[np.uint64], places: NDArray[np.int64], above: _Neighbours, chosen: NDArray[np.float64]
+) -> None:
+    """Enter the colours of some segments into ``chosen``, (N, 3), that has those of all larger ones that they touch.
+
+    The first of `TRIES` colours that is not like any of these; if there is none, that which is least like them.
+    """
+    left = places[np.diff(above.begin)[places] > 0]
+    best = np.full(len(left), -1.0)
+    for number in range(TRIES):
+        if not len(left):
+            return
+        around, counts = above.among(left)
+        lab = _lab(ids[left] + _NEXT * np.array([number], np.uint64))  # modulo 2^64 is wanted
+        distance = np.linalg.norm(np.repeat(lab, counts, axis=0) - chosen[around], axis=-1)
+        nearest = np.minimum.reduceat(distance, np.cumsum(counts) - counts)
+        better = nearest > best
+        chosen[left[better]], best[better] = lab[better], nearest[better]
+        left, best = left[nearest < APART], best[nearest < APART]
 
 
 def _pairs(ids: NDArray[np.uint64], slices: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
     """Return the places among ``ids``, (P, 2), of labels that lie within `REACH` along an axis of a slice."""
-    found = [np.zeros((0, 2), np.int64)]
+    found = [np.zeros(0, np.int64)]
     for labels in slices:
         places = np.searchsorted(ids, labels)
         for axis, step in itertools.product((0, 1), range(1, REACH + 1)):
             along = np.moveaxis(places, axis, 0)
             one, other = along[:-step].ravel(), along[step:].ravel()
             differ = (one != other) & (ids[one] > 0) & (ids[other] > 0)
-            pairs = np.stack([one[differ], other[differ]], axis=1)
-            found.append(np.unique(np.sort(pairs, axis=1), axis=0))
-    return np.unique(np.concatenate(found), axis=0)
+            low, high = np.minimum(one, other)[differ], np.maximum(one, other)[differ]
+            found.append(_distinct(low * len(ids) + high))
+    return np.stack(np.divmod(_distinct(np.concatenate(found)), max(1, len(ids))), axis=1)
+
+
+def _distinct(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return what `numpy.unique` does, which hashes integers in some versions and then takes ten times as long."""
+    ordered = np.sort(numbers)
+    found: NDArray[np.int64] = ordered[np.diff(ordered, prepend=-1) != 0]
+    return found
 
 
 def _lab(numbers: NDArray[np.uint64]) -> NDArray[np.float64]:
