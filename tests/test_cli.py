@@ -10,16 +10,22 @@ import sys
 import time
 import types
 from dataclasses import asdict, replace
+from importlib import metadata
 from pathlib import Path
+from typing import Annotated
 
 import h5py
 import numpy as np
 import pytest
 import tifffile
+import typer
 import zarr
+from typer.core import TyperCommand
+from typer.testing import CliRunner
 
 from tests.support import digest, mistake, settings, small_config, wait_for, without_rights
 from vimvol.cli import app
+from vimvol.cli.help import App, Command
 from vimvol.commands.segment import segment_volume
 from vimvol.engine.lock import Holder
 from vimvol.errors import InputError
@@ -398,6 +404,39 @@ def test_help_shows_what_to_write_and_no_types(run) -> None:
         assert (code, re.findall(r"<\w+>|[{}]|\[\[|list\[", text)) == (0, []), words
     code, text, _ = run("tune", "--help")
     assert "vimvol tune [OPTIONS] FOLDER RAW TRUTH [RAW TRUTH ...]" in " ".join(text.split())
+
+
+def help_of(application: typer.Typer) -> str:
+    @application.command()
+    def one(path: Annotated[str, typer.Argument(metavar="PATH")]) -> None:
+        typer.echo(f"got {path}")
+
+    return CliRunner().invoke(application, ["--help"], terminal_width=100).output
+
+
+def test_what_is_overridden_of_typer_is_there_and_needed() -> None:
+    """Fails where another version of typer makes help in another way, and says what to look at."""
+    told = f"typer {metadata.version('typer')}: see vimvol/cli/help.py and what of typer.core makes help now; "
+    plain, ours = help_of(typer.Typer(add_completion=False)), help_of(App(add_completion=False))
+    types, braces = r"<(str|bool)>", r"\{PATH\}"
+    for pattern, what, method in (
+        (types, "the types of arguments and of --help", "display_type_rich of arguments, metavar of options"),
+        (braces, "braces around arguments in the usage", "Command.collect_usage_pieces"),
+    ):
+        assert not re.search(pattern, ours), f"{told}{what} are shown, which {method} left out"
+        assert re.search(pattern, plain), f"{told}{what} are gone by themselves, so {method} can be left as it is"
+    assert " PATH " in ours, f"{told}arguments are not shown by what is to be written"
+
+
+def test_commands_run_where_typer_has_nothing_of_what_is_overridden(monkeypatch) -> None:
+    class Bare:
+        """A parameter of another typer."""
+
+        __slots__ = ()
+
+    params = [Bare()]
+    monkeypatch.setattr(TyperCommand, "get_params", lambda *_: params)
+    assert Command(name="one").get_params(None) is params
 
 
 def test_help_and_version_are_quick_and_load_no_framework() -> None:

@@ -1,7 +1,12 @@
-"""How ``--help`` shows arguments and options: by what a user writes, not by the types of Python."""
+"""How ``--help`` shows arguments and options: by what a user writes, not by the types of Python.
+
+Typer has no option for this, so what it calls to make help is overridden. Versions of it differ in what there is to
+override, and commands have to run with all of them: what is missing here leaves help as typer shows it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +21,12 @@ class _Plain:
     def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - typer's own classes have moved
         """Return arguments and options, as they are to be shown."""
         found: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # of the command
-        for param in found:
-            if param.param_type_name == "argument":
-                param.display_type_rich = _nothing
-            elif "--help" in param.opts:
-                param.metavar = ""
+        with contextlib.suppress(AttributeError):
+            for param in found:
+                if param.param_type_name == "argument":
+                    param.display_type_rich = _nothing
+                elif "--help" in param.opts:
+                    param.metavar = ""
         return found
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401
