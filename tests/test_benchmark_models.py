@@ -7,6 +7,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from vimvol.models.blocks import ConvBlock
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
@@ -76,3 +79,14 @@ def test_boundaries_are_compared_on_the_device(script, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "Predictor", Recorded)
     assert set(script.bfloat16_difference(f"{tmp_path}/raw.h5:raw", CUDA).values()) == {0.0}
     assert places == {CUDA}
+
+
+def test_what_is_fused_is_counted(script):
+    """The operations of a network are the same with gradients, where nothing is fused."""
+    block, x = ConvBlock(3, 5), torch.randn(2, 3, 8, 10)
+    counts = []
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), FlopCounterMode(display=False, custom_mapping=script.COUNTED) as counter:
+            block(x)
+        counts.append(counter.get_total_flops())
+    assert counts == [2 * 9 * 2 * 80 * (3 * 5 + 5 * 5)] * 2

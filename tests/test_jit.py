@@ -67,3 +67,54 @@ def test_what_a_function_is_compiled_with_is_compiled_anew_once_its_file_changed
 
     assert [run(2.0), run(2.0), run(3.0), run(2.0)] == ["2.0", "2.0", "3.0", "2.0"]
     assert list(tmp_path.glob("__pycache__/*.nbc")), "nothing was kept, so nothing was tested"
+
+
+INTRINSIC = """
+import numba
+from numba.extending import intrinsic
+from deeper import Maker
+
+@intrinsic
+def scaled(context, x):
+    def generate(context, builder, signature, arguments):
+        return Maker(builder).make(arguments[0])
+    return x(x), generate
+"""
+DEEPER = """
+from llvmlite import ir
+
+class Maker:
+    def __init__(self, builder):
+        self.builder = builder
+
+    def make(self, value):
+        return self.builder.fmul(value, ir.Constant(value.type, {factor}))
+"""
+
+
+def test_what_an_intrinsic_is_made_with_counts(tmp_path):
+    """A class of another file that the function within the intrinsic calls."""
+    (tmp_path / "main.py").write_text(
+        SCALED.format(names="scaled", returned="scaled(x)", signatures='"f8(f8)"').replace("helper", "intrinsics")
+    )
+    (tmp_path / "intrinsics.py").write_text(INTRINSIC)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+
+    def run(factor: float) -> str:
+        (tmp_path / "deeper.py").write_text(DEEPER.format(factor=factor))
+        command = [sys.executable, "-B", str(tmp_path / "main.py")]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert [run(2.0), run(2.0), run(3.0)] == ["2.0", "2.0", "3.0"]
+    assert list(tmp_path.glob("__pycache__/*.nbc")), "nothing was kept, so nothing was tested"
+
+
+def test_loops_know_the_files_that_they_are_made_of():
+    """Such as that of the rounding to bfloat16, which only intrinsics call."""
+    from vimvol import jit
+    from vimvol.models.loops import mixing, norm, resize, rms
+
+    for kernel in (norm.moments, norm.scale, mixing.gate, resize.double, rms.scale_sum):
+        files = {function.__code__.co_filename.rsplit("/", 1)[-1] for function in jit._compiled_in(kernel.py_func)}
+        assert "lanes.py" in files
+        assert any(function.__name__ in ("_widen", "_narrow") for function in jit._compiled_in(kernel.py_func))

@@ -88,20 +88,37 @@ def _compiled_in(function: FunctionType) -> list[FunctionType]:
 
 def _constants(function: FunctionType) -> Iterator[str]:
     """Yield the numbers of other modules, or of its own, that a function names, with their values."""
-    for name in function.__code__.co_names:
+    for name in _names(function.__code__):
         value = function.__globals__.get(name)
         if isinstance(value, int | float | np.generic | tuple):
             yield f"{name} = {value!r}"
 
 
 def _called(function: FunctionType) -> Iterator[FunctionType]:
-    """Yield the functions that a compiled one may call, by its names and what it is closed over."""
+    """Yield the functions that a compiled one may call, by its names and what it is closed over.
+
+    An intrinsic is made by Python that runs while it is compiled, so what that calls counts, too, but for the compiler.
+    """
     closed = [cell.cell_contents for cell in function.__closure__ or ()]
-    for value in [*map(function.__globals__.get, function.__code__.co_names), *closed]:
+    for value in [*map(function.__globals__.get, _names(function.__code__)), *closed]:
         if isinstance(value, Dispatcher):
             yield value.py_func
         elif isinstance(definition := getattr(value, "_defn", None), FunctionType):  # of an intrinsic
             yield definition
+        elif isinstance(value, FunctionType) and _is_own(value):
+            yield value
+        elif isinstance(value, type) and _is_own(value):
+            yield from (member for member in vars(value).values() if isinstance(member, FunctionType))
+
+
+def _is_own(value: FunctionType | type) -> bool:
+    return value.__module__.partition(".")[0] not in ("numba", "llvmlite", "numpy")
+
+
+def _names(code: CodeType) -> list[str]:
+    """Return the names in a function, and in those that are defined within it."""
+    inner = [name for constant in code.co_consts if isinstance(constant, CodeType) for name in _names(constant)]
+    return [*code.co_names, *inner]
 
 
 @functools.cache

@@ -4,9 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from vimvol.models import mixing
+from vimvol.models import mixing, rms
+from vimvol.models.loops import rms as loops
 from vimvol.models.mixing import Way, mix
-from vimvol.models.vim import RMSNorm
+from vimvol.models.rms import RMSNorm
+
+kernel = loops.scale_sum
 
 SIZES = st.tuples(st.integers(1, 2), st.sampled_from([1, 2, 3, 5, 40]), st.sampled_from([1, 7, 16, 50]))
 
@@ -25,8 +28,9 @@ def way(channels: int, reverse: bool = False, state: int = 4) -> Way:
 
 def both(z: Tensor, ways: list[Way], factor: float, kind: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return what the compiled loops give, and PyTorch in double precision."""
-    with torch.inference_mode():
-        assert mixing.suits(z)
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        assert mixing._suits(z)
+        patch.setattr(mixing, "TASK", 64)  # so that there are several
         with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
             found = mix(z, ways, factor)
     doubled = [Way(*(m.double() for m in one[:5]), one.reverse) for one in ways]
@@ -67,6 +71,11 @@ def test_large_and_missing_numbers():
     one = way(1)
     y = mix(z, [one])
     assert torch.isfinite(y[0, :5]).all()
+    z[0, :2, 1] = torch.tensor([-3e38, -torch.inf])
+    y = mix(z, [one])
+    assert not y[0, 0].any()
+    assert y[0, 1].isnan().all()
+    z[0, :2, 1] = 0
     assert y[0, 5].isnan().all()
     z[0, 2, 0] = torch.nan
     y = mix(z, [one])
@@ -85,10 +94,25 @@ def test_threads_change_nothing(threads):
     assert torch.equal(alone, mix(z, ways))
 
 
-@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-def test_root_mean_square(kind):
-    """With and without gradients, from maps in any layout."""
+@torch.inference_mode()
+def test_from_memory_in_another_order():
     torch.manual_seed(0)
+    z, ways = torch.randn(2, 20, 32), [way(16), way(16, True)]
+    assert torch.equal(mix(z, ways), mix(z.transpose(1, 2).contiguous().transpose(1, 2), ways))
+
+
+def test_no_third_direction():
+    with pytest.raises(ValueError, match="not in 3"):
+        mix(torch.randn(1, 4, 8), [way(4)] * 3)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_root_mean_square(kind, monkeypatch):
+    """With and without gradients, from maps in any layout, cut into many tasks."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(rms, "TASK", 64)
+    calls = []
+    monkeypatch.setattr(loops, "scale_sum", lambda *given: calls.append(given) or kernel(*given))
     norm = RMSNorm(50)
     with torch.no_grad():
         norm.weight.normal_()
@@ -96,7 +120,12 @@ def test_root_mean_square(kind):
     expected, sums = norm(h, residual)
     with torch.inference_mode():
         found, total = norm(h, residual)
+    assert len(calls) > 2
     assert found.dtype == kind
     assert total.dtype == torch.float32
     assert torch.equal(total, sums)
     torch.testing.assert_close(found, expected, rtol=2**-8 if kind == torch.bfloat16 else 1e-6, atol=1e-6)
+    with torch.inference_mode():  # of shapes that PyTorch spreads out
+        small, total = norm(h, residual[:1, :1])
+    assert torch.equal(total, residual[:1, :1] + h.float())
+    assert small.dtype == kind

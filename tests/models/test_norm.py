@@ -105,7 +105,7 @@ def test_bfloat16_keeps_what_is_no_number():
 
 def test_other_devices_and_dtypes_are_left_to_pytorch():
     for x in (torch.ones(1, 2, 4, 4, dtype=torch.float64), torch.ones(1, 2, 4, 4, device="meta")):
-        assert not norm.suits(x)
+        assert not norm._suits(x)
         assert norm.arranged(x) is x
         assert instance_norm(x, x).shape == (1, 4, 4, 4)
 

@@ -54,17 +54,34 @@ class ConvBlock(nn.Module):
 def rectified(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Return the ReLU of a convolution with a bias: (B, inputs, Y, X) to (B, outputs, Y, X).
 
-    Where no gradients are wanted, on a CPU, oneDNN applies it while it still holds the sums: the same numbers, without
-    another pass through memory. It is the operator that PyTorch's own compiler calls for this.
+    Where no gradients are wanted, on a CPU, oneDNN applies it while it still holds the sums, without another pass
+    through memory, by the operator that PyTorch's own compiler calls for this. Sums may be rounded in another order.
     """
-    fused = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
-    kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    possible = x.device.type == "cpu" and not torch.is_grad_enabled() and kind in (torch.float32, torch.bfloat16)
-    if fused is None or not possible or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    half = torch.is_autocast_enabled("cpu")
+    kind = torch.get_autocast_dtype("cpu") if half else x.dtype
+    fused, given = _fused(kind), (x, conv.weight, conv.bias)
+    if fused is None or torch.is_grad_enabled() or any(t is None or not _takes(t, kind, half) for t in given):
         return F.relu_(conv(x))
-    given = (None if t is None else t.to(kind) for t in (x, conv.weight, conv.bias))
-    out: Tensor = fused(*given, conv.padding, conv.stride, conv.dilation, conv.groups, "relu", [], "")
+    values = (t.to(kind) for t in given if t is not None)
+    out: Tensor = fused(*values, conv.padding, conv.stride, conv.dilation, conv.groups, "relu", [], "")
     return out
+
+
+def _takes(x: Tensor, kind: torch.dtype, half: bool) -> bool:
+    """Tell whether a convolution would compute with this tensor in this dtype, on a CPU."""
+    return x.device.type == "cpu" and (x.dtype == kind or (half and x.dtype == torch.float32))
+
+
+def _fused(kind: torch.dtype) -> Any:  # noqa: ANN401 - an operator
+    """Return oneDNN's convolution with what follows it; none where there is none, or none for this dtype."""
+    operators: Any = torch.ops.mkldnn
+    if kind not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.enabled:
+        return None
+    if kind == torch.bfloat16:
+        known = getattr(operators, "_is_mkldnn_bf16_supported", None)
+        if known is None or not known():
+            return None
+    return getattr(operators, "_convolution_pointwise", None)
 
 
 class TransposeUp(nn.Module):

@@ -6,7 +6,6 @@ Shapes: B batch, L positions, D inner channels, N states a channel.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vimvol.models.loops import load, workers
+from vimvol.models.loops.arrays import array, empty, spans, takes
 from vimvol.models.scan import Direction, scan_directions
 from vimvol.models.scan.plain import as_given
 
@@ -29,9 +29,9 @@ class Way(NamedTuple):
     Attributes
     ----------
     conv
-        Of a position and those before it, every channel by itself.
+        Of a position and those before it, every channel by itself, as `causal` takes it.
     x_proj
-        To the rank of a step, and input and output of the states: D to R + 2 N.
+        To the rank of a step, and input and output of the states, without a bias: D to R + 2 N.
     dt_proj
         From that rank to the steps of all channels: R to D.
     a_log, d
@@ -64,8 +64,15 @@ def mix(z: Tensor, ways: Sequence[Way], factor: float = 1.0) -> Tensor:
     -------
     Tensor
         (B, L, D), of the dtype of ``z``.
+
+    Raises
+    ------
+    ValueError
+        If there are more ways, or none.
     """
-    if suits(z):
+    if len(ways) not in (1, 2):
+        raise ValueError(f"a sequence is read in one direction or two, not in {len(ways)}")
+    if _suits(z):
         # In float32, whatever autocast says: to convert what the small products take would cost more than it saves.
         with as_given(z):
             return _gated(_scanned(_convolved(z, ways), ways), z, factor)
@@ -99,35 +106,21 @@ def _scanned(inputs: Sequence[Tensor], ways: Sequence[Way]) -> list[Tensor]:
     return scan_directions(directions, delta_softplus=True)
 
 
-def suits(z: Tensor) -> bool:
+def _suits(z: Tensor) -> bool:
     """Tell whether the compiled loops take this: they have no gradients."""
-    return (
-        z.device.type == "cpu"
-        and z.numel() > 0
-        and z.dtype in (torch.float32, torch.bfloat16)
-        and not torch.is_grad_enabled()
-        and load("mixing") is not None
-    )
-
-
-def scaled_sum(h: Tensor, residual: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Return what `vimvol.models.vim.RMSNorm` does of h and a float32 residual (B, L, E), where `suits` holds of h."""
-    total, out = residual.new_empty(h.shape), h.new_empty(h.shape)
-    fixed = weight.detach().float().contiguous().numpy(), np.float32(epsilon)
-    workers.run(_tasks("scale_sum", [_array(h), _array(residual)], fixed, [_array(total), _array(out)]))
-    return out, total
+    return not torch.is_grad_enabled() and takes(z) and load("mixing") is not None
 
 
 def _convolved(z: Tensor, ways: Sequence[Way]) -> list[Tensor]:
     """Return silu of what `causal` gives of the first half of z: (B, L, D) float32 for every way."""
-    given, outs, tasks = [_array(z)], [], []
+    given, outs, tasks = [array(z)], [], []
     for way in ways:
         channels, taps = way.conv.out_channels, way.conv.kernel_size[0]
         # PyTorch correlates, so that the last tap belongs to the position itself.
-        weight = way.conv.weight.detach().float().view(channels, taps).flip(1).t().contiguous()
-        bias = weight.new_zeros(channels) if way.conv.bias is None else way.conv.bias.detach().float()
-        outs.append(z.new_empty(*z.shape[:2], channels, dtype=torch.float32))
-        tasks += _tasks("convolve", given, (weight.numpy(), bias.numpy(), way.reverse), [_array(outs[-1])])
+        weight = array(way.conv.weight.detach().float().view(channels, taps).flip(1).t())
+        bias = np.zeros(channels, np.float32) if way.conv.bias is None else array(way.conv.bias.float())
+        outs.append(empty(*z.shape[:2], channels))
+        tasks += _tasks("convolve", given, (weight, bias, way.reverse), array(outs[-1]))
     workers.run(tasks)
     return outs
 
@@ -135,25 +128,18 @@ def _convolved(z: Tensor, ways: Sequence[Way]) -> list[Tensor]:
 def _gated(found: Sequence[Tensor], z: Tensor, factor: float) -> Tensor:
     """Return the sum of what was found, by ``factor`` and silu of the second half of z: (B, L, D), of its dtype."""
     alone = len(found) == 1  # which is added to itself
-    out = z.new_empty(found[0].shape)
-    given = [_array(found[0]), _array(found[-1]), _array(z)]
-    workers.run(_tasks("gate", given, (np.float32(factor / 2 if alone else factor),), [_array(out)]))
+    out = empty(*found[0].shape, dtype=z.dtype)
+    given = [array(found[0]), array(found[-1]), array(z)]
+    workers.run(_tasks("gate", given, (np.float32(factor / 2 if alone else factor),), array(out)))
     return out
 
 
-def _tasks(name: str, arrays: Sequence[Any], fixed: tuple[Any, ...], outs: Sequence[Any]) -> list[workers.Task]:
-    """Cut into tasks what fills outs (B, L, D): a loop that takes a sequence of each array, then what is fixed."""
+def _tasks(name: str, arrays: Sequence[Any], fixed: tuple[Any, ...], out: Any) -> list[workers.Task]:  # noqa: ANN401
+    """Cut into tasks what fills out (B, L, D): a loop that takes a sequence of each array, then what is fixed."""
     kernel = getattr(load("mixing"), name)
-    batch, length, channels = outs[0].shape
-    parts = min(length, -(-length * channels // TASK))
-    edges = [length * i // parts for i in range(parts + 1)]
+    cut = spans(out.shape[1], -(-out[0].size // TASK))
     return [
-        functools.partial(kernel, *(a[image] for a in arrays), *fixed, *span, *(out[image] for out in outs))
-        for image in range(batch)
-        for span in itertools.pairwise(edges)
+        functools.partial(kernel, *(a[image] for a in arrays), *fixed, *span, out[image])
+        for image in range(len(out))
+        for span in cut
     ]
-
-
-def _array(x: Tensor) -> Any:  # noqa: ANN401 - an array of float32, or of the bits of bfloat16
-    x = x.detach().contiguous()
-    return (x if x.dtype == torch.float32 else x.view(torch.int16)).numpy()

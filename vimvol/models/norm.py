@@ -7,7 +7,6 @@ convolutions are fastest, and the norm is compiled for it.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from vimvol.models.loops import load, workers
+from vimvol.models.loops.arrays import array, empty, empty_map, pixels, spans, takes
 
 EPSILON = 1e-5
 """Added to the variance."""
@@ -43,9 +43,10 @@ def instance_norm(*maps: Tensor) -> Tensor:
     Tensor
         (B, sum of C_i, Y, X), the maps one after the other.
     """
-    if len(maps) > 2:  # which no network here does
+    alike = len({(len(m), *m.shape[2:]) for m in maps}) == 1
+    if len(maps) > 2 or not alike:  # of which PyTorch tells what is wrong
         maps = (torch.cat(maps, 1),)
-    if suits(maps[0]) and all(m.dtype == maps[0].dtype for m in maps):
+    if _suits(*maps):
         out: Tensor = _InstanceNorm.apply(*(m.contiguous(memory_format=torch.channels_last) for m in maps))  # type: ignore[no-untyped-call]
         return out
     return F.instance_norm(torch.cat(maps, 1) if len(maps) > 1 else maps[0], eps=EPSILON)
@@ -70,7 +71,7 @@ class InstanceNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, Y, X), of the dtype of ``x``."""
         weight, bias = self.weight, self.bias
-        if not suits(x):
+        if not _suits(x):
             y = F.instance_norm(x, weight=weight, bias=bias, eps=EPSILON)
         elif torch.is_grad_enabled():
             y = torch.addcmul(bias.to(x.dtype)[:, None, None], instance_norm(x), weight.to(x.dtype)[:, None, None])
@@ -80,24 +81,17 @@ class InstanceNorm(nn.Module):
         return y if self.slope == 1 else F.leaky_relu_(y, self.slope)
 
 
-def suits(x: Tensor) -> bool:
-    """Tell whether the compiled norm takes this map."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and x.shape[-1] * x.shape[-2] > 1
-        and load("norm") is not None
-    )
-
-
 def arranged(x: Tensor) -> Tensor:
     """Return an image in the layout that the network after it is fastest in."""
-    if not suits(x):
+    if not _suits(x):
         return x
-    x = x.contiguous(memory_format=torch.channels_last)
-    channels, height, width = x.shape[1:]
-    # A single channel fits both layouts; only these strides tell a convolution which of them to go on with.
-    return x.as_strided(x.shape, (height * width, 1, width, 1)) if channels == 1 else x
+    # A single channel fits both layouts; only strides that are made this way tell a convolution which to go on with.
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def _suits(*maps: Tensor) -> bool:
+    """Tell whether the compiled norm takes these maps."""
+    return takes(*maps) and maps[0].shape[-1] * maps[0].shape[-2] > 1 and load("norm") is not None
 
 
 class _InstanceNorm(torch.autograd.Function):
@@ -130,7 +124,7 @@ class _InstanceNorm(torch.autograd.Function):
         fold = fold if len(ctx.widths) == 1 else 1
         wide = [v.repeat(1, fold) for v in (factor, mean, slope)]
         for count in ctx.widths:
-            found.append(_empty(y, count))
+            found.append(empty_map(y, count, height, width))
             for image in range(batch):
                 given = _rows(grad, fold)[image], _rows(y, fold)[image]
                 fixed = (*(v[image].numpy() for v in wide), _rows(found[-1], fold)[image], at)
@@ -146,7 +140,7 @@ def _scaled(maps: Sequence[Tensor], vectors: Sequence[Tensor], slope: float = 1.
     ``vectors`` are those of `_statistics`; what is negative is multiplied by ``slope``.
     """
     loops: Any = load("norm")
-    out = _empty(maps[0], sum(m.shape[1] for m in maps))
+    out = empty_map(maps[0], sum(m.shape[1] for m in maps), *maps[0].shape[2:])
     # Side by side with another map, pixels are not next to each other.
     fold = _fold(out.shape[1], out.shape[2] * out.shape[3]) if len(maps) == 1 else 1
     rows, whole = [_rows(x, fold) for x in maps], _rows(out, fold)
@@ -167,24 +161,24 @@ def _statistics(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = N
     loops: Any = load("norm")
     rows, channels = _rows(x, _fold(x.shape[1], x.shape[2] * x.shape[3])), x.shape[1]
     sums = _sums(loops.moments, [(image,) for image in rows], 3).numpy()
-    scale = torch.ones(channels) if weight is None else weight.detach().float().contiguous()
-    shift = torch.zeros(channels) if bias is None else bias.detach().float().contiguous()
-    found = torch.empty(len(x), 3, rows.shape[2])
+    scale = np.ones(channels, np.float32) if weight is None else array(weight.detach().float())
+    shift = np.zeros(channels, np.float32) if bias is None else array(bias.detach().float())
+    found = empty(len(x), 3, rows.shape[2])
     for image, given in enumerate(rows):
-        loops.finish(given, sums[image], scale.numpy(), shift.numpy(), np.float32(EPSILON), found[image].numpy())
+        loops.finish(given, sums[image], scale, shift, np.float32(EPSILON), found[image].numpy())
     return found
 
 
 def _sums(loop: Any, arrays: list[tuple[Any, ...]], scratch: int) -> Tensor:  # noqa: ANN401 - a compiled loop
     """Sum rows of every image by tasks; return (B, tasks, 2, channels) float64."""
     rows, channels = arrays[0][0].shape
-    spans = _spans(rows, channels)
-    parts = torch.empty(len(arrays), len(spans), 2, channels, dtype=torch.float64)
-    work, found = torch.empty(len(arrays), len(spans), scratch, channels).numpy(), parts.numpy()
+    cut = _spans(rows, channels)
+    parts = empty(len(arrays), len(cut), 2, channels, dtype=torch.float64)
+    work, found = empty(len(arrays), len(cut), scratch, channels).numpy(), parts.numpy()
     tasks = [
         functools.partial(loop, *given, *span, work[i, j], found[i, j])
         for i, given in enumerate(arrays)
-        for j, span in enumerate(spans)
+        for j, span in enumerate(cut)
     ]
     workers.run(tasks)
     return parts
@@ -201,17 +195,9 @@ def _fold(channels: int, pixels: int) -> int:
 def _spans(pixels: int, channels: int) -> list[tuple[int, int]]:
     """Cut rows into tasks of one size."""
     values = pixels * channels
-    tasks = 1 if values < SHARED else min(pixels, 2 * -(-values // (2 * TASK)))
-    edges = [pixels * i // tasks for i in range(tasks + 1)]
-    return list(itertools.pairwise(edges))
-
-
-def _empty(like: Tensor, channels: int) -> Tensor:
-    shape = (len(like), channels, *like.shape[2:])
-    return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last)
+    return spans(pixels, 1 if values < SHARED else 2 * -(-values // (2 * TASK)))
 
 
 def _rows(x: Tensor, fold: int = 1) -> Any:  # noqa: ANN401 - an array of float32, or of bits
     """View a map in channels_last layout as (B, pixels / fold, fold * channels)."""
-    flat = x.detach().permute(0, 2, 3, 1).reshape(len(x), -1, fold * x.shape[1])
-    return (flat if x.dtype == torch.float32 else flat.view(torch.int16)).numpy()
+    return pixels(x).reshape(len(x), -1, fold * x.shape[1])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vimvol.errors import InputError
 from vimvol.models.blocks import ConvBlock, Decoder, Upsampling
 from vimvol.models.norm import arranged
-from vimvol.models.resize import halved
+from vimvol.models.resize import max_pooled
 
 
 class UNet(nn.Module):
@@ -22,7 +22,7 @@ class UNet(nn.Module):
     features
         Channels at full resolution; every level has twice those of the one above.
     depth
-        Number of times that the image is halved.
+        Number of times that the image is max_pooled.
     upsampling
         How maps are doubled.
 
@@ -77,7 +77,7 @@ class Encoder(nn.Module):
         for block in self.blocks:
             x = block(x)
             maps.append(x)
-            x = halved(x)
+            x = max_pooled(x)
         return x, maps
 
 
@@ -99,7 +99,7 @@ def check_image(x: Tensor, channels: tuple[int, ...], divisor: int) -> None:
     size = tuple(x.shape[-2:])
     if any(s % divisor or not s for s in size):
         raise InputError(
-            f"image of {size[0]} x {size[1]} pixels cannot be halved as often as the network needs; "
+            f"image of {size[0]} x {size[1]} pixels cannot be max_pooled as often as the network needs; "
             f"pad or cut it to multiples of {divisor}"
         )
     if size == (divisor, divisor) and divisor > 1:

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from vimvol.errors import InputError
 from vimvol.models.blocks import check_choice
 from vimvol.models.mamba import init_step, initial_decay
-from vimvol.models.mixing import Way, mix, scaled_sum, suits
+from vimvol.models.mixing import Way, mix
 from vimvol.models.patches import PatchEmbedding, PatchOptions
+from vimvol.models.rms import RMSNorm
 
 ClassToken = Literal["first", "middle", "none"]
 Drop = Literal["class", "first"]
@@ -119,25 +120,6 @@ class Mixer(nn.Module):
         )
         out: Tensor = self.out_proj(mix(self.in_proj(h), ways, 0.5 if self.divide else 1.0))
         return out
-
-
-class RMSNorm(nn.Module):
-    """Divide by the root mean square (Zhang & Sennrich, NeurIPS 2019), of a sum that is kept in float32."""
-
-    def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.epsilon = epsilon
-
-    def forward(self, h: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the normalised sum, of the dtype of ``h``, and the sum, float32 or wider; each (B, L, E)."""
-        if residual is not None and residual.dtype == torch.float32 and suits(h):
-            return scaled_sum(h, residual, self.weight, self.epsilon)
-        total = h.to(torch.promote_types(h.dtype, torch.float32))
-        if residual is not None:
-            total = residual + total
-        scale = torch.rsqrt(total.square().mean(-1, keepdim=True) + self.epsilon)
-        return (total * scale * self.weight).to(h.dtype), total
 
 
 class Layer(nn.Module):

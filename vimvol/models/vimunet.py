@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vimvol.errors import InputError
 from vimvol.models.blocks import ConvBlock, Deconv, Upsampling, check_choice
 from vimvol.models.patches import WIDTHS, PatchUNet, SkipChannels, Widths, accepted_channels, check_widths, skip_widths
-from vimvol.models.resize import halved
+from vimvol.models.resize import max_pooled
 from vimvol.models.vim import Vim, VimOptions
 
 Skips = Literal["deconv", "stem"]
@@ -92,7 +92,7 @@ class ViMUNet(PatchUNet):
         """Return the stem's maps, coarsest first."""
         maps: list[Tensor] = []
         for block in self.get_submodule("stem").children():
-            x = block(halved(x) if maps else x)
+            x = block(max_pooled(x) if maps else x)
             maps.append(x)
         return maps[::-1]
 

@@ -1,8 +1,8 @@
-"""Explicit vector instructions, of `LANES` values each, for loops over the few channels of a pixel.
+"""Bfloat16 in compiled loops, and explicit vector instructions for loops over the few channels of a pixel.
 
-LLVM makes none of such loops by itself: arrays may overlap, and to find out takes as long as the loop. Float32, or
-bfloat16 as int16 bits, which are computed in float32 and rounded once. Arrays are (M,); an index is that of the first
-of `LANES` values in a row.
+LLVM makes none of such loops by itself: arrays may overlap, and to find out takes as long as the loop. An instruction
+works on `LANES` values in a row, of arrays (M,), from an index on: float32, or bfloat16 as int16 bits, which are
+computed in float32 and rounded once.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def blended_lanes(_context: Any, x: Any, i: Any, near: Any, j: Any, far: Any, ou
 
 
 @intrinsic
-def most_lanes(_context: Any, x: Any, i: Any, j: Any, k: Any, m: Any, out: Any, to: Any) -> Any:  # noqa: ANN401
-    """Write the most of x at four indices; what is no number counts as more than any."""
+def maximum_lanes(_context: Any, x: Any, i: Any, j: Any, k: Any, m: Any, out: Any, to: Any) -> Any:  # noqa: ANN401
+    """Write the maximum of x at four indices; what is no number is more than any."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
         lanes = _Lanes(context, builder, signature, arguments)
@@ -69,6 +69,30 @@ def most_lanes(_context: Any, x: Any, i: Any, j: Any, k: Any, m: Any, out: Any, 
     return numba.void(x, i, j, k, m, out, to), generate
 
 
+@intrinsic
+def widened(_context: Any, x: Any) -> Any:  # noqa: ANN401
+    """Return a float32 as it is, and the bits of a bfloat16, given as int16, as a float32."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        if x == numba.float32:
+            return arguments[0]
+        return _widen(builder, arguments[0])
+
+    return numba.float32(x), generate
+
+
+@intrinsic
+def narrowed(_context: Any, x: Any, like: Any) -> Any:  # noqa: ANN401
+    """Return a float32 as it is if ``like`` is one, and otherwise rounded to a bfloat16, as the bits of an int16."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        if like == numba.float32:
+            return arguments[0]
+        return _narrow(builder, arguments[0])
+
+    return like(x, like), generate
+
+
 class _Lanes:
     """Loads and stores of vectors in the arrays that an intrinsic was given, by the number of the argument."""
 
@@ -78,11 +102,11 @@ class _Lanes:
     def load(self, number: int, *index: Any) -> Any:  # noqa: ANN401
         """Return `LANES` values as float32."""
         value = self.builder.load(self._place(number, index), align=2)
-        return widen(self.builder, value) if self._element(number) is _SHORT else value
+        return _widen(self.builder, value) if self._element(number) is _SHORT else value
 
     def store(self, value: Any, number: int, *index: Any) -> Any:  # noqa: ANN401
         """Write float32 values, rounded where the array has bfloat16; return what a function without a value does."""
-        value = narrow(self.builder, value) if self._element(number) is _SHORT else value
+        value = _narrow(self.builder, value) if self._element(number) is _SHORT else value
         self.builder.store(value, self._place(number, index), align=2)
         return self.context.get_dummy_value()
 
@@ -111,14 +135,14 @@ def _constant(kind: Any, value: int) -> Any:  # noqa: ANN401
     return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
 
 
-def widen(builder: Any, bits: Any) -> Any:  # noqa: ANN401
+def _widen(builder: Any, bits: Any) -> Any:  # noqa: ANN401
     """Return the float32 of the bits of a bfloat16, or of several."""
     kind = _same(_INT, bits.type)
     high = builder.shl(builder.zext(bits, kind), _constant(kind, 16))
     return builder.bitcast(high, _same(_FLOAT, bits.type))
 
 
-def narrow(builder: Any, value: Any) -> Any:  # noqa: ANN401
+def _narrow(builder: Any, value: Any) -> Any:  # noqa: ANN401
     """Return the bits of the bfloat16 next to a float32, or to several."""
     kind = _same(_INT, value.type)
     bits = builder.bitcast(value, kind)

@@ -7,19 +7,19 @@ the positions.
 
 from __future__ import annotations
 
-import math
-
+from vimvol.models.loops.lanes import narrowed, widened
 from vimvol.models.loops.rows import index
-from vimvol.models.loops.tools import LOG2_E, compiled, exp2, f32, inlined, narrowed, summing, wide, widened
+from vimvol.models.loops.tools import LOG2_E, compiled, exp2, f32, inlined, wide
 
 MOST = f32(126)
 
 
 @inlined
 def silu(x):
-    """Return x / (1 + e^-x)."""
+    """Return x / (1 + e^-x), which is 0 where the exponential would overflow."""
     power = -LOG2_E * x
-    return x / (f32(1) + exp2(power if power < MOST else MOST))
+    far = power >= MOST
+    return (f32(0) * x if far else x) / (f32(1) + exp2(f32(0) if far else power))
 
 
 @compiled(*(f"void({t}[:,::1], f4[:,::1], f4[::1], b1, i8, i8, f4[:,::1])" for t in ("f4", "i2")))
@@ -69,29 +69,3 @@ def gate(first, second, z, factor, begin, end, out):
             given = z[at, index(behind) + k]
             value = (first[at, k] + second[at, k]) * silu(widened(given)) * factor
             out[at, k] = narrowed(value, given)
-
-
-@summing
-def squares(x):
-    """Return the sum of the squares of a vector."""
-    wide()
-    total = f32(0)
-    for k in range(len(x)):
-        total += x[k] * x[k]
-    return total
-
-
-@compiled(*(f"void({t}[:,::1], f4[:,::1], f4[::1], f4, i8, i8, f4[:,::1], {t}[:,::1])" for t in ("f4", "i2")))
-def scale_sum(h, residual, weight, epsilon, begin, end, total, out):
-    """Write ``h + residual`` to total, and that by ``weight`` and its root mean square to out; all are (L, E)."""
-    wide()
-    channels = h.shape[1]
-    for place in range(begin, end):
-        at = index(place)
-        for i in range(channels):
-            k = index(i)
-            total[at, k] = residual[at, k] + widened(h[at, k])
-        factor = f32(1 / math.sqrt(squares(total[place]) / channels + epsilon))
-        for i in range(channels):
-            k = index(i)
-            out[at, k] = narrowed(total[at, k] * factor * weight[k], h[at, k])

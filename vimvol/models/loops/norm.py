@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from vimvol.models.loops.lanes import LANES, scaled_lanes
-from vimvol.models.loops.tools import compiled, f32, inlined, narrowed, wide, widened
+from vimvol.models.loops.lanes import LANES, narrowed, scaled_lanes, widened
+from vimvol.models.loops.tools import compiled, f32, inlined, wide
 
 ROWS = 256
 """Pixels that are summed in float32 before they join a sum in float64."""

@@ -6,16 +6,16 @@ bits. Every function works on some of the rows.
 
 from __future__ import annotations
 
-from vimvol.models.loops.lanes import LANES, blended_lanes, most_lanes
+from vimvol.models.loops.lanes import LANES, blended_lanes, maximum_lanes, widened
 from vimvol.models.loops.rows import index
-from vimvol.models.loops.tools import compiled, f32, wide, widened
+from vimvol.models.loops.tools import compiled, f32, wide
 
 NEAR, FAR = f32(0.75), f32(0.25)
 
 
 @compiled(*(f"void({t}[:,:,::1], i8, i8, {t}[:,:,::1])" for t in ("f4", "i2")))
 def halve(x, begin, end, out):
-    """Write the most of each 2 x 2 pixels of (2 Y, 2 X, C), to rows ``begin`` to ``end`` of out (Y, X, C)."""
+    """Write the maximum of each 2 x 2 pixels of (2 Y, 2 X, C), to rows ``begin`` to ``end`` of out (Y, X, C)."""
     wide()
     values, results = x.reshape(-1), out.reshape(-1)
     width, channels = x.shape[1], x.shape[2]
@@ -26,7 +26,7 @@ def halve(x, begin, end, out):
             second = first + width * channels
             for k in range(0, channels, LANES):
                 a, b = first + k, second + k
-                most_lanes(values, a, a + channels, b, b + channels, results, to + k)
+                maximum_lanes(values, a, a + channels, b, b + channels, results, to + k)
 
 
 @compiled(*(f"void({t}[:,:,::1], i8, i8, f4[::1], {t}[:,:,::1])" for t in ("f4", "i2")))

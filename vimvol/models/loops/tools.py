@@ -14,7 +14,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from vimvol import jit
-from vimvol.models.loops.lanes import narrow, widen
 
 f32 = np.float32
 LOG2_E, LN_2 = f32(1.4426950408889634), f32(0.6931471805599453)
@@ -125,27 +124,3 @@ def fetch(_context: Any, _address: Any) -> Any:  # noqa: ANN401
         return context.get_dummy_value()
 
     return numba.void(numba.intp), generate
-
-
-@intrinsic
-def widened(_context: Any, x: Any) -> Any:  # noqa: ANN401
-    """Return a float32 as it is, and the bits of a bfloat16, given as int16, as a float32."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        if x == numba.float32:
-            return arguments[0]
-        return widen(builder, arguments[0])
-
-    return numba.float32(x), generate
-
-
-@intrinsic
-def narrowed(_context: Any, x: Any, like: Any) -> Any:  # noqa: ANN401
-    """Return a float32 as it is if ``like`` is one, and otherwise rounded to a bfloat16, as the bits of an int16."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        if like == numba.float32:
-            return arguments[0]
-        return narrow(builder, arguments[0])
-
-    return like(x, like), generate
