@@ -1,7 +1,7 @@
 """Train the two networks that come with the package, and put their weights where they are shipped from.
 
 Needs ``pip install '.[train]'`` and the two annotated volumes that ``configs/train/*.yaml`` name, in one folder.
-Two trainings for each network and a third for the first, two or three hours on a core in all; interrupted, it goes on
+Three trainings for each network, three to four hours on a core in all; interrupted, it goes on
 where it was.
 
     python pipelines/train_shipped_models.py ../shared/data
@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LARGEST = 10_000_000
 TRAININGS = {
     "vimunet-nano": ("vimunet_nano_start", "vimunet_nano", "vimunet_nano_synthetic"),
-    "unet-nano": ("unet_nano_start", "unet_nano"),
+    "unet-nano": ("unet_nano_start", "unet_nano", "unet_nano_synthetic"),
 }
 """By network: configurations, one after the other, each of which goes on from the weights of the one before."""
 
