@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vimvol.address import check_output_there, check_there, parse_address
+from vimvol.address import check_output_there, check_there, mistaken_text, no_output, parse_address
 from vimvol.errors import InputError
 
 NOBODY = 65534
@@ -43,3 +43,15 @@ def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path, check: str) ->
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "raw.h5 lies in a folder that may not be entered; ask for the right" in told.stdout, told.stderr
+
+
+def test_what_is_wrong_with_the_path_of_an_output(tmp_path: Path) -> None:
+    (tmp_path / "volume.zarr").mkdir()
+    whole = str(tmp_path / "volume.zarr")
+    assert mistaken_text(whole) == ""
+    assert mistaken_text("s3://bucket/volume.zarr") == ""
+    assert mistaken_text(str(tmp_path / "else")) == ""
+    assert f"give the output of a run alone, {whole}, and" in mistaken_text(f"{whole}:labels/segmentation")
+    assert "there is volume.zarr: did you mean that?" in mistaken_text(str(tmp_path / "volumes.zarr"))
+    assert str(no_output(f"{whole}:labels/segmentation")) == mistaken_text(f"{whole}:labels/segmentation")
+    assert "run vimvol segment first" in str(no_output(str(tmp_path / "else")))

@@ -73,7 +73,7 @@ def volume(tmp_path: Path) -> Path:
         ("{h5}:volumes/raw", ["--model", "vimunet-nanu"], "vimunet-nanu"),
         ("{h5}:volumes/raw", ["--model", "{h5}"], "volume.h5"),
         ("{h5}:volumes/raw", ["--cluster", "slrum"], "cluster 'slrum' is not known"),
-        ("{h5}:volumes/raw", ["--set", "agglomerate.solver=best"], "solver 'best'"),
+        ("{h5}:volumes/raw", ["--set", "agglomerate.solver=best"], "agglomerate.solver = 'best' cannot"),
         ("{h5}:volumes/raw", ["--set", "output.shard=[4,100,100]"], "shard"),
         ("{h5}:volumes/raw", ["--set", "output.shard=[4,32,32]", "--set", "output.chunk=[4,32,32]", "--set",
                               "run.block=[4,33,32]"], "no multiple of the shard"),

@@ -94,7 +94,26 @@ def check_output_there(out: str) -> None:
 
 def no_output(out: str) -> InputError:
     """Return the error for a path or URL at which there is no output of a run."""
+    if text := mistaken_text(out):
+        return InputError(text)
     return InputError(f"{out} does not exist, so there is no segmentation to work on; run vimvol segment first")
+
+
+def mistaken_text(out: str) -> str:
+    """Return what is likely wrong with the path of an output that is not there; empty where nothing shows.
+
+    It names an array in an output, or there is something of a similar name.
+    """
+    if is_url(out) or exists(out):
+        return ""
+    for path, _ in _splits(out):
+        if exists(path):
+            return (
+                f"{out} names what lies in {path}; give the output of a run alone, {path}, and a segmentation beside "
+                "the run's own by --name"
+            )
+    near = _near(Path(out))
+    return f"{out} does not exist; {near}" if "did you mean" in near else ""
 
 
 def _splits(address: str) -> Iterator[tuple[str, str]]:

@@ -115,6 +115,18 @@ def test_the_scale_is_part_of_the_keys_of_what_follows_only_where_there_is_one(
     assert all(scaled[stage] != stored[stage] for stage in scaled)
 
 
+@pytest.mark.parametrize(("size", "warned"), [(4.6, False), (7.6, False), (60.0, True), (1.0, True)])
+def test_voxels_of_another_kind_are_warned_of(
+    volume: str, model: str, tmp_path: Path, size: float, warned: bool
+) -> None:
+    """They are shown as they are stored, as a size given in another unit would be."""
+    told: list[str] = []
+    for rescale in ("auto", "none"):
+        prepare(volume, str(tmp_path / "x"), config(model, size, predict__rescale=rescale), tell=told.append)
+        found = [text for text in told if "times off those of 4.6 and 10 nm that the network was trained on" in text]
+        assert len(found) == warned, "once, and not where it is told to show them so"
+
+
 def test_an_output_that_knows_nothing_of_the_setting_was_predicted_as_stored(
     volume: str, model: str, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from vimvol.address import absolute
+from vimvol.address import absolute, mistaken_text
 from vimvol.config import SegmentConfig
 from vimvol.engine.ledger import Ledger
 from vimvol.engine.lock import SINCE, Holder, is_alive, read_holder
@@ -117,6 +117,8 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
                 f"{out} holds nothing yet, and a run that was to fill it has ended ({holder}); begin it again with "
                 "vimvol segment"
             )
+        if text := mistaken_text(out):
+            raise InputError(text)
         raise InputError(
             f"{out} holds nothing yet; a run that was started a moment ago opens its input and its network before it "
             "writes anything, so look again in a minute, or begin it with vimvol segment"

@@ -113,9 +113,10 @@ def find_groups(name: str = "", command: str = "") -> list[Group]:
     names = dict.fromkeys(setting.full for group in groups for setting in group.settings)
     words = {full.rpartition(".")[2]: full for full in reversed(names)}
     near = [words[word] for word in difflib.get_close_matches(plain.rpartition(".")[2], words, n=2)]
-    close = dict.fromkeys([*difflib.get_close_matches(plain, names, n=2), *near])
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     sections = dict.fromkeys(name.partition(".")[0] for name in names)
+    close = difflib.get_close_matches(plain, sections, n=1, cutoff=0.7) if "." not in plain else []
+    close = close or list(dict.fromkeys([*difflib.get_close_matches(plain, names, n=2), *near]))
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     of = f"no setting of {command}" if command else "no setting"
     raise InputError(f"{of} is called {name!r}; {hint}choose one of {', '.join(sections)}, or give none for all")
 

@@ -128,10 +128,11 @@ class CellsConfig(Section):
 class AgglomerateConfig(Section):
     """From fragments to segments by multicut."""
 
-    solver: str = Field(
+    solver: Literal[
+        "kernighan-lin", "greedy", "fusion-moves", "nifty", "lifted", "mutex-watershed", "average", "components"
+    ] = Field(
         "kernighan-lin",
-        description="kernighan-lin, greedy, fusion-moves, nifty (to be installed) or lifted, which solve a multicut; "
-        "or mutex-watershed, average, components",
+        description="what partitions the graph; the first five solve a multicut, of which nifty is to be installed",
     )
     costs: str = Field(
         "boundary", description="boundary: from mean boundary probabilities; or a file that vimvol train-edges wrote"

@@ -58,13 +58,36 @@ def scale_of(volume: Volume, trained: Sequence[Sequence[float]]) -> tuple[float,
     trained
         Voxel sizes (z, y, x) of the volumes that the network was trained on, nm; none: nothing is known.
     """
-    size = volume.voxel_size
     if not (trained and volume.voxel_size_known):
         return (1.0, 1.0, 1.0)
+    scale = _scale(volume, trained)
+    return scale if TOLERANCE < _apart(scale) <= FARTHEST else (1.0, 1.0, 1.0)
+
+
+def far_text(config: SegmentConfig, volume: Volume, trained: Sequence[Sequence[float]]) -> str:
+    """Return a line that warns where voxels are so far from those trained on that slices are shown as they are."""
+    if config.predict.rescale != "auto" or not (trained and volume.voxel_size_known):
+        return ""
+    if (apart := _apart(_scale(volume, trained))) <= FARTHEST:
+        return ""
+    width = " x ".join(f"{s:g}" for s in volume.voxel_size[1:])
+    known = " and ".join(dict.fromkeys(f"{math.sqrt(y * x):.3g}" for _, y, x in trained))
+    return (
+        f"warning: voxels of {width} nm (y, x) are {apart:.3g} times off those of {known} nm that the network was "
+        f"trained on, more than {FARTHEST:g}, so slices are shown as they are stored and boundaries may be poor; where "
+        "the size is wrong, give it in nm, --set input.voxel_size='[z,y,x]'"
+    )
+
+
+def _scale(volume: Volume, trained: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    size = volume.voxel_size
     nearest = min(trained, key=lambda other: math.dist(np.log(size), np.log(other)))
-    scale = tuple(s / math.sqrt(nearest[1] * nearest[2]) for s in size)
-    apart = max(max(s, 1 / s) for s in scale[1:])
-    return scale if TOLERANCE < apart <= FARTHEST else (1.0, 1.0, 1.0)
+    return tuple(s / math.sqrt(nearest[1] * nearest[2]) for s in size)
+
+
+def _apart(scale: Sequence[float]) -> float:
+    """Return how many times as wide or narrow a voxel is, in slices across z."""
+    return max(max(s, 1 / s) for s in scale[1:])
 
 
 def rescaled_text(job: Job) -> str:

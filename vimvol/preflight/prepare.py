@@ -20,7 +20,7 @@ from vimvol.preflight.announce import Tell, input_text, mask_text, nobody
 from vimvol.preflight.boundaries import Boundaries, find_boundaries
 from vimvol.preflight.disk import check_writable
 from vimvol.preflight.fragments import resolve_cells, resolve_fragments
-from vimvol.preflight.planes import planes_of
+from vimvol.preflight.planes import far_text, planes_of
 from vimvol.preflight.polarity import bright_text
 from vimvol.preflight.scale import check_voxel_size, check_voxel_size_known, odd_text
 from vimvol.preflight.survey import survey
@@ -70,8 +70,8 @@ def prepare(
             "store the wanted channel by itself, or, where these are sections, give --set input.axes=zyx"
         )
     check_voxel_size(volume, config)
-    if text := odd_text(volume, config):
-        tell(text)
+    if odd := odd_text(volume, config):
+        tell(odd)
     if config.predict.device != "auto":
         named_device(config.predict.device)
     tell(f"boundaries: {config.predict.boundaries or f'network {config.predict.model}'}")
@@ -120,6 +120,8 @@ def prepare(
     )
     predict_stage(job)  # refuses blocks that share shards
     if found.network.given is None and "predict.invert" not in given and (text := bright_text(volume, roi, mask)):
+        tell(text)
+    if not odd and (text := far_text(config, volume, found.voxel_sizes)):
         tell(text)
     for text in unused_texts(job, given, sizes_known=bool(found.voxel_sizes)):
         tell(text)
