@@ -60,6 +60,8 @@ def export(
     typer.echo(f"OME-Zarr 0.4  {done.target}, boundaries and {', '.join(done.labels)}, in {seconds:.0f} s")
     if done.kept:
         typer.echo(f"also there    {', '.join(done.kept)}, as copied before")
+    for text in done.left_out:
+        typer.echo(text, err=True)
 
 
 @app.command("export-nnunet")

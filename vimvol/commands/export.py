@@ -25,8 +25,9 @@ from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
 from vimvol.io.omezarr_v04 import create_copy, finish_copy, levels_of, list_labels, missing_levels, reopen_copy
 from vimvol.io.storage import join
+from vimvol.outputs.beside import note_of
 from vimvol.outputs.copies import check_copy, check_target, unit_of
-from vimvol.outputs.images import Image, content_of, note_of
+from vimvol.outputs.images import Image, content_of
 from vimvol.outputs.manifest import COPY
 from vimvol.outputs.ownership import guard_of, owned
 from vimvol.preflight.disk import check_writable
@@ -75,11 +76,14 @@ class Exported:
         Names of the segmentations that were copied.
     kept
         Names of others that were in the copy, which are as they were.
+    left_out
+        Of every segmentation that is left out as it is stale, why and how to make it again, as a line.
     """
 
     target: str
     labels: tuple[str, ...]
     kept: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def export(
@@ -109,7 +113,7 @@ def export(
     target
         Path or URL of the copy.
     names
-        Segmentations to copy; none: all that vimvol made.
+        Segmentations to copy; none: all that vimvol made, but for those that are not complete or stale.
     chunk
         Voxels (z, y, x) of a chunk, each of which is a file, since version 0.4 has no shards; none: that of the
         output. The output's shard is a multiple of it.
@@ -123,7 +127,7 @@ def export(
     Raises
     ------
     InputError
-        If ``out`` is no complete output, or something given does not fit it.
+        If ``out`` is no complete output, something given does not fit it, or a segmentation of ``names`` is stale.
     OutputBusyError
         If a run writes ``out`` or ``target``.
     OutputExistsError
@@ -145,7 +149,7 @@ def export(
         labels = copy.labels
         listed = list_labels(target, labels)
     kept = tuple(name for name in listed if name not in labels)
-    return Exported(target, labels, kept)
+    return Exported(target, labels, kept, copy.left_out)
 
 
 def _copy(out: str, target: str, image: Image, chunk: Index, execution: Execution) -> None:

@@ -25,7 +25,7 @@ from vimvol.io.mask import open_mask
 from vimvol.io.objects import open_objects
 from vimvol.io.storage import holds_node
 from vimvol.io.volume import forget_open
-from vimvol.outputs.images import note_of
+from vimvol.outputs.beside import note_of, refuse_stale
 from vimvol.outputs.manifest import STORED, finished_run, input_address, settings_of
 from vimvol.outputs.ownership import lock_of
 from vimvol.outputs.stored import PLANES, stored_job
@@ -75,7 +75,7 @@ def check_seams(out: str, *, name: str = SEGMENTATION, progress: Progress | None
     Raises
     ------
     InputError
-        If ``out`` is no complete output, or has no such segmentation, or that is not complete.
+        If ``out`` is no complete output, or has no such segmentation, or that is not complete or stale.
     """
     manifest = finished_run(out)
     telling = progress or silent()
@@ -136,6 +136,7 @@ def _made_beside(out: str, manifest: dict[str, Any], name: str) -> dict[str, Any
     if note.get("state") != "complete":
         lock_of(out).refuse_if_held()  # it will be, then
         raise InputError(f"segmentation {name!r} of {out} is not complete; run vimvol agglomerate again first")
+    refuse_stale(out, name, manifest, "what is stored cannot tell where its parts met")
     return {**manifest, "config": note["config"], "levels": note["levels"]}
 
 

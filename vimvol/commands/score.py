@@ -23,6 +23,7 @@ from vimvol.evaluate.objects import COLUMNS, Places, largest_errors
 from vimvol.evaluate.protocol import PARTITION_METRICS, SMALL, score_slice
 from vimvol.geometry import Block, Grid, Index, round_up
 from vimvol.io import Volume, open_volume
+from vimvol.outputs.beside import stale_labels_text
 from vimvol.outputs.manifest import has_manifest, read_manifest
 from vimvol.outputs.standing import check_finished
 from vimvol.quality.counting import CountBlock, Counted, Gathered
@@ -122,7 +123,8 @@ def score(
     looks = [look_at(volume, region) for volume in (found, truth)]
     for volume, look in zip((found, truth), looks, strict=True):
         check_labels(volume, look)
-    warning = "" if mode == "2d" else sliced_text(truth, looks[1])
+    stale = stale_labels_text(found.url, found.dataset, "its scores do not tell what the present settings are worth")
+    warning = "; ".join(filter(None, (stale, "" if mode == "2d" else sliced_text(truth, looks[1]))))
     chunks = found.chunks or (1, 1, 1)
     cell = tuple(round_up(min(c, s), k) for c, s, k in zip(cell, found.shape, chunks, strict=True))
     if objects:  # their places are in the longest runs along x, which end with a block: always at the same voxels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from vimvol.engine.objects import Objects
 from vimvol.errors import InputError, VimvolError
 from vimvol.io import open_volume
 from vimvol.io.objects import open_objects
+from vimvol.outputs.beside import DAMAGED, is_stale, latest_of
 from vimvol.outputs.manifest import differences, input_address, made_manifest, recorded_settings
 from vimvol.outputs.moved import as_known
 from vimvol.report.amounts import clock_text, count_text
@@ -179,8 +181,7 @@ def _beside_text(out: str, name: str, manifest: dict[str, Any], graph: str, hold
     """Return how a segmentation beside that of the run stands; ``graph``: key of the edges that are good."""
     try:
         note = json.loads(open_objects(f"{out}/vimvol/{BESIDE}/{name}").get(NOTE) or b"")
-        made = note if note["state"] == "complete" else note["runs"][-1]
-        key = made["keys"]["graph"]
+        made, stale = latest_of(note), is_stale(note, graph)
         if made is note:
             done = f"done, {count_text(note['segments'], 'segment')}"
         else:
@@ -191,18 +192,18 @@ def _beside_text(out: str, name: str, manifest: dict[str, Any], graph: str, hold
             for key, value in made["config"][section].items()
             if value != manifest["config"].get(section, {}).get(key)
         ]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except DAMAGED:
         return f"{name}: no record of how it was made"
     if name not in open_objects(f"{out}/labels").names(""):
         state = "missing"
-    elif key != graph:
+    elif stale:
         state = "stale"
     else:
         state = done
     return f"{name}: {state}; {', '.join(changed) or 'the settings of the run'}"
 
 
-def _ending(run: dict[str, Any], holder: Holder | None) -> str:
+def _ending(run: Mapping[str, Any], holder: Holder | None) -> str:
     """Return how a run ended; it is under way only if who holds the output is alive and began no later."""
     if run["state"] != "running":
         return str(run["state"])

@@ -154,7 +154,7 @@ def held_text(
     if named and not others and all(name.startswith(AGGLOMERATING) for name in named):  # as after `agglomerate`
         given = config.model_dump(mode="json")
         values = {name: given[name.split(".")[0]][name.split(".")[1]] for name in named}
-        wanted = " ".join(f"--set {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in values.items())
+        wanted = " ".join(as_options(values))
         same = "" if sure else " as long as the input is the same"
         return (
             f"{out} holds a segmentation of other settings ({what}), made on the same boundaries and edges; give "
@@ -167,6 +167,11 @@ def held_text(
         f"{out} holds {run} ({what}), which would be lost; choose another path, or give --overwrite to recompute what "
         f"depends on that{same}"
     )
+
+
+def as_options(settings: Json) -> list[str]:
+    """Return settings, by their full names, as the options of a command line that give them."""
+    return [f"--set {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in settings.items()]
 
 
 def changed_settings(manifest: Json, config: SegmentConfig) -> list[str]:

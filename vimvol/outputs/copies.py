@@ -17,6 +17,7 @@ from vimvol.geometry import Index
 from vimvol.io.objects import open_objects
 from vimvol.io.omezarr_v04 import levels_of, missing_levels
 from vimvol.io.storage import join
+from vimvol.outputs.beside import refuse_stale, stale_texts
 from vimvol.outputs.images import Image, boundaries_in, segmentations_of
 from vimvol.outputs.manifest import COPY, finished_run, parse_note
 from vimvol.outputs.ownership import holds_nothing_but_a_lock, lock_of
@@ -34,11 +35,14 @@ class Copy:
         Voxels (z, y, x) of a chunk.
     mark
         What the copy is known by.
+    left_out
+        Why segmentations are left out that nobody asked for by name, a line each.
     """
 
     images: tuple[Image, ...]
     chunk: Index
     mark: dict[str, str]
+    left_out: tuple[str, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -65,7 +69,10 @@ def check_copy(out: str, target: str, names: Sequence[str], chunk: Sequence[int]
     manifest = finished_run(out)
     if target == out or target.startswith(f"{out}/") or out.startswith(f"{target}/"):
         raise InputError(f"copy {target} and output {out} would lie in one another; choose another path")
-    images = (Image("", boundaries_in(manifest)), *segmentations_of(out, manifest, names, dtype))
+    stale = {} if names else stale_texts(out, manifest, "it is left out")
+    images = (Image("", boundaries_in(manifest)), *segmentations_of(out, manifest, names, dtype, stale))
+    for name in names:
+        refuse_stale(out, name, manifest, "it does not fit the boundaries that would be copied with it")
     wanted = tuple(chunk or manifest["layout"]["chunk"])
     if len(wanted) != 3 or min(wanted) < 1:
         raise InputError(f"chunk {wanted} is no shape; give voxels along z, y, x, such as (16, 128, 128)")
@@ -76,7 +83,7 @@ def check_copy(out: str, target: str, names: Sequence[str], chunk: Sequence[int]
     for image in images:  # refused before anything of the copy changes
         missing_levels(join(out, image.path), join(target, image.path), chunk=wanted, dtype=image.dtype)
     lock_of(target).refuse_if_held()
-    return Copy(images, wanted, mark)
+    return Copy(images, wanted, mark, tuple(stale.values()))
 
 
 def check_target(target: str, mark: dict[str, str]) -> None:

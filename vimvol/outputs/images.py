@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 from vimvol.engine.ledger import content_key
 from vimvol.errors import InputError
 from vimvol.io.objects import open_objects
-from vimvol.outputs.manifest import MANIFEST, parse_note
+from vimvol.outputs.beside import note_of
+from vimvol.outputs.manifest import parse_note
 from vimvol.stages.job import BESIDE, NOTE, SEGMENTATION
 
 
@@ -22,13 +23,6 @@ class Image:
     path: str
     content: str
     dtype: str | None = None
-
-
-def note_of(out: str, path: str) -> dict[str, Any]:
-    """Return the manifest of the output, or the note of a segmentation beside, that tells what an image holds."""
-    name = path.removeprefix("labels/")
-    own = name in ("", SEGMENTATION)
-    return parse_note(open_objects(out).get(MANIFEST if own else f"vimvol/{BESIDE}/{name}/{NOTE}"))
 
 
 def content_of(out: str, path: str) -> str | None:
@@ -49,8 +43,10 @@ def labels_in(note: dict[str, Any]) -> str:
     return content_key(note["keys"]["write"], note["keys"]["label-pyramid"])
 
 
-def segmentations_of(out: str, manifest: dict[str, Any], names: Sequence[str], dtype: str) -> list[Image]:
-    """Return the segmentations to copy, that of the run first.
+def segmentations_of(
+    out: str, manifest: dict[str, Any], names: Sequence[str], dtype: str, left_out: Collection[str] = ()
+) -> list[Image]:
+    """Return the segmentations to copy, that of the run first; without names, all complete ones but those left out.
 
     Raises
     ------
@@ -70,7 +66,7 @@ def segmentations_of(out: str, manifest: dict[str, Any], names: Sequence[str], d
     if unfinished and unfinished[0] in names:
         raise InputError(f"segmentation {unfinished[0]!r} of {out} is not complete; run vimvol agglomerate again first")
     found = []
-    for name in (name for name in chosen if name not in unfinished):
+    for name in (name for name in chosen if name not in {*unfinished, *left_out}):
         segments = chosen[name]["segments"]
         if segments > np.iinfo(dtype).max:
             raise InputError(
