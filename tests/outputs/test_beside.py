@@ -43,8 +43,10 @@ def line_of(out: str, what: str) -> str:
     )
 
 
-def test_status_calls_it_stale(stale: str) -> None:
-    assert status(stale).beside[0].startswith("finer: stale; ")
+def test_the_run_that_makes_it_stale_tells_how_to_make_it_again(made: tuple[str, Segmented]) -> None:
+    out, result = made
+    assert line_of(out, "it does not fit the boundaries that are there now") in result.warnings
+    assert status(out).beside[0].startswith("finer: stale; ")
 
 
 def test_export_refuses_it_by_name_and_leaves_it_out_otherwise(stale, tmp_path, capsys, monkeypatch) -> None:

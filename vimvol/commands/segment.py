@@ -17,6 +17,7 @@ from vimvol.engine.run import Execution, Progress
 from vimvol.errors import InputError
 from vimvol.io.volume import forget_open
 from vimvol.outputs.ahead import refuse_ahead
+from vimvol.outputs.beside import stale_texts
 from vimvol.outputs.leftovers import remove_leftovers
 from vimvol.outputs.manifest import now, write_manifest
 from vimvol.outputs.moved import note_place
@@ -58,7 +59,7 @@ class Segmented:
     spent
         What of that the stages took, and the sample before them: ``stages`` and ``sample``; empty where all was there.
     warnings
-        What may be wrong with the input or the settings, a line each.
+        What may be wrong with the input or the settings, and which segmentations beside are stale, a line each.
     finished
         When the run ended that made the last of it, ISO 8601.
     """
@@ -155,6 +156,8 @@ def segment_volume(
             if moved:
                 note_place(job)
             heard.repeat(not_finite_text(job))
+            for text in stale_texts(job.out, manifest, "it does not fit the boundaries that are there now").values():
+                heard.repeat(text)
     finally:
         # An HDF5 file that stays open could not be written by its owner.
         forget_open()
