@@ -57,6 +57,8 @@ def export(
             progress=progress,
         )
     seconds = time.perf_counter() - start
+    if done.done_before:
+        typer.echo("all copied before; nothing was copied")
     typer.echo(f"OME-Zarr 0.4  {done.target}, boundaries and {', '.join(done.labels)}, in {seconds:.0f} s")
     if done.kept:
         typer.echo(f"also there    {', '.join(done.kept)}, as copied before")

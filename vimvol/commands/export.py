@@ -78,12 +78,15 @@ class Exported:
         Names of others that were in the copy, which are as they were.
     left_out
         Of every segmentation that is left out as it is stale, why and how to make it again, as a line.
+    done_before
+        Whether all was there, so that nothing was copied.
     """
 
     target: str
     labels: tuple[str, ...]
     kept: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    done_before: bool = False
 
 
 def export(
@@ -144,16 +147,15 @@ def export(
         may_write()
         open_objects(target).put(COPY, json.dumps(copy.mark, indent=2).encode())
         execution = Execution(pool, shown, check=lock.check, guard=guard_of(lock)).on("CPU")
-        for image in copy.images:
-            _copy(out, target, image, copy.chunk, execution)
+        copied = [_copy(out, target, image, copy.chunk, execution) for image in copy.images]
         labels = copy.labels
         listed = list_labels(target, labels)
     kept = tuple(name for name in listed if name not in labels)
-    return Exported(target, labels, kept, copy.left_out)
+    return Exported(target, labels, kept, copy.left_out, done_before=not any(copied))
 
 
-def _copy(out: str, target: str, image: Image, chunk: Index, execution: Execution) -> None:
-    """Copy what is not there yet of an image, level by level; its metadata come last."""
+def _copy(out: str, target: str, image: Image, chunk: Index, execution: Execution) -> bool:
+    """Copy what is not there yet of an image, level by level; its metadata come last. Return whether anything was."""
     source, copied = join(out, image.path), join(target, image.path)
     ledgers, begun = open_objects(f"{target}/vimvol/ledger"), open_objects(f"{target}/vimvol/{BEGUN}")
     mark, state = image.path.replace("/", "-") or "0", content_key(note_of(out, image.path)).encode()
@@ -193,6 +195,7 @@ def _copy(out: str, target: str, image: Image, chunk: Index, execution: Executio
         )
     finish_copy(source, copied)
     begun.remove(mark)
+    return bool(stages)
 
 
 def _records(image: Image, path: str) -> str:
