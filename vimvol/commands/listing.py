@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from vimvol.address import absolute, parse_address, without_format
-from vimvol.errors import InputError
+from vimvol.errors import InputError, StorageError
 from vimvol.io import describe
 from vimvol.models.checkpoint import read_spec, shipped
 from vimvol.models.registry import MODELS, count_parameters, default_options
@@ -69,7 +70,8 @@ def volume_rows(path: str) -> Table:
     try:
         arrays = describe(path)
     except InputError:
-        check_finished(path, "there is no array yet")
+        with contextlib.suppress(StorageError):  # then what opening told is all that is known
+            check_finished(path, "there is no array yet")
         raise
     if not arrays:
         check_finished(path, "there is no array yet")
