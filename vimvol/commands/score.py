@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from vimvol.address import is_url, without_format
 from vimvol.commands.labels import check_labels, look_at, sliced_text
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.pool import Pool
@@ -111,13 +110,8 @@ def score(
         )
     if not bands or min(bands) < 0:
         raise InputError(f"bands = {list(bands)} do not name distances from a boundary; give 0 or more voxels")
-    lost = "missing parts would count as errors"
-    remote = is_url(without_format(segmentation))
-    if not remote:  # tells more than that there is no array yet; of a store, opening finds how it may be read
-        check_finished(segmentation, lost)
+    check_finished(segmentation, "missing parts would count as errors")
     found, truth = (open_volume(address, prefer="labels") for address in (segmentation, ground_truth))
-    if remote:
-        check_finished(segmentation, lost)
     if found.shape != truth.shape:
         raise InputError(
             f"segmentation {found.address} has shape {found.shape} and ground truth {truth.address} {truth.shape} "

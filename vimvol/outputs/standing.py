@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vimvol.address import absolute, parse_address, without_format
+from vimvol.address import absolute, is_url, parse_address, without_format
 from vimvol.engine.lock import is_alive, read_holder
 from vimvol.errors import InputError
 from vimvol.io.objects import open_objects
@@ -50,6 +50,8 @@ def check_finished(address: str, what: str) -> None:
     """
     path, dataset = parse_address(address)
     out = without_format(absolute(path))
+    if is_url(out) and out != absolute(path):
+        return  # N5 or precomputed, as no output is, and open to everybody where other objects may not be
     if text := unfinished_text(out):
         again = "" if "has not got there" in text else "; vimvol segment goes on with it"
         raise InputError(f"{text}, so {what}; vimvol status {out} tells what is done{again}")
