@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -39,6 +39,7 @@ def reliefs(draw):
 
 
 @given(reliefs())
+@example((np.zeros((1, 1), np.int16), np.ones((1, 1), np.uint32), np.zeros((1, 1), bool)))
 @settings(max_examples=150)
 def test_water_takes_the_order_that_is_described(relief):
     heights, seeds, mask = relief

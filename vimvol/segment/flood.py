@@ -66,7 +66,7 @@ def flood(
     small = max(levels, int(seeds.max())) < 2**15
     state = np.zeros(shape, np.int16 if small else np.int32)
     inner = state[rim : depth + rim, 1:-1, :-1]
-    _fill(heights, seeds, np.ones((1, 1, 1), np.bool_) if mask is None else mask, low, inner)
+    _fill(heights, seeds, np.ones((0, 0, 0), np.bool_) if mask is None else mask, low, inner)
     # a slice has no neighbours along z; the voxel itself has its water already
     steps = np.array([-plane * rim, plane * rim, -row, row, -1, 1], np.int64).view(np.uint64)
     # every queue may leave a chunk unfilled; what is not used is never touched
@@ -98,8 +98,11 @@ def _fill(
     low: np.float32 | np.int16,
     state: NDArray[np.int16] | NDArray[np.int32],
 ) -> None:
-    """Write labels above 0, where there are seeds, and levels from -1 downwards, where water may come."""
-    everywhere = mask.size == 1
+    """Write labels above 0, where there are seeds, and levels from -1 downwards, where water may come.
+
+    It may come everywhere where the mask is empty, which that of no volume is.
+    """
+    everywhere = mask.size == 0
     for z in range(heights.shape[0]):
         for y in range(heights.shape[1]):
             for x in range(heights.shape[2]):
