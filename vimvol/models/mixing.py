@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vimvol.models.loops import load, workers
-from vimvol.models.loops.arrays import array, empty, spans, takes
+from vimvol.models.loops.arrays import array, empty, spans, takes, tasks
 from vimvol.models.scan import Direction, scan_directions
 from vimvol.models.scan.plain import as_given
 
@@ -113,15 +113,15 @@ def _suits(z: Tensor) -> bool:
 
 def _convolved(z: Tensor, ways: Sequence[Way]) -> list[Tensor]:
     """Return silu of what `causal` gives of the first half of z: (B, L, D) float32 for every way."""
-    given, outs, tasks = [array(z)], [], []
+    given, outs, queue = [array(z)], [], []
     for way in ways:
         channels, taps = way.conv.out_channels, way.conv.kernel_size[0]
         # PyTorch correlates, so that the last tap belongs to the position itself.
         weight = array(way.conv.weight.detach().float().view(channels, taps).flip(1).t())
         bias = np.zeros(channels, np.float32) if way.conv.bias is None else array(way.conv.bias.float())
         outs.append(empty(*z.shape[:2], channels))
-        tasks += _tasks("convolve", given, (weight, bias, way.reverse), array(outs[-1]))
-    workers.run(tasks)
+        queue += _cut("convolve", given, (weight, bias, way.reverse), array(outs[-1]))
+    workers.run(queue)
     return outs
 
 
@@ -130,16 +130,10 @@ def _gated(found: Sequence[Tensor], z: Tensor, factor: float) -> Tensor:
     alone = len(found) == 1  # which is added to itself
     out = empty(*found[0].shape, dtype=z.dtype)
     given = [array(found[0]), array(found[-1]), array(z)]
-    workers.run(_tasks("gate", given, (np.float32(factor / 2 if alone else factor),), array(out)))
+    workers.run(_cut("gate", given, (np.float32(factor / 2 if alone else factor),), array(out)))
     return out
 
 
-def _tasks(name: str, arrays: Sequence[Any], fixed: tuple[Any, ...], out: Any) -> list[workers.Task]:  # noqa: ANN401
-    """Cut into tasks what fills out (B, L, D): a loop that takes a sequence of each array, then what is fixed."""
-    kernel = getattr(load("mixing"), name)
-    cut = spans(out.shape[1], -(-out[0].size // TASK))
-    return [
-        functools.partial(kernel, *(a[image] for a in arrays), *fixed, *span, out[image])
-        for image in range(len(out))
-        for span in cut
-    ]
+def _cut(name: str, inputs: Sequence[Any], fixed: Sequence[Any], out: Any) -> list[workers.Task]:  # noqa: ANN401
+    """Return what fills out (B, L, D) by a loop."""
+    return tasks(getattr(load("mixing"), name), inputs, fixed, [out], spans(out.shape[1], -(-out[0].size // TASK)))

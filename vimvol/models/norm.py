@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from vimvol.models.loops import load, workers
-from vimvol.models.loops.arrays import array, empty, empty_map, pixels, spans, takes
+from vimvol.models.loops.arrays import array, empty, empty_map, pixels, spans, takes, tasks
 
 EPSILON = 1e-5
 """Added to the variance."""
@@ -43,13 +43,12 @@ def instance_norm(*maps: Tensor) -> Tensor:
     Tensor
         (B, sum of C_i, Y, X), the maps one after the other.
     """
-    alike = len({(len(m), *m.shape[2:]) for m in maps}) == 1
-    if len(maps) > 2 or not alike:  # of which PyTorch tells what is wrong
+    if len(maps) > 1 and not (len(maps) == 2 and _suits(*maps)):
         maps = (torch.cat(maps, 1),)
     if _suits(*maps):
         out: Tensor = _InstanceNorm.apply(*(m.contiguous(memory_format=torch.channels_last) for m in maps))  # type: ignore[no-untyped-call]
         return out
-    return F.instance_norm(torch.cat(maps, 1) if len(maps) > 1 else maps[0], eps=EPSILON)
+    return F.instance_norm(maps[0], eps=EPSILON)
 
 
 class InstanceNorm(nn.Module):
@@ -91,7 +90,8 @@ def arranged(x: Tensor) -> Tensor:
 
 def _suits(*maps: Tensor) -> bool:
     """Tell whether the compiled norm takes these maps."""
-    return takes(*maps) and maps[0].shape[-1] * maps[0].shape[-2] > 1 and load("norm") is not None
+    alike = len({(len(m), *m.shape[2:]) for m in maps}) == 1
+    return alike and takes(*maps) and maps[0].shape[-1] * maps[0].shape[-2] > 1 and load("norm") is not None
 
 
 class _InstanceNorm(torch.autograd.Function):
@@ -120,7 +120,7 @@ class _InstanceNorm(torch.autograd.Function):
         pairs = zip(_rows(grad, fold), _rows(y, fold), strict=True)
         sums = _sums(loops.gradient_moments, list(pairs), 2).sum(1).view(batch, 2, fold, channels).sum(2) / pixels
         mean, slope = (s.float() for s in sums.unbind(1))
-        found, at, tasks = [], 0, []
+        found, at, queue = [], 0, []
         fold = fold if len(ctx.widths) == 1 else 1
         wide = [v.repeat(1, fold) for v in (factor, mean, slope)]
         for count in ctx.widths:
@@ -128,9 +128,9 @@ class _InstanceNorm(torch.autograd.Function):
             for image in range(batch):
                 given = _rows(grad, fold)[image], _rows(y, fold)[image]
                 fixed = (*(v[image].numpy() for v in wide), _rows(found[-1], fold)[image], at)
-                tasks += [functools.partial(loops.gradient, *given, *span, *fixed) for span in _spans(*given[1].shape)]
+                queue += [functools.partial(loops.gradient, *given, *span, *fixed) for span in _spans(*given[1].shape)]
             at += fold * count
-        workers.run(tasks)
+        workers.run(queue)
         return tuple(found)
 
 
@@ -143,13 +143,10 @@ def _scaled(maps: Sequence[Tensor], vectors: Sequence[Tensor], slope: float = 1.
     out = empty_map(maps[0], sum(m.shape[1] for m in maps), *maps[0].shape[2:])
     # Side by side with another map, pixels are not next to each other.
     fold = _fold(out.shape[1], out.shape[2] * out.shape[3]) if len(maps) == 1 else 1
-    rows, whole = [_rows(x, fold) for x in maps], _rows(out, fold)
+    whole = _rows(out, fold)
+    given = [a for x, found in zip(maps, vectors, strict=True) for a in (_rows(x, fold), found.numpy())]
     kernel = loops.scale if len(maps) == 1 else loops.scale_two
-    tasks = []
-    for image, target in enumerate(whole):
-        given = [a for x, found in zip(rows, vectors, strict=True) for a in (x[image], found[image].numpy())]
-        tasks += [functools.partial(kernel, *given, np.float32(slope), *span, target) for span in _spans(*target.shape)]
-    workers.run(tasks)
+    workers.run(tasks(kernel, given, (np.float32(slope),), [whole], _spans(*whole.shape[1:])))
     return out
 
 
@@ -175,12 +172,13 @@ def _sums(loop: Any, arrays: list[tuple[Any, ...]], scratch: int) -> Tensor:  # 
     cut = _spans(rows, channels)
     parts = empty(len(arrays), len(cut), 2, channels, dtype=torch.float64)
     work, found = empty(len(arrays), len(cut), scratch, channels).numpy(), parts.numpy()
-    tasks = [
-        functools.partial(loop, *given, *span, work[i, j], found[i, j])
-        for i, given in enumerate(arrays)
-        for j, span in enumerate(cut)
-    ]
-    workers.run(tasks)
+    workers.run(
+        [
+            functools.partial(loop, *given, *span, work[i, j], found[i, j])
+            for i, given in enumerate(arrays)
+            for j, span in enumerate(cut)
+        ]
+    )
     return parts
 
 

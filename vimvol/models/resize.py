@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vimvol.models.loops import load, workers
-from vimvol.models.loops.arrays import empty, empty_map, pixels, spans, takes
+from vimvol.models.loops.arrays import empty, empty_map, pixels, spans, takes, tasks
 
 TASK = 1 << 17
 """Values of the result that a task writes."""
@@ -52,11 +51,4 @@ def _loops() -> Any:  # noqa: ANN401 - a compiled module
 
 def _fill(loop: Callable[..., None], x: Tensor, out: Tensor) -> None:
     """Write all rows of all images of a result, some rows a task."""
-    cut = spans(out.shape[2], -(-out[0].numel() // TASK))
-    workers.run(
-        [
-            functools.partial(loop, source, *span, target)
-            for source, target in zip(pixels(x), pixels(out), strict=True)
-            for span in cut
-        ]
-    )
+    workers.run(tasks(loop, [pixels(x)], (), [pixels(out)], spans(out.shape[2], -(-out[0].numel() // TASK))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vimvol.models.loops import load, workers
-from vimvol.models.loops.arrays import array, empty, spans, takes
+from vimvol.models.loops.arrays import array, empty, spans, takes, tasks
 
 TASK = 1 << 16
 """Values of a task of the compiled loop."""
@@ -44,14 +43,7 @@ def _suits(h: Tensor, residual: Tensor) -> bool:
 def _in_one_pass(h: Tensor, residual: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     loops: Any = load("rms")
     total, out = empty(*h.shape), empty(*h.shape, dtype=h.dtype)
+    given, filled = [array(h), array(residual)], [array(total), array(out)]
     fixed = array(weight.detach().float()), np.float32(epsilon)
-    arrays = zip(*(array(t) for t in (h, residual, total, out)), strict=True)
-    cut = spans(h.shape[1], -(-h[0].numel() // TASK))
-    workers.run(
-        [
-            functools.partial(loops.scale_sum, x, before, *fixed, *span, sums, normed)
-            for x, before, sums, normed in arrays
-            for span in cut
-        ]
-    )
+    workers.run(tasks(loops.scale_sum, given, fixed, filled, spans(h.shape[1], -(-h[0].numel() // TASK))))
     return out, total

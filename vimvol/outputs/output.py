@@ -86,19 +86,18 @@ def check_output(job: Job, fresh: dict[str, Any], overwrite: bool) -> dict[str, 
 def _held(job: Job, existing: dict[str, Any], fresh: dict[str, Any]) -> str:
     """Return why an output of other settings, or of another input, is not replaced, and what to do."""
     others: list[str] = []
-    moved = False
+    moved, changes = False, changed_settings(existing, job.config)
     if existing["input"]["identity"] != fresh["input"]["identity"]:
         traits = [f"input.{trait}: {then} -> {now}" for trait, then, now in differing_traits(job.source, existing)]
         places = _places(existing, fresh)
         others = ["the input has changed", *traits, *places]
         moved = bool(places) and not traits
-    elif not changed_settings(existing, job.config):  # else the layout follows from these
+    elif not changes:  # else the layout follows from these
         others = differences(existing.get("layout", {}), fresh["layout"], "layout.")
     model = existing["model"]
     same_name = model["name"] == fresh["model"]["name"]
     if same_name and model["sha256"] != fresh["model"]["sha256"] and job.network.given is None:
         others.append(f"the weights {model['name']} have changed")
-    changes = changed_settings(existing, job.config)
     edges = existing["keys"]["graph"] != job.keys["graph"]
     if edges and not others and all(change.startswith(AGGLOMERATING) for change in changes):
         others.append("another version of vimvol")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from vimvol.models.loops.workers import Task
 
 
 def takes(*tensors: Tensor) -> bool:
@@ -37,6 +41,24 @@ def empty_map(like: Tensor, channels: int, height: int, width: int) -> Tensor:
     """Return a map to be filled (B, channels, height, width) in channels_last layout, of the dtype of ``like``."""
     shape = (len(like), channels, height, width)
     return torch.empty(shape, dtype=like.dtype, device="cpu", memory_format=torch.channels_last)
+
+
+def tasks(
+    kernel: Callable[..., object],
+    inputs: Sequence[Any],
+    fixed: Sequence[Any],
+    outs: Sequence[Any],
+    cut: Sequence[tuple[int, int]],
+) -> list[Task]:
+    """Return the calls of a loop for every image and span of rows.
+
+    Each is given the image's part of all inputs, what is fixed, begin and end of the span, and its part of all outputs.
+    """
+    return [
+        functools.partial(kernel, *(a[image] for a in inputs), *fixed, *span, *(out[image] for out in outs))
+        for image in range(len(outs[0]))
+        for span in cut
+    ]
 
 
 def spans(count: int, parts: int) -> list[tuple[int, int]]:
