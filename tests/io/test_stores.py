@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.io.tensors import GZIP, SHARDING, write_group, write_n5, write_precomputed
+from vimvol.commands.listing import volume_rows
 from vimvol.commands.score import score
 from vimvol.errors import InputError, MissingExtraError, StorageError
 from vimvol.geometry import Block
@@ -103,6 +104,11 @@ def test_mistakes_are_one_line(server: str, address: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         open_volume(address)
     assert "\n" not in str(caught.value)
+
+
+def test_what_opening_found_is_told_where_no_manifest_can_be_read(server: str) -> None:
+    with pytest.raises(InputError, match=r"^listing s3://private/a\.n5:em: permission denied"):
+        volume_rows("s3://private/a.n5:em")
 
 
 def test_what_may_not_be_read(server: str) -> None:
