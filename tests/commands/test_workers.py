@@ -1,5 +1,6 @@
 """Workers that outlive a run: what they have read of an input must not reach the next run."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,17 @@ import pytest
 import tifffile
 
 from tests.support import digest, small_config
+from vimvol.commands.agglomerate import agglomerate
+from vimvol.commands.export import export
 from vimvol.commands.segment import segment_volume
 from vimvol.commands.workers import workers_of
 from vimvol.config.cluster import AddressCluster
 from vimvol.engine.cluster import open_cluster
+from vimvol.io.objects import open_objects
+from vimvol.outputs.manifest import parse_note, read_manifest
+from vimvol.report.progress import silent
 from vimvol.sample import SampleSpec, generate
+from vimvol.stages.job import NOTE
 
 RAW = generate(SampleSpec(shape=(2, 64, 60)))[0]
 VOXEL = [50.0, 4.6, 4.6]
@@ -85,5 +92,31 @@ def test_workers_keep_no_input_open(cluster, tmp_path: Path) -> None:
 
 
 def test_what_ends_a_run_is_what_is_told(cluster) -> None:
-    with pytest.raises(KeyError, match="this"), workers_of(cluster, None):
+    with pytest.raises(KeyError, match="this"), workers_of(cluster, None, calls={"CPU": 1, "GPU": 1}):
         raise KeyError("this")
+
+
+def test_a_run_starts_no_more_processes_than_it_has_blocks_left(tmp_path: Path) -> None:
+    told: list[str] = []
+    progress = silent()
+    progress.note = told.append
+    source, out = _put(_hdf5, tmp_path / "a.volume", RAW), str(tmp_path / "out.zarr")
+    config = small_config(input__voxel_size=VOXEL, output__chunk=[2, 64, 60], output__shard=[2, 64, 60], run__workers=3)
+    segment_volume(source, out, config, progress=progress)
+    assert "workers: starting 1 process of 3, as no stage has more blocks left" in told
+    assert [run["workers"] for run in (read_manifest(out) or {})["runs"]] == [1]
+    agglomerate(out, ["agglomerate.beta=0.3"], name="finer", workers=3)
+    note = parse_note(open_objects(f"{out}/vimvol/agglomerated/finer").get(NOTE))
+    assert [run["workers"] for run in note["runs"]] == [1]
+    told.clear()
+    export(out, str(tmp_path / "copy.zarr"), workers=3, progress=progress)
+    assert "workers: starting 1 process of 3, as no stage has more blocks left" in told
+
+
+def test_what_is_lost_is_left_whatever_the_records_tell(tmp_path: Path) -> None:
+    source, out = _put(_hdf5, tmp_path / "a.volume", RAW), str(tmp_path / "out.zarr")
+    config = small_config(input__voxel_size=VOXEL)
+    segment_volume(source, out, config)
+    shutil.rmtree(Path(out) / "labels" / "segmentation")
+    segment_volume(source, out, small_config(input__voxel_size=VOXEL, run__workers=2))
+    assert [run["workers"] for run in (read_manifest(out) or {})["runs"]] == [1, 2]

@@ -15,11 +15,12 @@ import numpy as np
 from vimvol.address import absolute
 from vimvol.commands.workers import workers_of
 from vimvol.config.cluster import ClusterConfig
+from vimvol.engine.cluster.enough import Calls
 from vimvol.engine.ledger import Ledger, content_key
 from vimvol.engine.plan import plan_stage
 from vimvol.engine.run import Execution, Progress, run_stage
 from vimvol.errors import IncompleteRunError
-from vimvol.geometry import Block, Index
+from vimvol.geometry import Block, Grid, Index
 from vimvol.io.arrays import read_box, write_box
 from vimvol.io.fence import may_write
 from vimvol.io.objects import open_objects
@@ -142,7 +143,9 @@ def export(
     copy = check_copy(out, target, names, chunk, dtype)
     check_writable(target)
     shown = progress or silent()
-    with owned(target) as lock, workers_of(cluster, workers, shown.note) as pool:
+    arrays = (array for image in copy.images for _, array in levels_of(join(out, image.path)))
+    calls: Calls = {"CPU": max(len(Grid(array.shape[-3:], unit_of(array))) for array in arrays), "GPU": 0}
+    with owned(target) as lock, workers_of(cluster, workers, shown.note, calls=calls) as pool:
         check_target(target, copy.mark)
         may_write()
         open_objects(target).put(COPY, json.dumps(copy.mark, indent=2).encode())

@@ -15,8 +15,10 @@ from vimvol.outputs.output import check_output, new_manifest
 from vimvol.preflight.announce import Tell, nobody
 from vimvol.preflight.check import Preflight, nothing_to_sample, preflight
 from vimvol.preflight.device import settle_device
+from vimvol.preflight.forecast import calls_left
 from vimvol.preflight.prepare import prepare
 from vimvol.preflight.scratch import Scratch
+from vimvol.stages.order import stages_of
 
 
 def plan_volume(
@@ -52,7 +54,7 @@ def plan_volume(
             return counted
         with (
             Scratch(job.out) as scratch,
-            workers_of(cluster, config.run.workers, tell) as pool,
+            workers_of(cluster, config.run.workers, tell, calls=calls_left(stages_of(job), fresh=fresh)) as pool,
             contextlib.nullcontext(time.perf_counter() - start) as starting,
             preflight(job, pool, scratch, fresh=fresh, worth=0, tell=tell) as found,
         ):

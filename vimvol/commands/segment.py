@@ -21,13 +21,14 @@ from vimvol.outputs.beside import stale_texts
 from vimvol.outputs.leftovers import remove_leftovers
 from vimvol.outputs.manifest import now, write_manifest
 from vimvol.outputs.moved import note_place
-from vimvol.outputs.output import check_output, claim_output, new_manifest, tidy_output
+from vimvol.outputs.output import check_output, claim_output, is_intact, new_manifest, tidy_output
 from vimvol.outputs.ownership import lock_of, owned
 from vimvol.outputs.record import Telling, compared, new_run, recorded
 from vimvol.outputs.replaced import carry_over, with_replaced
 from vimvol.preflight.announce import Warnings
 from vimvol.preflight.check import check_fits, preflight, short_text
 from vimvol.preflight.device import settle_device
+from vimvol.preflight.forecast import calls_left
 from vimvol.preflight.planes import rescaled_text
 from vimvol.preflight.prepare import prepare
 from vimvol.preflight.scale import odd_text
@@ -185,20 +186,21 @@ def _finished(
     lock_of(job.out).refuse_if_held()
     if text := rescaled_text(job):
         telling.progress.note(text)
-    with (
-        Scratch(job.out) as scratch,
-        owned(job.out) as lock,  # from here, since workers may wait in a queue for hours, and a sample takes minutes
-        workers_of(cluster, job.config.run.workers, telling.progress.note) as pool,
-        telling.reported(pool),
-    ):
+    # held before the workers are started, as these may wait in a queue for hours, and a sample takes minutes
+    with Scratch(job.out) as scratch, owned(job.out) as lock:
         # Another run may have written the output since.
         manifest = check_output(job, new_manifest(job, telling.command), overwrite)
         if manifest["state"] == "complete":
             return manifest
-        with ExitStack() as until_adopted:
-            ahead = until_adopted.enter_context(
-                preflight(job, pool, scratch, fresh=not manifest["created"], tell=telling.progress.note)
-            )
+        fresh = not manifest["created"]
+        # records tell that what is lost was done
+        calls = calls_left(stages_of(job), fresh=fresh or not is_intact(job))
+        with (
+            workers_of(cluster, job.config.run.workers, telling.progress.note, calls=calls) as pool,
+            telling.reported(pool),
+            ExitStack() as until_adopted,
+        ):
+            ahead = until_adopted.enter_context(preflight(job, pool, scratch, fresh=fresh, tell=telling.progress.note))
             check_fits(job, ahead.forecast, cluster)
             if text := short_text(ahead):
                 telling.progress.note(text)

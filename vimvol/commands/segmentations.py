@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from vimvol.outputs.output import check_shared, claim_output, is_intact, tidy_ou
 from vimvol.outputs.ownership import lock_of, owned
 from vimvol.outputs.record import Telling, new_run, recorded
 from vimvol.outputs.stored import SHARED, stored_of
+from vimvol.preflight.forecast import calls_left
 from vimvol.stages.graph import graph_stage
 from vimvol.stages.job import NOTE, Job
 from vimvol.stages.levels import levels_reduced
@@ -45,8 +47,7 @@ def segment_instead(job: Job, cluster: str | ClusterConfig, telling: Telling) ->
     if manifest["state"] == "complete" and manifest["keys"] == job.keys and is_intact(job):
         return manifest, str(manifest.get("finished", "earlier"))
     lock_of(job.out).refuse_if_held()
-    workers = workers_of(cluster, job.config.run.workers, telling.progress.note)
-    with owned(job.out) as lock, workers as pool, telling.reported(pool):
+    with owned(job.out) as lock, _workers(job, cluster, telling) as pool, telling.reported(pool):
         manifest = read_manifest(job.out) or {}  # another run may have written it since
         if any(manifest["keys"][stage] != job.keys[stage] for stage in SHARED):
             raise InputError(f"another run has written {job.out} meanwhile, so stored edges do not serve; start again")
@@ -80,8 +81,7 @@ def segment_beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> 
     if before.get("state") == "complete" and before.get("keys") == job.keys and is_intact(job):
         return before, str(before["runs"][-1].get("finished", "earlier"))
     lock_of(job.out).refuse_if_held()
-    workers = workers_of(cluster, job.config.run.workers, telling.progress.note)
-    with owned(job.out) as lock, workers as pool, telling.reported(pool):
+    with owned(job.out) as lock, _workers(job, cluster, telling) as pool, telling.reported(pool):
         entry = _new_entry(job, cluster, telling, pool)
         result: dict[str, Any] = {"state": "running", "name": job.name, "runs": [*_runs_of(results), entry]}
         _note(results, result)
@@ -94,6 +94,12 @@ def segment_beside(job: Job, cluster: str | ClusterConfig, telling: Telling) -> 
             result |= {"state": "complete", "command": telling.command, "keys": job.keys, **provenance()}
             result |= {"config": job.config.model_dump(mode="json", exclude={"run"})}
     return result, ""
+
+
+def _workers(job: Job, cluster: str | ClusterConfig, telling: Telling) -> AbstractContextManager[Pool]:
+    """Return the workers for what belongs to one segmentation; nothing of it counts as done."""
+    own = [stage for stage in stages_of(job) if stage.own]
+    return workers_of(cluster, job.config.run.workers, telling.progress.note, calls=calls_left(own, fresh=True))
 
 
 def _new_entry(job: Job, cluster: str | ClusterConfig, telling: Telling, pool: Pool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from vimvol.config import RunConfig
 from vimvol.config.cluster import ClusterConfig, read_cluster
 from vimvol.engine.cluster import check_cluster, open_cluster
+from vimvol.engine.cluster.enough import Calls
 from vimvol.engine.journal import Journal, NoJournal
 from vimvol.engine.lock import Lock
 from vimvol.engine.pool import Pool
@@ -16,20 +17,25 @@ from vimvol.errors import OutputExistsError
 from vimvol.io.volume import forget_open
 from vimvol.outputs.ownership import guard_of
 from vimvol.preflight.announce import Tell, nobody, workers_text
+from vimvol.preflight.room import check_room
 
 OWN = ("local", "cuda")
 """Clusters whose processes end with the run, and are not waited for."""
 
 
 @contextlib.contextmanager
-def workers_of(cluster: str | ClusterConfig, workers: int | None, tell: Tell = nobody) -> Iterator[Pool]:
+def workers_of(
+    cluster: str | ClusterConfig, workers: int | None, tell: Tell = nobody, *, calls: Calls
+) -> Iterator[Pool]:
     """Yield the pool of a cluster, as `vimvol.engine.cluster.open_cluster` does; ``tell`` is told what is waited for.
 
-    Workers of others outlive the run; a file that they keep open could not be written by its owner.
+    What is known of the memory of its workers is looked at before any is started, see `check_room`. Those of others
+    outlive the run; a file that they keep open could not be written by its owner.
     """
     chosen = read_cluster(cluster) if isinstance(cluster, str) else cluster
-    opened = open_cluster(chosen, workers)
-    if text := workers_text(chosen, workers):
+    opened = open_cluster(chosen, workers, calls)
+    check_room(chosen, workers, calls, tell)
+    if text := workers_text(chosen, workers, calls):
         tell(text)
     with opened as pool:
         try:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from vimvol.address import is_url, parse_address
 from vimvol.config.cluster import AddressCluster, ClusterConfig, CudaCluster, JobsCluster, KubernetesCluster
-from vimvol.engine.cluster.local import available_cores
+from vimvol.engine.cluster.enough import Calls
+from vimvol.engine.cluster.local import processes_of
 from vimvol.engine.pool import Resource
 from vimvol.errors import VimvolError
 from vimvol.geometry import Block
@@ -88,22 +89,21 @@ def input_text(address: str, volume: Volume) -> str:
     return f"{text}, {volume.dtype}{f'; chosen, {why},{there}'.rstrip(',') if there or named else ''}"
 
 
-def workers_text(cluster: ClusterConfig, workers: int | None) -> str:
+def workers_text(cluster: ClusterConfig, workers: int | None, calls: Calls | None = None) -> str:
     """Return what is waited for before blocks can be computed; empty where it is nothing.
 
     Parameters
     ----------
-    cluster
-        Its settings.
-    workers
-        Worker processes to start on this machine; none: one a core; 0: none are.
+    cluster, workers, calls
+        As `vimvol.engine.cluster.open_cluster` takes them.
     """
     if isinstance(cluster, AddressCluster):
         return f"workers: connecting to {cluster.address or cluster.scheduler_file}"
     if cluster.kind != "local":
         return f"workers: starting a cluster by {cluster.kind}"
-    count = available_cores() if workers is None else workers
-    return f"workers: starting {count_text(count, 'process', 'processes')}" if count else ""
+    count, asked = processes_of(workers, calls), processes_of(workers, None)
+    fewer = f" of {asked}, as no stage has more blocks left" if count < asked else ""
+    return f"workers: starting {count_text(count, 'process', 'processes')}{fewer}" if count else ""
 
 
 def more_memory_text(cluster: ClusterConfig, resource: Resource) -> str:

@@ -17,6 +17,7 @@ from vimvol.preflight.announce import more_memory_text
 from vimvol.preflight.disk import existing_parent, replaced_bytes
 from vimvol.preflight.forecast import forecast
 from vimvol.preflight.probe import Probe
+from vimvol.preflight.room import ENDED_AT
 from vimvol.preflight.sampling import adopt, blocks_to_sample, take_probes
 from vimvol.preflight.scratch import Scratch
 from vimvol.report.amounts import clock_text, count_text, disk_text, memory_text
@@ -36,8 +37,6 @@ was written then, and a run that fits is not to be refused. A full disk ends a r
 TOO_MANY = 1.2
 """The same of edges: those of single blocks were up to 1.1 times the mean. A solver that lacks memory ends a run, too,
 which goes on with more."""
-ENDED_AT = 0.95
-"""Share of its limit at which Dask ends a worker process."""
 
 
 @dataclass(frozen=True)

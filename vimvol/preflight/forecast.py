@@ -5,12 +5,12 @@ from __future__ import annotations
 import heapq
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from vimvol.address import is_url
 from vimvol.engine.missing import Missing
-from vimvol.engine.pool import Pool, Room
+from vimvol.engine.pool import Pool, Resource, Room
 from vimvol.engine.usage import memory_of_process
 from vimvol.geometry import Block
 from vimvol.outputs.expected import Forecast, StageForecast
@@ -88,6 +88,18 @@ def forecast(job: Job, probes: Sequence[Probe], pool: Pool | None, *, fresh: boo
     )
 
 
+def calls_left(stages: Iterable[Stage], *, fresh: bool) -> dict[Resource, int]:
+    """Return the most blocks that a stage has left, by what they want of a worker; ``fresh`` as `forecast` takes it.
+
+    The cells of a large graph, which is known only later, are no more than its blocks by default.
+    """
+    found: dict[Resource, int] = {"CPU": 0, "GPU": 0}
+    for stage in stages:
+        if stage.resource is not None:
+            found[stage.resource] = max(found[stage.resource], _missing(stage, fresh=fresh).count(stage.plan).parts)
+    return found
+
+
 def makespan(sizes: Sequence[float], slots: int) -> float:
     """Return when the last of some blocks ends if each goes to the first worker that is free, in units of the sizes."""
     busy = [0.0] * min(slots, max(1, len(sizes)))
@@ -98,11 +110,15 @@ def makespan(sizes: Sequence[float], slots: int) -> float:
 
 def _count(stage: Stage, *, fresh: bool) -> tuple[StageForecast, list[int]]:
     """Return how much of a stage is left, and the sizes of these blocks unless there are `MANY`."""
-    plan = stage.plan
-    missing = Missing(plan.blocks, plan.blocks, None) if fresh else stage.ledger.missing(plan.blocks)
+    plan, missing = stage.plan, _missing(stage, fresh=fresh)
     left = missing.count(plan)
     sizes = [plan.wanted_of(part) for part in missing.parts(plan)] if left.parts <= MANY else []
     return StageForecast(stage.name, left.finished + left.parts, left.parts, left.voxels), sizes
+
+
+def _missing(stage: Stage, *, fresh: bool) -> Missing:
+    blocks = stage.plan.blocks
+    return Missing(blocks, blocks, None) if fresh else stage.ledger.missing(blocks)
 
 
 def _scaled(

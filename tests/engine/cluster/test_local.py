@@ -20,7 +20,7 @@ import distributed
 utils = types.SimpleNamespace(get_n_gpus=lambda: 1)
 
 def LocalCUDACluster(CUDA_VISIBLE_DEVICES, **options):
-    return distributed.LocalCluster(n_workers=1, **options)
+    return distributed.LocalCluster(**options)
 """
 """A dask-cuda for machines without a GPU."""
 

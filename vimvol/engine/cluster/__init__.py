@@ -9,13 +9,14 @@ from typing import Any
 from vimvol.config.cluster import ClusterConfig, CudaCluster, read_cluster
 from vimvol.engine.cluster.address import address
 from vimvol.engine.cluster.cuda import check_gpus, cuda
+from vimvol.engine.cluster.enough import Calls
 from vimvol.engine.cluster.jobs import jobs
 from vimvol.engine.cluster.kubernetes import kubernetes
 from vimvol.engine.cluster.local import local
 from vimvol.engine.pool import Pool
 from vimvol.errors import InputError
 
-CLUSTERS: dict[str, Callable[[Any, int | None], AbstractContextManager[Pool]]] = {
+CLUSTERS: dict[str, Callable[[Any, int | None, Calls | None], AbstractContextManager[Pool]]] = {
     "local": local,
     "cuda": cuda,
     "slurm": jobs,
@@ -25,10 +26,12 @@ CLUSTERS: dict[str, Callable[[Any, int | None], AbstractContextManager[Pool]]] =
     "kubernetes": kubernetes,
     "address": address,
 }
-"""By the ``kind`` of the settings, which are the first argument; the second is the number of local processes."""
+"""By the ``kind`` of the settings, which are the first argument; the others are those of `open_cluster`."""
 
 
-def open_cluster(cluster: str | ClusterConfig, workers: int | None = None) -> AbstractContextManager[Pool]:
+def open_cluster(
+    cluster: str | ClusterConfig, workers: int | None = None, calls: Calls | None = None
+) -> AbstractContextManager[Pool]:
     """Return the context manager of a cluster.
 
     Parameters
@@ -37,6 +40,8 @@ def open_cluster(cluster: str | ClusterConfig, workers: int | None = None) -> Ab
         Its settings, or what `vimvol.config.cluster.read_cluster` takes: a name, an address or a file.
     workers
         Worker processes to start on this machine; none: as many as it has cores; 0: no processes, compute here.
+    calls
+        The most calls that a stage has: no more workers are started, whatever was asked for; none: it is not known.
 
     Raises
     ------
@@ -46,7 +51,7 @@ def open_cluster(cluster: str | ClusterConfig, workers: int | None = None) -> Ab
     if workers is not None and workers < 0:  # no process would ever come
         raise InputError(f"{workers} worker processes cannot be started; give 0 or more, 0 to compute in this process")
     config = read_cluster(cluster) if isinstance(cluster, str) else cluster
-    return CLUSTERS[config.kind](config, workers)
+    return CLUSTERS[config.kind](config, workers, calls)
 
 
 def check_cluster(config: ClusterConfig) -> None:

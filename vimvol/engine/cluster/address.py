@@ -12,14 +12,15 @@ from distributed.utils import silence_logging_cmgr
 
 from vimvol.config.cluster import AddressCluster
 from vimvol.engine.cluster.connect import register
+from vimvol.engine.cluster.enough import Calls
 from vimvol.engine.dask_pool import DaskPool
 from vimvol.engine.pool import Pool
 from vimvol.errors import InputError
 
 
 @contextlib.contextmanager
-def address(config: AddressCluster, workers: int | None) -> Iterator[Pool]:  # noqa: ARG001 - those that are there
-    """Connect to the scheduler at an address, or to the one that wrote a file."""
+def address(config: AddressCluster, workers: int | None, calls: Calls | None) -> Iterator[Pool]:  # noqa: ARG001
+    """Connect to the scheduler at an address, or to the one that wrote a file; its workers are those that are there."""
     where = config.address or f"the address in {config.scheduler_file}"
     if config.scheduler_file is not None and not Path(config.scheduler_file).is_file():
         raise InputError(f"scheduler file {config.scheduler_file} does not exist; start dask scheduler with it first")

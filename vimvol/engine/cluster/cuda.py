@@ -14,9 +14,10 @@ import distributed
 from vimvol.config.cluster import CudaCluster
 from vimvol.engine.cluster.connect import connected, optional, security
 from vimvol.engine.cluster.ending import ended_soon
+from vimvol.engine.cluster.enough import Calls, enough
 from vimvol.engine.cluster.local import DEAF, available_cores, leave_if_worker, not_started, quiet_tracker
 from vimvol.engine.cluster.threads import ENVIRONMENT, SETTINGS_HERE
-from vimvol.engine.pool import Pool
+from vimvol.engine.pool import Pool, Resource
 from vimvol.errors import InputError
 
 THREADS_OF_GPU = 2
@@ -27,25 +28,25 @@ SHARES_OF_GPU = 4
 
 
 @contextlib.contextmanager
-def cuda(config: CudaCluster, workers: int | None) -> Iterator[Pool]:
+def cuda(config: CudaCluster, workers: int | None, calls: Calls | None) -> Iterator[Pool]:
     """Start a worker process for every GPU, and ``workers`` processes (or as configured, or one a core) without.
 
     The main memory of the machine is divided among all of them.
     """
     leave_if_worker()
-    library, gpus = _usable(config)
-    count = config.cpu_workers if config.cpu_workers is not None else workers
-    count = available_cores() if count is None else count
+    library, _ = _usable(config)
+    gpus, count = _processes_of(config, workers, calls)
+    memory = memory_beside(config, workers, calls)
     secured = security(config.tls)
     with dask.config.set(SETTINGS_HERE):
         try:
-            share = int(distributed.system.MEMORY_LIMIT) // (SHARES_OF_GPU * max(1, gpus) + count)
             with quiet_tracker():
                 started = library.LocalCUDACluster(
                     CUDA_VISIBLE_DEVICES=None if config.devices is None else list(config.devices),
+                    n_workers=gpus,
                     threads_per_worker=THREADS_OF_GPU,
                     resources={"GPU": 1},
-                    memory_limit=SHARES_OF_GPU * share,
+                    memory_limit=memory["GPU"],
                     host="127.0.0.1",
                     dashboard_address=config.dashboard,
                     security=secured,
@@ -58,11 +59,29 @@ def cuda(config: CudaCluster, workers: int | None) -> Iterator[Pool]:
             raise _unusable(error) from error
         with (
             started as cluster,
-            _beside(cluster, count, share, secured) as beside,
+            _beside(cluster, count, memory["CPU"], secured) as beside,
             ended_soon(lambda: [*cluster.workers.values(), *beside]),
             connected(cluster, "the GPUs' processes") as pool,
         ):
             yield pool
+
+
+def memory_beside(config: CudaCluster, workers: int | None, calls: Calls | None) -> dict[Resource, int]:
+    """Return the bytes of memory of a process with a GPU, and of one without.
+
+    Parameters
+    ----------
+    config, workers, calls
+        As `vimvol.engine.cluster.open_cluster` takes them.
+
+    Raises
+    ------
+    InputError
+        If there is no GPU.
+    """
+    gpus, count = _processes_of(config, workers, calls)
+    share = int(distributed.system.MEMORY_LIMIT) // (SHARES_OF_GPU * max(1, gpus) + count)
+    return {"GPU": SHARES_OF_GPU * share, "CPU": share}
 
 
 def check_gpus(config: CudaCluster) -> None:
@@ -76,6 +95,14 @@ def check_gpus(config: CudaCluster) -> None:
         If there is none.
     """
     _usable(config)
+
+
+def _processes_of(config: CudaCluster, workers: int | None, calls: Calls | None) -> tuple[int, int]:
+    """Return how many processes are started with a GPU, and how many without."""
+    count = config.cpu_workers if config.cpu_workers is not None else workers
+    count = enough(available_cores() if count is None else count, calls, "CPU")
+    # where there are no others, those with a GPU compute everything
+    return enough(_usable(config)[1], calls, "GPU", *(() if count else ("CPU",))), count
 
 
 def _usable(config: CudaCluster) -> tuple[ModuleType, int]:

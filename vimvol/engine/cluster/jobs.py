@@ -12,6 +12,7 @@ import dask
 
 from vimvol.config.cluster import JobPool, JobsCluster
 from vimvol.engine.cluster.connect import connected, offered_by, optional, security
+from vimvol.engine.cluster.enough import Calls, enough_jobs
 from vimvol.engine.cluster.keeper import Keeper, submitted
 from vimvol.engine.cluster.threads import SETTINGS, remote_environment
 from vimvol.engine.pool import Pool
@@ -27,7 +28,7 @@ CLASSES = {
 
 
 @contextlib.contextmanager
-def jobs(config: JobsCluster, workers: int | None) -> Iterator[Pool]:  # noqa: ARG001 - the file says how many
+def jobs(config: JobsCluster, workers: int | None, calls: Calls | None) -> Iterator[Pool]:  # noqa: ARG001 - the file says
     """Submit jobs whose workers come and go; the scheduler runs in this process.
 
     Workers leave before the wall time ends their job, and a job that is lost is submitted again.
@@ -39,6 +40,7 @@ def jobs(config: JobsCluster, workers: int | None) -> Iterator[Pool]:  # noqa: A
     IncompleteRunError
         If no job is left of which a worker could come.
     """
+    config = enough_jobs(config, calls)
     library = optional("dask_jobqueue", "slurm", f"cluster {config.kind}")
     kind = getattr(library, CLASSES[config.kind][0])
     command = kind.job_cls.submit_command.split()[0]

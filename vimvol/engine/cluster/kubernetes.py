@@ -9,6 +9,7 @@ from typing import Any
 
 from vimvol.config.cluster import KubernetesCluster, PodPool
 from vimvol.engine.cluster.connect import connected, offered_by, optional
+from vimvol.engine.cluster.enough import Calls, enough_jobs
 from vimvol.engine.cluster.threads import remote_environment
 from vimvol.engine.pool import Pool
 from vimvol.errors import InputError
@@ -18,8 +19,13 @@ TARGET_DURATION = {"DASK_DISTRIBUTED__ADAPTIVE__TARGET_DURATION": "100ms"}
 
 
 @contextlib.contextmanager
-def kubernetes(config: KubernetesCluster, workers: int | None) -> Iterator[Pool]:  # noqa: ARG001 - the file says
+def kubernetes(
+    config: KubernetesCluster,
+    workers: int | None,  # noqa: ARG001 - the file says
+    calls: Calls | None,
+) -> Iterator[Pool]:
     """Have the operator start a scheduler and workers, and remove them at the end."""
+    config = enough_jobs(config, calls)
     library = optional("dask_kubernetes.operator", "kubernetes", "cluster kubernetes")
     options = {} if config.namespace is None else {"namespace": config.namespace}
     spec = cluster_spec(config, f"vimvol-{uuid.uuid4().hex[:8]}", library)

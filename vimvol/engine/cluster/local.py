@@ -16,6 +16,7 @@ import threadpoolctl
 from vimvol.config.cluster import LocalCluster
 from vimvol.engine.cluster.connect import connected, security
 from vimvol.engine.cluster.ending import ended_soon
+from vimvol.engine.cluster.enough import Calls, enough
 from vimvol.engine.cluster.threads import SETTINGS_HERE
 from vimvol.engine.pool import Pool, SerialPool
 from vimvol.errors import InputError
@@ -37,9 +38,17 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def processes_of(workers: int | None, calls: Calls | None) -> int:
+    """Return how many processes are started; the arguments are those of `vimvol.engine.cluster.open_cluster`."""
+    return enough(available_cores() if workers is None else workers, calls, "GPU", "CPU")
+
+
 @contextlib.contextmanager
-def local(config: LocalCluster, workers: int | None) -> Iterator[Pool]:
+def local(config: LocalCluster, workers: int | None, calls: Calls | None) -> Iterator[Pool]:
     """Start worker processes on this machine, one a core unless told otherwise; nothing listens beyond loopback.
+
+    Of several workers none has a GPU, as each would load the network onto the same one; nor has one that is left of
+    them where there is nothing to do for more, as its bytes would be others.
 
     Every worker computes with one thread: the cores are used once, and results do not depend on the number of
     workers. With 0 workers the blocks run in this process.
@@ -56,7 +65,7 @@ def local(config: LocalCluster, workers: int | None) -> Iterator[Pool]:
     leave_if_worker()
     with (
         dask.config.set(SETTINGS_HERE),
-        _started(config, available_cores() if workers is None else workers) as cluster,
+        _started(config, processes_of(workers, calls), gpu=processes_of(workers, None) == 1) as cluster,
         ended_soon(cluster.workers.values),
         connected(cluster, "the processes of this machine") as pool,
     ):
@@ -73,7 +82,7 @@ def quiet_tracker() -> Iterator[None]:
         sys.warnoptions.remove(UNTRACKED)
 
 
-def _started(config: LocalCluster, count: int) -> distributed.LocalCluster:
+def _started(config: LocalCluster, count: int, *, gpu: bool) -> distributed.LocalCluster:
     try:
         with quiet_tracker():
             return distributed.LocalCluster(
@@ -83,8 +92,7 @@ def _started(config: LocalCluster, count: int) -> distributed.LocalCluster:
                 dashboard_address=config.dashboard,
                 security=security(config.tls),
                 preload=[DEAF],
-                # Several would each load the network onto the same GPU.
-                env={"CUDA_VISIBLE_DEVICES": ""} if count > 1 else None,
+                env=None if gpu else {"CUDA_VISIBLE_DEVICES": ""},
                 # What fails comes back to the run, which tells it in one line.
                 silence_logs=logging.CRITICAL,
             )
