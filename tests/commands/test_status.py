@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import zarr
 
-from tests.support import digest, small_config
+from tests.support import SMALL, digest, small_config
+from vimvol.commands.agglomerate import agglomerate
 from vimvol.commands.segment import segment_volume
 from vimvol.commands.status import status
 from vimvol.engine.lock import Lock
@@ -199,3 +200,30 @@ def test_the_command_line_tells_it_in_words_and_exit_code(run, reference: Path, 
     code, printed, error = run("status", tmp_path / "none.zarr")
     assert (code, (printed + error).count("\n")) == (2, 1)
     assert "a run that was started a moment ago opens its input and its network before it writes" in error
+
+
+def test_settings_that_change_nothing_leave_nothing_stale(run, reference: Path) -> None:
+    """What is asked for besides is what the output was made with."""
+    same = [f"--set={key}={json.dumps(value)}" for key, value in SMALL.items()]
+    code, printed, _ = run("status", reference, *same)
+    assert (code, printed.splitlines()[-1]) == (0, "complete with these settings, too")
+    assert "other settings" not in printed
+    code, printed, _ = run("status", reference, *same, "--set=agglomerate.beta_learned=0.3")
+    assert (code, printed.splitlines()[-1]) == (0, "complete with these settings, too")
+    line = "unaffected    other settings: agglomerate.beta_learned: 0.5 -> 0.3; nothing depends on them here"
+    assert line in printed.splitlines()
+    assert "stale" not in printed
+
+
+def test_what_settings_would_make_again_is_told_and_what_is_beside_stays_as_it_is(run, copy: Path) -> None:
+    agglomerate(str(copy), ["agglomerate.beta=0.6"], name="finer", workers=0)
+    same = [f"--set={key}={json.dumps(value)}" for key, value in SMALL.items()]
+    code, printed, _ = run("status", copy, *same, "--set=segment.min_size=7")
+    assert code == 1
+    last = "not complete with these settings: sizes, write, label-pyramid 1, label-pyramid 2 would be made again"
+    assert printed.splitlines()[-1] == f"{last}; what is not given is the default"
+    assert "beside        finer: done, " in printed
+    assert "stale with these" not in printed
+    code, printed, _ = run("status", copy, *same, "--set=fragments.min_size=300")
+    assert re.search(r"beside        finer: done, \d+ segments, and stale with these settings; agg", printed)
+    assert status(str(copy)).beside[0].startswith("finer: done, ")

@@ -40,6 +40,8 @@ def status(
             typer.echo(f"failed        {stage.name}: {len(stage.failures) - 20} more")
     for note in found.notes:
         typer.echo(f"stale         {note}")
+    for text in found.unaffected:
+        typer.echo(f"unaffected    {text}; nothing depends on them here")
     for text in found.beside:
         typer.echo(f"beside        {text}")
     if found.source:
@@ -48,6 +50,10 @@ def status(
         typer.echo(f"run           {run}")
     typer.echo(f"written by    {found.holder or 'nobody now'}")
     state = "complete" if found.complete else "not complete"
+    if found.compared and found.complete:
+        state += " with these settings, too"
+    elif found.compared and found.stale:
+        state += f" with these settings: {', '.join(found.stale)} would be made again; what is not given is the default"
     typer.echo(f"{state}, a run is at it" if found.running else state)
     raise typer.Exit(0 if found.complete else 1)
 

@@ -17,8 +17,9 @@ from vimvol.engine.objects import Objects
 from vimvol.errors import InputError, VimvolError
 from vimvol.io import open_volume
 from vimvol.io.objects import open_objects
+from vimvol.outputs.ahead import changed_settings, listed
 from vimvol.outputs.beside import DAMAGED, is_stale, latest_of
-from vimvol.outputs.manifest import differences, input_address, made_manifest, recorded_settings
+from vimvol.outputs.manifest import input_address, made_manifest
 from vimvol.outputs.moved import as_known
 from vimvol.report.amounts import clock_text, count_text
 from vimvol.stages.job import BESIDE, NOTE
@@ -70,7 +71,9 @@ class Status:
     holder
         Who is writing it, as text; empty if nobody is.
     notes
-        What is stale, and why.
+        Why stages are stale.
+    unaffected
+        Settings asked about that are others than those of the output, and by which nothing of it is stale.
     runs
         Of every run that contributed, the latest last: when it began, how it ended or that it is under way, seconds,
         and its command, as text.
@@ -80,6 +83,8 @@ class Status:
         ``PATH[:DATASET]`` of the input, where it lay when a run last read it; empty where there are no stages.
     running
         Whether a run is at it, as far as can be seen from this machine.
+    compared
+        Whether it was compared with settings that were given.
     """
 
     out: str
@@ -91,6 +96,13 @@ class Status:
     beside: tuple[str, ...] = ()
     source: str = ""
     running: bool = False
+    unaffected: tuple[str, ...] = ()
+    compared: bool = False
+
+    @property
+    def stale(self) -> tuple[str, ...]:
+        """Names of the stages that are stale."""
+        return tuple(stage.name for stage in self.stages if stage.state == "stale")
 
 
 def status(out: str, config: SegmentConfig | None = None) -> Status:
@@ -125,14 +137,14 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
             f"{out} holds nothing yet; a run that was started a moment ago opens its input and its network before it "
             "writes anything, so look again in a minute, or begin it with vimvol segment"
         )
-    keys, notes = dict(manifest["keys"]), []
-    if config is not None:
-        wanted, changes = _keys_of(out, manifest, config)
-        notes += [f"other settings: {change}" for change in changes[:5]]
-    else:
-        wanted = keys
-    if changed := _changed_input(manifest):
-        wanted, notes = dict.fromkeys(keys, ""), [*notes, changed]
+    keys = dict(manifest["keys"])
+    wanted, changes = (keys, "") if config is None else _keys_of(out, manifest, config)
+    by_settings, changed = wanted != keys, _changed_input(manifest)
+    if by_settings and not changes:
+        changes = "none, but other weights or another version of vimvol"
+    other = (f"other settings: {changes}",) if changes else ()
+    if changed:
+        wanted = dict.fromkeys(keys, "")
     objects = open_objects(f"{out}/vimvol/ledger")
     begun = objects.names("")
     stages = []
@@ -148,17 +160,20 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
     complete = manifest["state"] == "complete" and not any(stage.state == "stale" for stage in stages)
     runs = tuple(_run_text(run, holder) for run in manifest.get("runs", ()))
     others = open_objects(f"{out}/vimvol/{BESIDE}").names("")
-    beside = tuple(_beside_text(out, name, manifest, wanted.get("graph", ""), holder) for name in others)
+    graph = "" if changed else keys.get("graph", "")
+    beside = tuple(_beside_text(out, name, manifest, (graph, wanted.get("graph", "")), holder) for name in others)
     return Status(
         out,
         tuple(stages),
         complete,
         _holder_text(holder),
-        tuple(notes),
+        (*(other if by_settings else ()), *filter(None, [changed])),
         runs,
         beside,
         input_address(manifest),
         running=holder is not None and is_alive(holder) is not False,
+        unaffected=() if by_settings else other,
+        compared=config is not None,
     )
 
 
@@ -177,11 +192,14 @@ def _levels_of(name: str, manifest: dict[str, Any]) -> set[str]:
     return {f"{name} {level}" for level in range(1, len(manifest["layout"]["levels"]))}
 
 
-def _beside_text(out: str, name: str, manifest: dict[str, Any], graph: str, holder: Holder | None) -> str:
-    """Return how a segmentation beside that of the run stands; ``graph``: key of the edges that are good."""
+def _beside_text(out: str, name: str, manifest: dict[str, Any], graphs: tuple[str, str], holder: Holder | None) -> str:
+    """Return how a segmentation beside that of the run stands.
+
+    ``graphs``: keys of the edges that are good, and that would be with the settings asked about.
+    """
     try:
         note = json.loads(open_objects(f"{out}/vimvol/{BESIDE}/{name}").get(NOTE) or b"")
-        made, stale = latest_of(note), is_stale(note, graph)
+        made, stale, would_be = latest_of(note), *(is_stale(note, graph) for graph in graphs)
         if made is note:
             done = f"done, {count_text(note['segments'], 'segment')}"
         else:
@@ -198,6 +216,8 @@ def _beside_text(out: str, name: str, manifest: dict[str, Any], graph: str, hold
         state = "missing"
     elif stale:
         state = "stale"
+    elif would_be:
+        state = f"{done}, and stale with these settings"
     else:
         state = done
     return f"{name}: {state}; {', '.join(changed) or 'the settings of the run'}"
@@ -250,13 +270,15 @@ def _stage(ledger: Ledger, *, stale: bool) -> StageStatus:
     return StageStatus(ledger.stage, state, found.blocks, share, failures, age)
 
 
-def _keys_of(out: str, manifest: dict[str, Any], config: SegmentConfig) -> tuple[dict[str, str], list[str]]:
-    """Return the keys that a run with these settings would have, and what is different."""
+def _keys_of(out: str, manifest: dict[str, Any], config: SegmentConfig) -> tuple[dict[str, str], str]:
+    """Return the keys that a run with these settings would have, and what is different, empty where nothing is."""
     from vimvol.preflight.prepare import prepare
 
-    source, dataset = manifest["input"]["path"], manifest["input"]["dataset"]
-    job = prepare(f"{source}:{dataset}" if dataset else source, out, config)
-    return job.keys, differences(recorded_settings(manifest), config.model_dump(mode="json", exclude={"run"}))
+    changes = listed(changed_settings(manifest, config))
+    if config.predict.device == "auto":  # which one that was is recorded
+        predict = config.predict.model_copy(update={"device": manifest["config"]["predict"]["device"]})
+        config = config.model_copy(update={"predict": predict})
+    return prepare(input_address(manifest), out, config).keys, changes
 
 
 def _changed_input(manifest: dict[str, Any]) -> str:

@@ -123,7 +123,7 @@ def no_run_to_keep(out: str) -> InputError:
 
 def not_only_replaced(out: str, manifest: Json, config: SegmentConfig) -> InputError:
     """Return the error for ``--replaced`` with other settings."""
-    what = _listed(changed_settings(manifest, config)) or "another network or version of vimvol"
+    what = listed(changed_settings(manifest, config)) or "another network or version of vimvol"
     return InputError(
         f"{out} was made with other settings ({what}), so replaced sections are not all that has changed; give "
         "the same settings, or run without --replaced and with --overwrite"
@@ -149,7 +149,7 @@ def held_text(
         Whether the input may be the same at another place.
     """
     changes = changed_settings(manifest, config)
-    what = "; ".join([*others, *filter(None, [_listed(changes)])]) or "another version of vimvol"
+    what = "; ".join([*others, *filter(None, [listed(changes)])]) or "another version of vimvol"
     named = [change.split(":")[0] for change in changes]
     if named and not others and all(name.startswith(AGGLOMERATING) for name in named):  # as after `agglomerate`
         given = config.model_dump(mode="json")
@@ -260,6 +260,7 @@ def _is_shipped(model: str) -> bool:
     return (Path(__file__).parents[1] / "models" / "weights" / f"{model}.safetensors").is_file()
 
 
-def _listed(changes: Sequence[str]) -> str:
+def listed(changes: Sequence[str]) -> str:
+    """Return changed settings as a text, `MOST_TOLD` of them and how many more there are."""
     more = len(changes) - MOST_TOLD
     return "; ".join([*changes[:MOST_TOLD], *([f"and {more} more"] if more > 0 else [])])
