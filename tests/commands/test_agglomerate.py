@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -107,6 +108,52 @@ def test_a_name_puts_another_segmentation_beside_the_first(reference: Path, out:
     assert result.replaced == ()
     again = agglomerate(str(out), ["agglomerate.beta=0.5"], name="split", workers=0)
     assert again.replaced == ("agglomerate.beta: 0.6 -> 0.5",)
+
+
+@pytest.mark.parametrize("name", ["segmentation", "finer"])
+def test_what_is_replaced_is_told_before_and_how_to_have_it_back_after(run, out: Path, name: str) -> None:
+    chosen = [] if name == "segmentation" else ["--name", name]
+    if chosen:
+        assert run("agglomerate", out, "--set", BETA, *chosen, "--workers", 0)[0] == 0
+    before, was = digest(out), "0.6" if chosen else "0.25"
+    code, told, err = run(
+        "agglomerate", out, "--set=agglomerate.beta=0.4", "--set=segment.min_size=0", *chosen, "--workers=0"
+    )
+    assert code == 0
+    changes = f"(agglomerate.beta: {was} -> 0.4; segment.min_size: 25 -> 0)"
+    lines = err.splitlines()
+    note = f"labels/{name} will be replaced {changes}; another --name would put this one beside it"
+    assert lines.index(note) < next(number for number, line in enumerate(lines) if line.startswith("costs"))
+    assert f"replaced      the one before {changes}" in told
+    (command,) = (line for line in told.splitlines() if line.startswith("give it back"))
+    command = command.removeprefix("give it back  ").partition(";")[0]
+    assert digest(out) != before
+    beside = shlex.split(f"{command} --name old --workers 0".removeprefix("vimvol "))
+    assert run(*beside)[0] == 0
+    assert run(*shlex.split(f"{command} --workers 0".removeprefix("vimvol ")))[0] == 0
+    after = digest(out)
+    assert {key: after[key] for key in before if key != "labels"} == {k: v for k, v in before.items() if k != "labels"}
+    assert after["labels/old/0"] == after[f"labels/{name}/0"]
+
+
+def test_the_way_back_is_told_from_the_last_that_was_complete_and_only_where_there_is_one(
+    sample: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteBlock, "__call__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            agglomerate(str(out), [BETA], workers=0)
+    result = agglomerate(str(out), ["agglomerate.beta=0.4"], workers=0)
+    assert result.replaced == ("agglomerate.beta: 0.25 -> 0.4",)
+    assert result.former == f"vimvol agglomerate {out} --set agglomerate.beta=0.25"
+    agglomerate(str(out), [BETA], name="finer", workers=0)
+    segment_volume(f"{sample}:raw", str(out), small_config(fragments__min_size=300), overwrite=True)
+    again = agglomerate(str(out), ["agglomerate.beta=0.5"], name="finer", workers=0)
+    assert "agglomerate.beta: 0.6 -> 0.5" in again.replaced
+    assert again.former == ""  # of edges that are gone
 
 
 @pytest.fixture

@@ -97,7 +97,9 @@ def agglomerate(
         typer.echo(f"all done before, on {result.done_before}, with these settings; nothing was computed")
     typer.echo(made if result.done_before else f"{made} in {time.perf_counter() - start:.0f} s")
     if result.replaced:
-        typer.echo(f"replaced      the one before ({'; '.join(result.replaced)}); another --name would have kept both")
+        typer.echo(f"replaced      the one before ({'; '.join(result.replaced)})")
+    if result.former:
+        typer.echo(f"give it back  {result.former}; with another --name, beside this one")
     typer.echo(f"segmentation  {result.labels}")
     typer.echo(f"look at it    vimvol view {shlex.quote(result.out)}")
 

@@ -18,8 +18,17 @@ from vimvol.engine.run import Progress
 from vimvol.errors import ConfigError, InputError
 from vimvol.io.objects import open_objects
 from vimvol.io.volume import forget_open
-from vimvol.outputs.ahead import AGGLOMERATING
-from vimvol.outputs.manifest import STORED, differences, finished_run, made_manifest, parse_note, settings_of
+from vimvol.outputs.ahead import AGGLOMERATING, listed
+from vimvol.outputs.beside import command_for
+from vimvol.outputs.manifest import (
+    STORED,
+    differences,
+    finished_run,
+    made_manifest,
+    parse_note,
+    recorded_settings,
+    settings_of,
+)
 from vimvol.outputs.record import Telling
 from vimvol.outputs.stored import stored_job
 from vimvol.preflight.announce import UNUSED, Tell
@@ -56,6 +65,8 @@ class Agglomerated:
         The same of one solve of the whole graph, where that was asked for.
     replaced
         Settings, before and now, where a segmentation of that name with others was replaced.
+    former
+        The command that gives that one back; empty where none was replaced, or its edges are there no more.
     done_before
         Where all was there, so that nothing was computed: when the run ended that made it, ISO 8601; else empty.
     """
@@ -69,6 +80,7 @@ class Agglomerated:
     energy: float
     best: float | None
     replaced: tuple[str, ...] = ()
+    former: str = ""
     done_before: str = ""
 
     @property
@@ -129,7 +141,13 @@ def agglomerate(
         shown = progress or silent()
         manifest, job = _on_stored(out, overrides, workers, shown.note)
         job = replace(job, name=name)
-        before = _settings_before(job, manifest)
+        former = _former(job, manifest)
+        others = former and former.get("keys") != job.keys  # else all is there
+        replaced = tuple(differences(recorded_settings(former), _as_noted(job.config))) if others else ()
+        if replaced:
+            shown.note(
+                f"labels/{name} will be replaced ({listed(replaced)}); another --name would put this one beside it"
+            )
         with JsonLog(log) as events:
             telling = Telling(shown, events, command, performance_report)
             result, before_now = (segment_instead if name == SEGMENTATION else segment_beside)(job, cluster, telling)
@@ -137,16 +155,20 @@ def agglomerate(
     finally:
         forget_open()
     numbers = {name: result[name] for name in ("segments", "joined", "filled", "levels", "energy")}
-    replaced = tuple(differences(before, _as_noted(job.config))) if before else ()
-    return Agglomerated(job.out, job.labels, **numbers, best=best, replaced=replaced, done_before=before_now)
+    again = ""
+    if replaced and former.get("keys", {}).get("graph") == job.keys["graph"]:
+        now = _as_noted(job.config) if name == SEGMENTATION else manifest["config"]
+        again = command_for(job.out, name, recorded_settings(former), now)
+    return Agglomerated(
+        job.out, job.labels, **numbers, best=best, replaced=replaced, former=again, done_before=before_now
+    )
 
 
-def _settings_before(job: Job, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of the segmentation that has the name of a job; empty if there is none."""
-    if job.name == SEGMENTATION:
-        return _as_noted(settings_of(manifest))
-    config = parse_note(open_objects(job.results).get(NOTE)).get("config")
-    return config if isinstance(config, dict) else {}
+def _former(job: Job, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of the last complete segmentation that has the name of a job; empty if there is none."""
+    note = manifest if job.name == SEGMENTATION else parse_note(open_objects(job.results).get(NOTE))
+    records = [note, *reversed(note.get("runs", ()))]
+    return next((each for each in records if each.get("state") == "complete" and "config" in each), {})
 
 
 def _as_noted(config: SegmentConfig) -> dict[str, Any]:

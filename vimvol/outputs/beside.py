@@ -47,6 +47,27 @@ def is_stale(note: Json, graph: str) -> bool:
     return bool(latest_of(note)["keys"]["graph"] != graph)
 
 
+def command_for(out: str, name: str, made: Json, now: Json) -> str:
+    """Return the command that makes a segmentation.
+
+    Parameters
+    ----------
+    out, name
+        Of the output, and of the segmentation.
+    made, now
+        Settings by section: of the segmentation, and of the run, from which the command starts.
+    """
+    changed = {
+        f"{section}.{key}": value
+        for section in ("agglomerate", "segment")
+        for key, value in made[section].items()
+        if value != now.get(section, {}).get(key)
+    }
+    changed = {key: value for key, value in changed.items() if key.startswith(AGGLOMERATING)}
+    named = [] if name == SEGMENTATION else ["--name", name]
+    return " ".join(["vimvol agglomerate", shlex.quote(out), *named, *as_options(changed)])
+
+
 def stale_text(out: str, name: str, manifest: Json, what: str) -> str:
     """Return that a segmentation is stale, what follows, and the command that makes it again, as a line.
 
@@ -70,17 +91,9 @@ def stale_text(out: str, name: str, manifest: Json, what: str) -> str:
     try:
         if not is_stale(note, manifest["keys"]["graph"]):
             return ""
-        made, now = latest_of(note)["config"], manifest["config"]
-        changed = {
-            f"{section}.{key}": value
-            for section in ("agglomerate", "segment")
-            for key, value in made[section].items()
-            if value != now.get(section, {}).get(key)
-        }
+        again = command_for(out, name, latest_of(note)["config"], manifest["config"])
     except DAMAGED:
         return ""
-    changed = {key: value for key, value in changed.items() if key.startswith(AGGLOMERATING)}
-    again = " ".join(["vimvol agglomerate", shlex.quote(out), "--name", name, *as_options(changed)])
     return (
         f"segmentation {name!r} of {out} is stale, as a later run has replaced the edges that it was made of, so "
         f"{what}; make it again: {again}"
