@@ -184,6 +184,35 @@ def test_without_the_option_the_message_names_it_where_the_path_is_another(raw: 
     assert plan_volume(f"{new}:raw", str(out), small_config(), moved=True).forecast.stages
 
 
+@pytest.mark.parametrize("changes", [{"agglomerate__beta": 0.3}, {"predict__halo": [8, 8]}], ids=["ahead", "opened"])
+def test_other_settings_and_another_place_are_told_at_once_with_what_both_need(raw, tmp_path: Path, changes) -> None:
+    out, new = tmp_path / "out.zarr", tmp_path / "new" / "in.zarr"
+    go(raw, out)
+    shutil.move(raw, new)
+    (name,) = changes
+    with pytest.raises(OutputExistsError) as told:
+        go(new, out, **changes)
+    text = str(told.value)
+    assert f"; input.path: {raw} -> {new}; {name.replace('__', '.')}: " in text
+    assert text.endswith(
+        "or give --overwrite to recompute what depends on that, and --moved with it if the input is the same, which "
+        "keeps what does not"
+    )
+    with pytest.raises(OutputExistsError) as told:
+        go(new, out, moved=True, **changes)
+    assert "input" not in str(told.value).partition(" holds ")[2].partition("as long as")[0]
+    go(new, out, moved=True, overwrite=True, **changes)
+
+
+def test_which_array_an_address_leaves_open_lies_nowhere_else(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.zarr"
+    go(raw, out)
+    for address, told in ((f"{raw}", False), (f"{raw}:/raw/", False), (f"{raw}:labels", True), (f"{raw}:ra", True)):
+        with pytest.raises(OutputExistsError) as refused:
+            segment_volume(address, str(out), small_config(agglomerate__beta=0.3))
+        assert ("input.dataset: raw -> " in str(refused.value)) == told, address
+
+
 def test_it_does_not_where_other_settings_alone_are_in_the_way(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
     go(raw, out)

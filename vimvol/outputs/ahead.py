@@ -93,7 +93,8 @@ def refuse_ahead(
     elif other and not overwrite:
         if replaced:
             raise not_only_replaced(out, manifest, config)
-        raise OutputExistsError(held_text(out, manifest, config, sure=False))
+        elsewhere = [] if moved else _elsewhere(source, manifest)
+        raise OutputExistsError(held_text(out, manifest, config, elsewhere, sure=False, moved=bool(elsewhere)))
 
 
 def refuse_unmade(out: str) -> None:
@@ -163,10 +164,25 @@ def held_text(
         )
     run = "a run with other settings" if changes else "another run"
     same = ", or --moved if it is the same, which keeps what is done" if moved else ""
+    if moved and changes:
+        same = ", and --moved with it if the input is the same, which keeps what does not"
     return (
         f"{out} holds {run} ({what}), which would be lost; choose another path, or give --overwrite to recompute what "
         f"depends on that{same}"
     )
+
+
+def _elsewhere(source: str, manifest: Json) -> list[str]:
+    """Return that an input is not where that of an output was, as far as its address tells; empty if it may be there.
+
+    Which array is meant where the address names none, or a group, is known only once it is opened.
+    """
+    before = manifest["input"]
+    path, dataset = parse_address(source)
+    left_open = not dataset or f"{before['dataset']}/".startswith(f"{dataset}/")
+    now = {"path": without_format(absolute(path)), "dataset": before["dataset"] if left_open else dataset}
+    places = differences({name: before[name] for name in now}, now, "input.")
+    return ["the input lies elsewhere", *places] if places else []
 
 
 def as_options(settings: Json) -> list[str]:
