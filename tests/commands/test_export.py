@@ -22,6 +22,7 @@ from vimvol.errors import IncompleteRunError, InputError, OutputBusyError, Outpu
 from vimvol.geometry import Block
 from vimvol.io import describe, open_volume
 from vimvol.outputs import copies
+from vimvol.outputs.manifest import finished_run, write_manifest
 from vimvol.outputs.ownership import owned
 
 FINER = ["agglomerate.beta=0.6"]
@@ -74,6 +75,51 @@ def test_every_array_is_that_of_the_output(out, copy):
     for dataset, row in rows.items():
         _same(f"{out}:{dataset}", f"{copy}:{dataset}")
         assert (row.dtype, row.shards) == ("uint64" if "labels" in dataset else "uint8", None)
+
+
+def test_a_copy_that_was_stopped_half_way_is_told_as_such(run, out, tmp_path, sample, monkeypatch):
+    target = tmp_path / "copy.zarr"
+    ground, original, asked = f"{sample}:labels", CopyBlock.__call__, []
+
+    def stop_in_labels(self, block):
+        if "labels" in self.target:
+            asked.append(run("evaluate", f"{target}:labels/segmentation/0", ground))
+            raise KeyboardInterrupt
+        return original(self, block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CopyBlock, "__call__", stop_in_labels)
+        with pytest.raises(KeyboardInterrupt):
+            export(out, str(target), workers=0)
+    ((code, _, err),) = asked
+    assert (code, "is being copied from" in err, "wait until that has ended" in err) == (2, True, True)
+    for address in (target, f"{target}:labels/segmentation/0"):
+        code, _, err = run("evaluate", address, ground)
+        assert (code, mistake(err)) == (
+            2,
+            f"error: {target} is a copy that is not finished, so missing parts would count as errors; vimvol export "
+            f"{out} {target}, with the same options, goes on with it",
+        )
+    code, told, err = run("info", target)
+    assert (code, "labels/segmentation/0" in told) == (0, False)
+    assert err.startswith(
+        f"{target} is a copy that is not finished, so arrays may be missing, or empty in parts; vimvol"
+    )
+    export(out, str(target), workers=0)
+    assert run("evaluate", f"{target}:labels/segmentation/0", ground)[0] == 0
+    assert run("info", target)[2] == ""
+
+
+def test_an_output_that_is_not_finished_is_listed_with_a_word_of_that(run, out, tmp_path):
+    half = Path(shutil.copytree(out, tmp_path / "half.zarr"))
+    assert run("info", half)[2] == ""
+    with owned(str(half)):
+        write_manifest(str(half), {**finished_run(str(half)), "state": "running"})
+    code, told, err = run("info", half)
+    assert (code, "labels/segmentation/0" in told) == (0, True)
+    assert f"{half} is not finished, and no run is at it, so arrays may be missing" in err
+    (half / "vimvol" / "run.json").write_text("{")
+    assert run("info", half) == (0, told, "")
 
 
 def test_it_is_zarr_v2_without_anything_of_v3(copy):

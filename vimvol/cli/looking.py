@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Annotated
 
@@ -62,9 +63,14 @@ def info(
     """Show what is in a volume: axes, voxel size, chunks, shards, dtype."""
     check_there(path)
     from vimvol.commands.listing import volume_rows
+    from vimvol.errors import VimvolError
+    from vimvol.outputs.standing import unfinished_text
     from vimvol.report.table import print_rows
 
     print_rows(*volume_rows(path))
+    with contextlib.suppress(VimvolError):  # of what is there all is told
+        if text := unfinished_text(path, "arrays may be missing, or empty in parts"):
+            typer.echo(text, err=True)
 
 
 @app.command()

@@ -147,14 +147,20 @@ def export(
     calls: Calls = {"CPU": max(len(Grid(array.shape[-3:], unit_of(array))) for array in arrays), "GPU": 0}
     with owned(target) as lock, workers_of(cluster, workers, shown.note, calls=calls) as pool:
         check_target(target, copy.mark)
-        may_write()
-        open_objects(target).put(COPY, json.dumps(copy.mark, indent=2).encode())
+        _mark(target, copy.mark, "running")
         execution = Execution(pool, shown, check=lock.check, guard=guard_of(lock)).on("CPU")
         copied = [_copy(out, target, image, copy.chunk, execution) for image in copy.images]
         labels = copy.labels
         listed = list_labels(target, labels)
+        _mark(target, copy.mark, "complete")
     kept = tuple(name for name in listed if name not in labels)
     return Exported(target, labels, kept, copy.left_out, done_before=not any(copied))
+
+
+def _mark(target: str, mark: dict[str, str], state: str) -> None:
+    """Write what a copy is known by, and whether it is complete."""
+    may_write()
+    open_objects(target).put(COPY, json.dumps({**mark, "state": state}, indent=2).encode())
 
 
 def _copy(out: str, target: str, image: Image, chunk: Index, execution: Execution) -> bool:

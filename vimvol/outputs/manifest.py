@@ -27,7 +27,7 @@ STORED = "stored"
 """Entry of a manifest with what `vimvol.outputs.stored` makes a job of; the outputs of earlier versions have none."""
 
 COPY = "vimvol/export.json"
-"""Name of what tells, in a copy for other viewers, of which output it is one."""
+"""Name of what tells, in a copy for other viewers, of which output it is one, and whether it is complete."""
 
 
 def has_manifest(out: str) -> bool:
