@@ -21,7 +21,7 @@ from vimvol.io.objects import open_objects
 from vimvol.outputs.manifest import parse_note, read_manifest
 from vimvol.report.progress import silent
 from vimvol.sample import SampleSpec, generate
-from vimvol.stages.job import NOTE
+from vimvol.stages.names import NOTE
 
 RAW = generate(SampleSpec(shape=(2, 64, 60)))[0]
 VOXEL = [50.0, 4.6, 4.6]

@@ -14,6 +14,7 @@ from vimvol.commands.qa import check_seams
 from vimvol.commands.score import score
 from vimvol.commands.segment import Segmented, segment_volume
 from vimvol.commands.status import status
+from vimvol.commands.view import view
 from vimvol.errors import InputError
 from vimvol.outputs.beside import stale_labels_text, stale_text, stale_texts
 from vimvol.outputs.manifest import finished_run
@@ -74,6 +75,15 @@ def test_evaluate_warns_of_it(sample: Path, stale: str, address: str) -> None:
     for mode in ("2d", "3d"):
         assert score(address.format(stale), f"{sample}:labels", mode)["warning"] == line
     assert "warning" not in score(f"{stale}:labels/segmentation", f"{sample}:labels")
+
+
+def test_view_warns_of_it_where_it_is_shown(stale: str) -> None:
+    pytest.importorskip("neuroglancer")
+    told: list[str] = []
+    with view(stale, ["segmentation"], tell=told.append):
+        assert told == []
+    with view(stale, tell=told.append):
+        assert told == [f"warning: {line_of(stale, 'it does not fit the boundaries and segmentations beside it')}"]
 
 
 def test_the_command_that_is_told_makes_it_anew(sample, stale, tmp_path, capsys, monkeypatch) -> None:

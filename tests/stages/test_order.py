@@ -10,7 +10,8 @@ from vimvol.engine.ledger import block_name
 from vimvol.io.arrays import has_layout
 from vimvol.io.tables import read_table
 from vimvol.preflight.prepare import prepare
-from vimvol.stages.job import BESIDE, Job
+from vimvol.stages.job import Job
+from vimvol.stages.names import BESIDE
 from vimvol.stages.order import stages_of
 
 OF_ONE = {"costs", "solve", "contacts", "sizes", "write", "label-pyramid"}

@@ -38,7 +38,8 @@ from vimvol.report.jsonlog import JsonLog
 from vimvol.report.progress import silent
 from vimvol.segment.multicut import check_solver
 from vimvol.segment.multicut.division import bytes_per_edge, merge_costs, solve_table
-from vimvol.stages.job import NOTE, SEGMENTATION, Job
+from vimvol.stages.job import Job
+from vimvol.stages.names import NOTE, SEGMENTATION
 from vimvol.stages.sizes import check_sizes
 from vimvol.stages.solve import all_costs, solver_of
 

@@ -35,8 +35,9 @@ from vimvol.quality.shifted import compare_shifted
 from vimvol.report.progress import silent
 from vimvol.report.seam import draw_seam
 from vimvol.stages.fragments import read_boundaries
-from vimvol.stages.job import SEGMENTATION, Job
+from vimvol.stages.job import Job
 from vimvol.stages.levels import levels_reduced
+from vimvol.stages.names import SEGMENTATION
 from vimvol.stages.region import wanted_voxels
 
 

@@ -25,8 +25,9 @@ from vimvol.outputs.record import Telling, new_run, recorded
 from vimvol.outputs.stored import SHARED, stored_of
 from vimvol.preflight.forecast import calls_left
 from vimvol.stages.graph import graph_stage
-from vimvol.stages.job import NOTE, Job
+from vimvol.stages.job import Job
 from vimvol.stages.levels import levels_reduced
+from vimvol.stages.names import NOTE
 from vimvol.stages.order import run_stages, stages_of
 
 Made = tuple[dict[str, Any], str]

@@ -22,7 +22,7 @@ from vimvol.outputs.beside import DAMAGED, is_stale, latest_of
 from vimvol.outputs.manifest import input_address, made_manifest
 from vimvol.outputs.moved import as_known
 from vimvol.report.amounts import clock_text, count_text
-from vimvol.stages.job import BESIDE, NOTE
+from vimvol.stages.names import BESIDE, NOTE
 
 State = Literal["done", "begun", "failed", "stale", "missing"]
 

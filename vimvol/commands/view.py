@@ -14,6 +14,7 @@ from vimvol.io import Volume, open_volume
 from vimvol.io.arrays import find_group
 from vimvol.io.formats import ngff
 from vimvol.io.storage import join
+from vimvol.outputs.beside import stale_text
 from vimvol.outputs.manifest import input_address, made_manifest, settings_of
 from vimvol.outputs.standing import check_finished
 from vimvol.preflight.announce import Tell, nobody
@@ -35,7 +36,7 @@ def view(out: str, names: Sequence[str] = (), *, port: int = 0, tell: Tell = nob
     port
         Of this machine, on the loopback interface; 0: any that is free.
     tell
-        Told what cannot be shown, and where the output is not finished.
+        Told what cannot be shown, which segmentations are stale, and where the output is not finished.
 
     Returns
     -------
@@ -78,6 +79,8 @@ def view(out: str, names: Sequence[str] = (), *, port: int = 0, tell: Tell = nob
                 raise
             tell(f"segmentation {name!r} is not shown: {error}")
             continue
+        if text := stale_text(out, name, manifest, "it does not fit the boundaries and segmentations beside it"):
+            tell(f"warning: {text}")
         shown = _unlike(name, [layer.name for layer in layers])
         layers.append(Layer(shown, "labels", labels, image=join(out, "labels", name)))
     if not layers:

@@ -15,7 +15,7 @@ from vimvol.io.objects import open_objects
 from vimvol.io.storage import join
 from vimvol.outputs.ahead import AGGLOMERATING, as_options
 from vimvol.outputs.manifest import MANIFEST, parse_note
-from vimvol.stages.job import BESIDE, NOTE, SEGMENTATION
+from vimvol.stages.names import BESIDE, NOTE, SEGMENTATION
 
 Json = Mapping[str, Any]
 

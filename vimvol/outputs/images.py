@@ -13,7 +13,7 @@ from vimvol.errors import InputError
 from vimvol.io.objects import open_objects
 from vimvol.outputs.beside import note_of
 from vimvol.outputs.manifest import parse_note
-from vimvol.stages.job import BESIDE, NOTE, SEGMENTATION
+from vimvol.stages.names import BESIDE, NOTE, SEGMENTATION
 
 
 @dataclass(frozen=True)

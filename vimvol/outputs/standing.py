@@ -9,6 +9,7 @@ from vimvol.engine.lock import is_alive, read_holder
 from vimvol.errors import InputError
 from vimvol.io.objects import open_objects
 from vimvol.outputs.manifest import COPY, has_manifest, parse_note, read_manifest
+from vimvol.stages.names import BESIDE, NOTE
 
 
 def unfinished_text(address: str, what: str) -> str:
@@ -75,8 +76,6 @@ def check_finished(address: str, what: str) -> None:
     labels, _, path = dataset.partition("/")
     if labels != "labels":
         return
-    from vimvol.stages.job import BESIDE, NOTE  # loads what the viewer does not need
-
     name = path.split("/")[0]
     note = open_objects(f"{out}/vimvol/{BESIDE}/{name}").get(NOTE)
     if note is not None and parse_note(note).get("state") != "complete":

@@ -16,15 +16,7 @@ from vimvol.io import Level, Volume
 from vimvol.io.mask import Mask
 from vimvol.stages.keys import keys_after, stage_keys
 from vimvol.stages.learned import Learned
-
-SEGMENTATION = "segmentation"
-"""Name of the segmentation that a run makes; others may be added to its output."""
-
-BESIDE = "agglomerated"
-"""Folder of what belongs to the segmentations that were added to an output, by their name."""
-
-NOTE = "run.json"
-"""What made such a segmentation, in its folder."""
+from vimvol.stages.names import BESIDE, SEGMENTATION
 
 Sections = tuple[int, int]
 """First section, and section after the last."""
