@@ -170,3 +170,19 @@ def test_a_base_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_config(SegmentConfig, str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("predict.axes=[z, y]", 'predict.axes = ["z", "y"] cannot be used: give '),
+        ("predict.invert=[yes]", "predict.invert = [true] cannot be used: give true or false"),
+        ("input.mask={a: [b]}", 'input.mask = {"a": ["b"]} cannot be used: give text'),
+        ("output.chunk=[1, 2]", "output.chunk = [1, 2] has 2 values: give 3"),
+        ("predict.axes=w", "predict.axes = 'w' cannot be used"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_shown_as_it_is_written(override: str, text: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(SegmentConfig, None, [override])
+    assert str(refused.value).startswith(text)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from vimvol.config.base import NonNegative, Positive, Section
+from vimvol.config.explain import shown
 from vimvol.config.load import parse_config, read_config
 from vimvol.errors import ConfigError
 
@@ -204,6 +205,6 @@ def read_cluster(name: str) -> ClusterConfig:
 
 def _checked(data: dict[str, Any], source: str) -> ClusterConfig:
     kind = data.get("kind")
-    if kind not in KINDS:
-        raise ConfigError(f"kind = {kind!r} in {source} is no cluster; choose {', '.join(KINDS)}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ConfigError(f"kind = {shown(kind)} in {source} is no cluster; choose {', '.join(KINDS)}")
     return parse_config(KINDS[kind], data, source)

@@ -81,11 +81,15 @@ def explain(
         return f"{f'{where} in ' if where else ''}{source} cannot be used: {message}{rest}"
     if first["type"] == "model_type":
         key = f"{where}.{_valid_keys(kind, first['loc'])[0]}"
-        return (
-            f"{where} = {first['input']!r}{found} cannot be used: {where} is a section, set its keys, e.g. {key}{rest}"
-        )
+        wanted = f"{where} is a section, set its keys, e.g. {key}"
+        return f"{where} = {shown(first['input'])}{found} cannot be used: {wanted}{rest}"
     wanted = f"{_wanted(first, field)}{_example(where, field, found)}{_meaning(where, field)}"
-    return f"{where} = {first['input']!r}{found} cannot be used: {wanted}{rest}"
+    return f"{where} = {shown(first['input'])}{found} cannot be used: {wanted}{rest}"
+
+
+def shown(value: object) -> str:
+    """Return a value that was given, lists and mappings as they are written in YAML and on the command line."""
+    return json.dumps(value, default=str) if isinstance(value, list | tuple | dict) else repr(value)
 
 
 def _explain_form(error: ValidationError, found: str, field: FieldInfo, data: Mapping[str, Any]) -> str:
@@ -98,7 +102,7 @@ def _explain_form(error: ValidationError, found: str, field: FieldInfo, data: Ma
     others = sum(_without_places(each["loc"]) != location for each in error.errors())
     rest = f"; {others} more {'value does' if others == 1 else 'values do'} not fit either" if others else ""
     wanted = f"{list_text(field.annotation)}{_example(where, field, found)}{_meaning(where, field)}"
-    return f"{where} = {value!r}{found} cannot be used: give {wanted}{rest}"
+    return f"{where} = {shown(value)}{found} cannot be used: give {wanted}{rest}"
 
 
 def _without_places(location: Sequence[int | str]) -> tuple[int | str, ...]:
@@ -180,9 +184,8 @@ def _explain_length(error: ValidationError, found: str, field: FieldInfo | None)
         wanted = max(part for part in of_list if isinstance(part, int)) + 1
     where = ".".join(str(part) for part in location)
     values = "1 value" if len(given) == 1 else f"{len(given)} values"
-    return (
-        f"{where} = {given!r}{found} has {values}: give {wanted}{_example(where, field, found)}{_meaning(where, field)}"
-    )
+    told = f"{_example(where, field, found)}{_meaning(where, field)}"
+    return f"{where} = {shown(given)}{found} has {values}: give {wanted}{told}"
 
 
 def _suggested(kind: type[Section], location: Sequence[int | str], valid: Sequence[str]) -> list[str]:

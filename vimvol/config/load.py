@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from vimvol.config.base import Section
-from vimvol.config.explain import explain
+from vimvol.config.explain import explain, shown
 from vimvol.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -88,7 +88,9 @@ def _read_with_base(path: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if base is None:
         return data
     if not isinstance(base, str):
-        raise ConfigError(f"base = {base!r} in {path} is no path; give the YAML file to start from, relative to it")
+        raise ConfigError(
+            f"base = {shown(base)} in {path} is no path; give the YAML file to start from, relative to it"
+        )
     return _merge(_read_with_base(str(Path(path).parent / base), (*above, here)), data)
 
 

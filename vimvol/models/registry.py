@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from vimvol.config.explain import shown
 from vimvol.errors import InputError
 from vimvol.models.meta import without_values
 from vimvol.models.nnunet import NNUNet
@@ -113,7 +114,7 @@ def build_model(name: str, *, in_channels: int = 1, out_channels: int = 1, **opt
     except (TypeError, ValueError, ArithmeticError, IndexError, AssertionError, RuntimeError) as error:
         if not options:
             raise
-        given = ", ".join(f"{key} = {value!r}" for key, value in options.items())
+        given = ", ".join(f"{key} = {shown(value)}" for key, value in options.items())
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"network {name} cannot be built with {given} ({reason}); give other options") from None
 

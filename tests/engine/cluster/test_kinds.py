@@ -76,6 +76,7 @@ def test_every_file_is_one_of_its_kind(path: Path) -> None:
     ("text", "message"),
     [
         ("kind: slrum", "kind = 'slrum'.*slurm"),
+        ("kind: [slurm, pbs]", r'kind = \["slurm", "pbs"\] in .* is no cluster; choose local, cuda, slurm'),
         ("{kind: slurm, cpu: {jobs: 1}, quue: x}", "unknown key 'quue'"),
         ("{kind: slurm, cpu: {jobs: 1, memory: lots}}", "cpu.memory = 'lots'"),
         ("{kind: slurm, cpu: {jobs: 1, maximum: 2}}", "either jobs, or maximum"),
