@@ -81,4 +81,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run_script(main, __doc__)
+    run_script(main, __doc__, resumable=False)

@@ -556,7 +556,7 @@ def test_more_requests_to_stop_change_nothing(sample: Path, tmp_path: Path, gap:
     err = process.communicate(timeout=120)[1]
     assert process.returncode == 130, err
     assert not re.search("Traceback|resource_tracker|KeyboardInterrupt", err), err
-    assert err.endswith("stopped; what is finished is kept, the same command goes on from there\n")
+    assert err.endswith(f"stopped; {GOES_ON}\n")
 
 
 SWALLOWED = """
@@ -580,7 +580,44 @@ main(program)
 def test_a_signal_that_arrives_in_a_destructor_stops_the_run_too() -> None:
     done = subprocess.run([sys.executable, "-c", SWALLOWED], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 130, done.stderr
-    assert done.stderr == "stopped; what is finished is kept, the same command goes on from there\n"
+    assert done.stderr == "stopped; nothing was done yet\n"
+
+
+STOPPED_AT = """
+import importlib.abc, signal, sys
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == module:
+            signal.raise_signal(signal.SIGINT)
+
+module = sys.argv.pop(1)
+sys.meta_path.insert(0, Finder())
+from vimvol.cli import main
+main()
+"""
+"""A command that is asked to stop when it begins to load a module."""
+
+GOES_ON = "what is finished is kept, the same command goes on from there"
+BEGINS_ANEW = "nothing is kept, the same command begins anew"
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "meaning"),
+    [
+        ("segment {raw} out.zarr", "segment", GOES_ON),
+        ("agglomerate {out}", "agglomerate", GOES_ON),
+        ("plan {raw} out.zarr", "plan", BEGINS_ANEW),
+        ("qa {out}", "qa", BEGINS_ANEW),
+        ("evaluate {out} {raw}", "score", BEGINS_ANEW),
+        ("info {raw}", "listing", BEGINS_ANEW),
+    ],
+)
+def test_a_command_that_is_stopped_says_whether_the_same_goes_on(sample, reference, tmp_path, words, module, meaning):
+    command = words.format(raw=f"{sample}:raw", out=reference).split()
+    script = [sys.executable, "-c", STOPPED_AT, f"vimvol.commands.{module}", *command]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (130, f"stopped; {meaning}"), done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="a small file system needs root to mount")

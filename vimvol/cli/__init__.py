@@ -9,7 +9,7 @@ import typer
 
 from vimvol.cli import segmenting, planning, standing, agglomerating, scoring, tuning, training, exchanging, looking  # isort: skip - the order in which help lists them
 from vimvol.cli.app import app
-from vimvol.cli.help import App
+from vimvol.cli.help import App, Command, Resumable
 from vimvol.cli.stop import Stopped, stoppable
 from vimvol.errors import VimvolError
 
@@ -39,12 +39,12 @@ def main(program: Callable[[], Any] = app) -> None:
     except VimvolError as error:
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
         raise SystemExit(error.exit_code) from None
-    except Stopped:
-        typer.secho("stopped; what is finished is kept, the same command goes on from there", err=True)
+    except Stopped as stopped:
+        typer.echo(f"stopped; {stopped}", err=True)
         raise SystemExit(INTERRUPTED) from None
 
 
-def run_script(function: Callable[..., None], text: str) -> None:
+def run_script(function: Callable[..., None], text: str, *, resumable: bool = True) -> None:
     """Run a function as a command that ends as `vimvol` does.
 
     Parameters
@@ -53,7 +53,10 @@ def run_script(function: Callable[..., None], text: str) -> None:
         Annotated; its parameters are the arguments and options, read from the command line.
     text
         What ``--help`` says.
+    resumable
+        Whether what is finished is kept when it is stopped.
     """
     script = App(add_completion=False, rich_markup_mode=None)
-    script.command(help=text.replace("\n    python", "\n\n\b\n    python", 1))(function)
+    about = text.replace("\n    python", "\n\n\b\n    python", 1)
+    script.command(cls=Resumable if resumable else Command, help=about)(function)
     main(script)

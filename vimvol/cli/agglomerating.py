@@ -24,10 +24,11 @@ from vimvol.cli.app import (
     tell_opening,
     write_text,
 )
+from vimvol.cli.help import Resumable
 from vimvol.config import SegmentConfig, load_config
 
 
-@app.command()
+@app.command(cls=Resumable)
 def agglomerate(
     out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="Finished output of `vimvol segment`.")],
     overrides: Overrides = None,

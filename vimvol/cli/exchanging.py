@@ -11,12 +11,13 @@ import typer
 
 from vimvol.address import absolute, check_output_there, check_there
 from vimvol.cli.app import Cluster, Overrides, Processes, SchedulerFile, app, chosen_cluster, flag, tell_opening
+from vimvol.cli.help import Resumable
 from vimvol.cli.slices import shape_of
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError
 
 
-@app.command()
+@app.command(cls=Resumable)
 def export(
     out: Annotated[str, typer.Argument(metavar="OUT.zarr", help="Finished output of `vimvol segment`.")],
     target: Annotated[str, typer.Argument(metavar="COPY.zarr", help="OME-Zarr 0.4 to write, or to bring up to date.")],

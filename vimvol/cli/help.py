@@ -1,7 +1,8 @@
-"""How ``--help`` shows arguments and options: by what a user writes, not by the types of Python.
+"""What a command is: what it says when it is stopped, and how ``--help`` shows it.
 
-Typer has no option for this, so what it calls to make help is overridden. Versions of it differ in what there is to
-override, and commands have to run with all of them: what is missing here leaves help as typer shows it.
+Arguments and options are shown by what a user writes, not by the types of Python. Typer has no option for this, so what
+it calls to make help is overridden. Versions of it differ in what there is to override, and commands have to run with
+all of them: what is missing here leaves help as typer shows it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from vimvol.cli.stop import Stopped
 
 
 class _Plain:
@@ -40,7 +43,22 @@ def _nothing(ctx: Any) -> None:  # noqa: ANN401, ARG001 - what typer calls
 
 
 class Command(_Plain, TyperCommand):
-    """A command of `App`."""
+    """A command of `App`; what it has done when it is stopped is lost."""
+
+    after_stop = "nothing is kept, the same command begins anew"
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's
+        """Call the function; if it is stopped, say what that means."""
+        try:
+            return super().invoke(ctx)
+        except Stopped:
+            raise Stopped(self.after_stop) from None
+
+
+class Resumable(Command):
+    """A command that goes on where it was stopped."""
+
+    after_stop = "what is finished is kept, the same command goes on from there"
 
 
 class Group(_Plain, TyperGroup):

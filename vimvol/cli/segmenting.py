@@ -22,6 +22,7 @@ from vimvol.cli.app import (
     flag,
     tell_opening,
 )
+from vimvol.cli.help import Resumable
 from vimvol.cli.slices import slices_of
 from vimvol.config import SegmentConfig, load_config
 from vimvol.config.cluster import ClusterConfig
@@ -68,7 +69,7 @@ def check_output(source: str, out: str, settings: SegmentConfig, cluster: Cluste
         refuse_ahead(source, out, settings, **options)
 
 
-@app.command()
+@app.command(cls=Resumable)
 def segment(
     source: Source,
     out: Out,
@@ -136,7 +137,7 @@ def segment(
         typer.echo(text, err=True)
 
 
-@app.command()
+@app.command(cls=Resumable)
 def demo(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where everything is written.")] = "vimvol-demo",
     workers: Annotated[int | None, typer.Option(metavar="N", help="Worker processes; by default one a core.")] = None,

@@ -20,7 +20,10 @@ leave their remains to be complained of. Later ones are heard again, in case tha
 
 
 class Stopped(BaseException):
-    """Somebody asked this process to end; no `KeyboardInterrupt`, which the command-line library keeps to itself."""
+    """Somebody asked this process to end; no `KeyboardInterrupt`, which the command-line library keeps to itself.
+
+    Its text is what that means, a clause.
+    """
 
 
 @contextmanager
@@ -45,7 +48,7 @@ def stoppable() -> Iterator[None]:
             return
         raised.append(time.monotonic())
         logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)  # of connections that end now
-        raise Stopped
+        raise Stopped("nothing was done yet")  # a command that has begun tells what it means, see `Command`
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     report = sys.unraisablehook

@@ -9,13 +9,14 @@ import typer
 
 from vimvol.address import absolute, check_output_there, check_there, is_url
 from vimvol.cli.app import Overrides, app, flag, tell_opening
+from vimvol.cli.help import Resumable
 from vimvol.cli.slices import slices_of
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError
 from vimvol.train.given import check_given
 
 
-@app.command()
+@app.command(cls=Resumable)
 def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML configuration; see configs/train.")],
     overrides: Overrides = None,
@@ -76,7 +77,7 @@ def train_edges(
     typer.echo(f"use them      vimvol agglomerate {shlex.quote(pairs[0])} --set {costs} --name learned")
 
 
-@app.command()
+@app.command(cls=Resumable)
 def download(
     dataset: Annotated[str, typer.Argument(metavar="cremi|livecell", help="Data of the ViM-UNet paper.")],
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where files go; those there are only checked.")],

@@ -9,12 +9,13 @@ import typer
 
 from vimvol.address import check_there
 from vimvol.cli.app import Overrides, Processes, app
+from vimvol.cli.help import Resumable
 from vimvol.cli.slices import slices_of
 from vimvol.config import SegmentConfig, load_config
 from vimvol.errors import InputError
 
 
-@app.command()
+@app.command(cls=Resumable)
 def tune(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where trials and the best settings are written.")],
     volumes: Annotated[
