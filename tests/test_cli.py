@@ -24,7 +24,7 @@ from typer.core import TyperCommand
 from typer.testing import CliRunner
 
 from tests.support import digest, mistake, settings, small_config, wait_for, without_rights
-from vimvol.cli import app
+from vimvol.cli.commands import app
 from vimvol.cli.help import App, Command
 from vimvol.commands.segment import segment_volume
 from vimvol.engine.lock import Holder
@@ -611,11 +611,12 @@ BEGINS_ANEW = "nothing is kept, the same command begins anew"
         ("qa {out}", "qa", BEGINS_ANEW),
         ("evaluate {out} {raw}", "score", BEGINS_ANEW),
         ("info {raw}", "listing", BEGINS_ANEW),
+        ("--help", None, "nothing was done yet"),
     ],
 )
 def test_a_command_that_is_stopped_says_whether_the_same_goes_on(sample, reference, tmp_path, words, module, meaning):
     command = words.format(raw=f"{sample}:raw", out=reference).split()
-    script = [sys.executable, "-c", STOPPED_AT, f"vimvol.commands.{module}", *command]
+    script = [sys.executable, "-c", STOPPED_AT, f"vimvol.commands.{module}" if module else "vimvol.config", *command]
     done = subprocess.run(script, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (130, f"stopped; {meaning}"), done.stderr
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from vimvol.cli import app
+from vimvol.cli.commands import app
 from vimvol.config import SegmentConfig, load_config
 
 ROOT = Path(__file__).parents[1]

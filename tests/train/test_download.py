@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from typer.testing import CliRunner
 
-from vimvol.cli import app
+from vimvol.cli.commands import app
 from vimvol.errors import InputError, StorageError
 from vimvol.train import download as module
 from vimvol.train.download import download

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -47,7 +46,10 @@ def stoppable() -> Iterator[None]:
         if raised and time.monotonic() - raised[-1] < SECONDS_TO_END:
             return
         raised.append(time.monotonic())
-        logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)  # of connections that end now
+        if "distributed" in sys.modules:  # else loading this is what would take time before anything is heard
+            import logging
+
+            logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)  # of connections that end now
         raise Stopped("nothing was done yet")  # a command that has begun tells what it means, see `Command`
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
