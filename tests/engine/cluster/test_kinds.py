@@ -47,7 +47,7 @@ def where() -> tuple[str, str]:
 
 
 def deaf() -> bool:
-    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def told(pool: Pool, function, count: int = 8, resource=None) -> set:
@@ -245,8 +245,14 @@ def test_gpus_and_processes_without_work_in_one_cluster() -> None:
         assert told(pool, where, resource="GPU") == {("0", "-")}
         assert told(pool, where, resource="CPU") == {("cpu-0", "")}
         assert (pool.slots_for("GPU"), pool.slots_for("CPU")) == (2, 1)
-        # a terminal sends Ctrl-C to all of them
+        # a terminal sends Ctrl-C to all of them, and this process is the one that is to hear it
         assert told(pool, deaf, resource="GPU") == told(pool, deaf, resource="CPU") == {True}
+        assert not deaf()
+
+
+def test_processes_of_this_machine_do_not_hear_what_a_terminal_sends_to_all() -> None:
+    with open_cluster("local", 1) as pool:
+        assert (told(pool, deaf), deaf()) == ({True}, False)
 
 
 @pytest.mark.usefixtures("gpus")

@@ -10,6 +10,7 @@ import types
 import pytest
 
 from vimvol.engine.cluster import ending, open_cluster
+from vimvol.engine.cluster.threads import SETTINGS_HERE
 from vimvol.errors import InputError
 
 IMITATED = """
@@ -40,8 +41,7 @@ def test_what_else_keeps_processes_from_starting_is_told_as_it_is(kind, monkeypa
     library = types.ModuleType("dask_cuda")
     exec(IMITATED, vars(library))
     monkeypatch.setitem(sys.modules, "dask_cuda", library)
-    module = sys.modules[f"vimvol.engine.cluster.{kind}"]
-    monkeypatch.setattr(module, "DEAF", "raise RuntimeError('no room on the device')\n")
+    monkeypatch.setitem(SETTINGS_HERE, "distributed.worker.preload", ["raise RuntimeError('no room on the device')\n"])
     with (
         pytest.raises(InputError, match=r"could not be started \(no room on the device\), so") as refused,
         open_cluster(kind, 1),

@@ -15,7 +15,7 @@ from vimvol.config.cluster import CudaCluster
 from vimvol.engine.cluster.connect import connected, optional, security
 from vimvol.engine.cluster.ending import ended_soon
 from vimvol.engine.cluster.enough import Calls, enough
-from vimvol.engine.cluster.local import DEAF, available_cores, leave_if_worker, not_started, quiet_tracker
+from vimvol.engine.cluster.local import available_cores, deaf_loop, leave_if_worker, not_started
 from vimvol.engine.cluster.threads import ENVIRONMENT, SETTINGS_HERE
 from vimvol.engine.pool import Pool, Resource
 from vimvol.errors import InputError
@@ -38,21 +38,20 @@ def cuda(config: CudaCluster, workers: int | None, calls: Calls | None) -> Itera
     gpus, count = _processes_of(config, workers, calls)
     memory = memory_beside(config, workers, calls)
     secured = security(config.tls)
-    with dask.config.set(SETTINGS_HERE):
+    with dask.config.set(SETTINGS_HERE), deaf_loop() as loop:
         try:
-            with quiet_tracker():
-                started = library.LocalCUDACluster(
-                    CUDA_VISIBLE_DEVICES=None if config.devices is None else list(config.devices),
-                    n_workers=gpus,
-                    threads_per_worker=THREADS_OF_GPU,
-                    resources={"GPU": 1},
-                    memory_limit=memory["GPU"],
-                    host="127.0.0.1",
-                    dashboard_address=config.dashboard,
-                    security=secured,
-                    preload=[DEAF],
-                    silence_logs=logging.CRITICAL,
-                )
+            started = library.LocalCUDACluster(
+                loop=loop,
+                CUDA_VISIBLE_DEVICES=None if config.devices is None else list(config.devices),
+                n_workers=gpus,
+                threads_per_worker=THREADS_OF_GPU,
+                resources={"GPU": 1},
+                memory_limit=memory["GPU"],
+                host="127.0.0.1",
+                dashboard_address=config.dashboard,
+                security=secured,
+                silence_logs=logging.CRITICAL,
+            )
         except RuntimeError as error:
             raise not_started("the GPUs' worker processes", error, "choose cluster local") from None
         except Exception as error:
@@ -137,7 +136,6 @@ def _beside(
                 security=secured,
                 memory_limit=memory,
                 env={**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
-                preload=[DEAF],
                 silence_logs=logging.CRITICAL,
             )
             for number in range(count)

@@ -6,12 +6,16 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 import dask
 import distributed
 import threadpoolctl
+from distributed.utils import LoopRunner
+from tornado.ioloop import IOLoop
 
 from vimvol.config.cluster import LocalCluster
 from vimvol.engine.cluster.connect import connected, security
@@ -21,8 +25,6 @@ from vimvol.engine.cluster.threads import SETTINGS_HERE
 from vimvol.engine.pool import Pool, SerialPool
 from vimvol.errors import InputError
 
-DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-"""What a worker runs first: a terminal sends Ctrl-C to it, too, but this process stops it, without a word."""
 UNTRACKED = "ignore:resource_tracker:UserWarning"
 """What the process of Python that removes the semaphores of others leaves unsaid: a worker that was killed had some."""
 
@@ -65,7 +67,8 @@ def local(config: LocalCluster, workers: int | None, calls: Calls | None) -> Ite
     leave_if_worker()
     with (
         dask.config.set(SETTINGS_HERE),
-        _started(config, processes_of(workers, calls), gpu=processes_of(workers, None) == 1) as cluster,
+        deaf_loop() as loop,
+        _started(config, processes_of(workers, calls), loop, gpu=processes_of(workers, None) == 1) as cluster,
         ended_soon(cluster.workers.values),
         connected(cluster, "the processes of this machine") as pool,
     ):
@@ -73,29 +76,47 @@ def local(config: LocalCluster, workers: int | None, calls: Calls | None) -> Ite
 
 
 @contextlib.contextmanager
-def quiet_tracker() -> Iterator[None]:
-    """Keep the tracker of semaphores, which starts with the first process inside, from warning of what it removes."""
+def deaf_loop() -> Iterator[IOLoop]:
+    """Yield an event loop for a cluster, whose processes hear no SIGINT from the moment on that they are there.
+
+    A terminal sends Ctrl-C to them, too, but this process stops them, without a word. They are started by threads of
+    the loop, and what a thread blocks is blocked in the threads and processes that it starts.
+    """
+    _start_tracker()  # the thread that starts it would hear SIGINT again
+    runner = LoopRunner()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield runner.loop
+    finally:
+        runner.stop()
+
+
+def _start_tracker() -> None:
+    """Start the tracker of semaphores, unless it is there; it is to keep quiet of what it removes."""
     sys.warnoptions.append(UNTRACKED)  # it is started with these
     try:
-        yield
+        resource_tracker.ensure_running()
     finally:
         sys.warnoptions.remove(UNTRACKED)
 
 
-def _started(config: LocalCluster, count: int, *, gpu: bool) -> distributed.LocalCluster:
+def _started(config: LocalCluster, count: int, loop: IOLoop, *, gpu: bool) -> distributed.LocalCluster:
     try:
-        with quiet_tracker():
-            return distributed.LocalCluster(
-                n_workers=count,
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address=config.dashboard,
-                security=security(config.tls),
-                preload=[DEAF],
-                env=None if gpu else {"CUDA_VISIBLE_DEVICES": ""},
-                # What fails comes back to the run, which tells it in one line.
-                silence_logs=logging.CRITICAL,
-            )
+        return distributed.LocalCluster(
+            loop=loop,
+            n_workers=count,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=config.dashboard,
+            security=security(config.tls),
+            env=None if gpu else {"CUDA_VISIBLE_DEVICES": ""},
+            # What fails comes back to the run, which tells it in one line.
+            silence_logs=logging.CRITICAL,
+        )
     except RuntimeError as error:
         what = f"{count} worker processes of this machine"
         raise not_started(what, error, "set run.workers=0 to compute in this process") from None
