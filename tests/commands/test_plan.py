@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import SMALL, last_run, read_only, small_config, wait_for
+from tests.support import last_run, read_only, settings, small_config, wait_for
 from vimvol.commands.plan import plan_volume
 from vimvol.commands.segment import segment_volume
 from vimvol.config.cluster import AddressCluster
@@ -51,8 +51,7 @@ def test_the_plan_counts_the_blocks_that_a_run_then_computes(
 def test_the_command_prints_the_plan_and_writes_it(run, sample: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    settings = [f"--set={key}={json.dumps(value)}" for key, value in SMALL.items()]
-    code, out, err = run("plan", f"{sample}:raw", "out.zarr", "--json", "plan.json", *settings)
+    code, out, err = run("plan", f"{sample}:raw", "out.zarr", "--json", "plan.json", *settings())
     assert code == 0, err
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
     plan = json.loads((tmp_path / "plan.json").read_text())
@@ -87,9 +86,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_network_is_looke
 
 
 def test_nothing_of_a_sample_stays_when_it_is_stopped(sample: Path, tmp_path: Path) -> None:
-    settings = [f"--set={key}={json.dumps(value)}" for key, value in SMALL.items()]
     stopped = subprocess.Popen(
-        [sys.executable, "-m", "vimvol", "plan", f"{sample}:raw", "out.zarr", *settings, "--workers", "1"],
+        [sys.executable, "-m", "vimvol", "plan", f"{sample}:raw", "out.zarr", *settings(), "--workers", "1"],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
@@ -106,3 +104,12 @@ def test_no_cluster_is_opened_where_nothing_is_to_be_sampled(sample: Path, refer
     nobody = AddressCluster(address="tcp://127.0.0.1:1")
     found = plan_volume(f"{sample}:raw", str(reference), small_config(), cluster=nobody)
     assert {stage.left for stage in found.forecast.stages} == {0}
+
+
+def test_a_plan_of_what_is_done_says_so(run, sample: Path, reference: Path) -> None:
+    code, out, _ = run("plan", f"{sample}:raw", reference, *settings())
+    assert code == 0
+    told = r"all done before, on \d{4}-\d\d-\d\dT[\d:+]+, from this input with these settings; nothing is left to do"
+    assert re.fullmatch(told, out.splitlines()[0])
+    code, out, _ = run("plan", f"{sample}:raw", reference, *settings(), "--set=agglomerate.beta=0.6", "--overwrite")
+    assert (code, "all done before" in out) == (0, False)

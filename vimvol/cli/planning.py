@@ -60,6 +60,8 @@ def plan(
         ]
         for stage in ahead.stages
     ]
+    if found.finished:
+        typer.echo(f"all done before, on {found.finished}, from this input with these settings; nothing is left to do")
     print_rows(["stage", "blocks left", "of", "MVox left", "time", "memory", "reads", "writes"], rows)
     if text := rescaled_text(found.job):
         typer.echo(text)

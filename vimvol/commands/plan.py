@@ -51,7 +51,8 @@ def plan_volume(
             manifest = check_output(job, new_manifest(job, ""), overwrite)
         fresh = not manifest["created"]
         if (counted := nothing_to_sample(job, fresh=fresh)) is not None:
-            return counted
+            done = manifest["state"] == "complete"
+            return replace(counted, finished=manifest["finished"]) if done else counted
         with (
             Scratch(job.out) as scratch,
             workers_of(cluster, config.run.workers, tell, calls=calls_left(stages_of(job), fresh=fresh)) as pool,

@@ -55,6 +55,8 @@ class Preflight:
         Wall time of the sample.
     starting
         Seconds before that, in which the network was loaded and the workers started; 0 where they are not told.
+    finished
+        Where all is there, so that nothing would be computed: when the run ended that made the last of it, ISO 8601.
     failure
         Why there is no sample though there should be one; empty if nothing went wrong.
     """
@@ -65,6 +67,7 @@ class Preflight:
     seconds: float = 0.0
     failure: str = ""
     starting: float = 0.0
+    finished: str = ""
 
     @property
     def slowest(self) -> float:
