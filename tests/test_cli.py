@@ -385,6 +385,8 @@ def test_shipped_weights_have_a_card_and_missing_ones_a_line(run) -> None:
     assert code == 0
     for fact in ("licence", "CC BY-NC-SA", "commit", "scores", "data"):
         assert fact in text
+    assert "where 0.200 scored best as a threshold, .5 does now" in text
+    assert ", msa 0.585, 0-vnc" in text  # the threshold is no score, nor one to set
     code, text, _ = run("models", "vimunet-small")  # of which no weights come with the package
     assert code == 0
     assert 'skip_channels: "central"' in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,7 +56,7 @@ def card_rows(name: str) -> Table:
         "classes": ", ".join(spec.classes),
         "voxel sizes, nm": sizes,
     }
-    return ["card", name], [[key, value] for key, value in {**facts, **spec.card}.items()]
+    return ["card", name], [[key, value] for key, value in {**facts, **_readable(spec.card)}.items()]
 
 
 def volume_rows(path: str) -> Table:
@@ -91,6 +92,16 @@ def volume_rows(path: str) -> Table:
         for array in arrays
     ]
     return names, rows
+
+
+def _readable(card: Mapping[str, str]) -> dict[str, str]:
+    """Return a card without the threshold of the best score where the export made .5 of it: nobody is to set it."""
+    found = re.search(r"(^|, )threshold ([\d.]+)", card.get("scores", ""))
+    if found is None or "calibration" not in card:
+        return dict(card)
+    left = card["scores"].replace(found[0], "", 1).removeprefix(", ")
+    told = f"logits are shifted: where {found[2]} scored best as a threshold, .5 does now, so none has to be set"
+    return {**card, "scores": left, "calibration": told}
 
 
 def _options(options: Mapping[str, Any]) -> str:
