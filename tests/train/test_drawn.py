@@ -45,15 +45,19 @@ def test_they_have_their_share_of_the_crops(config):
 
 def test_they_are_not_exported_nor_drawn_for_weights_that_are_there(config, tmp_path, monkeypatch):
     config = config.model_copy(update={"drawn": TrainDrawn(volumes=1), "steps": 2})
-    weights = fit(config)
+    told = []
+    weights = fit(config, told.append)
+    assert told == ["drawing synthetic volumes (1), a few seconds each"]
     weights.unlink()
+    told.clear()
 
     def fail(_):
         raise AssertionError("volumes are drawn")
 
     monkeypatch.setattr(sources, "draw_volumes", fail)
-    assert fit(config) == weights
+    assert fit(config, told.append) == weights
     assert weights.exists()
+    assert [text for text in told if "drawing" in text] == []
     done = export_dataset(config, str(tmp_path), 7, "Cells")
     plain = export_dataset(config.model_copy(update={"drawn": None}), str(tmp_path), 8, "Cells")
     assert done == replace(plain, folder=done.folder)

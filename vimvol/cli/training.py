@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -30,15 +31,11 @@ def train(
     check_given(settings)
     tell_opening(config)
     from vimvol.infer.device import resolve_device, slow_text
-    from vimvol.report.amounts import count_text
     from vimvol.train.fit import fit, is_first
 
     if text := slow_text(settings.precision, resolve_device("auto")):
         typer.echo(text, err=True)
-    if settings.drawn:
-        volumes = count_text(settings.drawn.volumes, "synthetic volume")
-        typer.echo(f"drawing {volumes}, a few seconds each", err=True)
-    weights = fit(settings, typer.echo)
+    weights = fit(settings, partial(typer.echo, err=True))
     if not is_first():
         return
     typer.echo(f"weights       {weights}")

@@ -69,7 +69,7 @@ def fit(config: TrainConfig, tell: Callable[[str], object] | None = None) -> Pat
         What to train on what; ``config.out`` gets ``config.yaml``, ``last.ckpt``, ``best.ckpt``, ``logs/``,
         ``pictures/`` and the weights.
     tell
-        Told, by the first process, where nothing is left to train.
+        Told, by the first process, of synthetic volumes that are drawn, and where nothing is left to train.
 
     Returns
     -------
@@ -106,13 +106,15 @@ def fit(config: TrainConfig, tell: Callable[[str], object] | None = None) -> Pat
 
     check_patch(config.patch, int(getattr(model, "divisor", 1)))
     ended = resume is not None and read_checkpoint(resume)["global_step"] >= config.steps
-    # volumes that are drawn take a minute, and are not needed to export weights again
+    told = tell if tell is not None and is_first() else lambda _: None
+    if ended:  # volumes that are drawn take a minute, and are not needed to export weights again
+        told(f"all {config.steps} steps were done before; the weights are only written again, from {out}")
+    elif config.drawn:
+        told(f"drawing synthetic volumes ({config.drawn.volumes}), a few seconds each")
     data = load_data(config.model_copy(update={"drawn": None}) if ended else config)
     if is_first():
         _save_config(config, out)
 
-    if ended and tell is not None and is_first():
-        tell(f"all {config.steps} steps were done before; the weights are only written again, from {out}")
     if not ended:
         module = BoundaryModule(model, config, data)
         request = StopRequest()
