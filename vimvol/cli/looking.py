@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from vimvol.address import check_there
 from vimvol.cli.app import app, flag
+
+SETTINGS_OF = {"segment": "segmentation", "train": "training", "cluster": "cluster"}
+"""What the settings of each command line are of."""
 
 
 @app.command()
@@ -32,7 +36,7 @@ def settings(
             help="segment, train or cluster; of these a section or a setting, as `segment predict` or `predict.tile`.",
         ),
     ] = None,
-    everything: Annotated[bool, flag("--all", "Describe all, not only list those of segment.")] = False,
+    everything: Annotated[bool, flag("--all", "Describe all, not only list the sections.")] = False,
 ) -> None:
     """Describe the settings of `--set` and `--config`: names, what they take, defaults, meaning."""
     from vimvol.config.reference import COMMANDS, find_groups
@@ -41,19 +45,26 @@ def settings(
     first, *others = names or [""]
     command = first if others and first in COMMANDS else ""
     found = find_groups(".".join(others if command else (first, *others)), command)
-    if not (everything or others) and first in ("", "segment"):
-        rows = [[each.name, each.about, ", ".join(one.name.split(".")[1] for one in each.settings)] for each in found]
-        print_rows(["section", "what for", "settings"], rows)
-        typer.echo(
-            "\nwhat they take and mean: of a section vimvol settings predict, of all vimvol settings --all; those of a "
-            "training: vimvol settings train; of a cluster: vimvol settings cluster",
-            err=True,
-        )
-        return
-    for number, group in enumerate(found):
+    listing = not (everything or others) and first in ("", *COMMANDS)
+    listed = [group for group in found if listing and group.name != "train"]  # which lie in no section
+    for number, group in enumerate(group for group in found if group not in listed):
         typer.echo(f"{chr(10) if number else ''}# {f'{group.name}: ' if group.name else ''}{group.about}")
         rows = [[each.name, each.takes, each.default, each.description] for each in group.settings]
         print_rows(["setting", "takes", "default", "meaning"], rows)
+    if not listed:
+        return
+    if len(listed) < len(found):
+        typer.echo()
+    plain = [replace(each, name=each.name.replace("[]", "")) for each in listed]
+    rows = [[each.name, each.about, ", ".join(one.name.rpartition(".")[2] for one in each.settings)] for each in plain]
+    print_rows(["section", "what for", "settings"], rows)
+    of = first or "segment"
+    rest = [f"of a {what}: vimvol settings {name}" for name, what in SETTINGS_OF.items() if name != of]
+    typer.echo(
+        f"\nwhat they take and mean: of a section vimvol settings {plain[0].name}, of all vimvol settings {of} --all; "
+        f"those {'; '.join(rest)}",
+        err=True,
+    )
 
 
 @app.command()

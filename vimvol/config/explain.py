@@ -31,7 +31,9 @@ WANTED = {
 }
 """What to give, by pydantic's name of the error."""
 REFERENCES = defaultdict(
-    lambda: "vimvol settings cluster", SegmentConfig="vimvol settings --all", TrainConfig="vimvol settings train"
+    lambda: "vimvol settings cluster --all",
+    SegmentConfig="vimvol settings --all",
+    TrainConfig="vimvol settings train --all",
 )
 """Commands that describe the settings, by the names of the models."""
 LIMITS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
