@@ -342,7 +342,7 @@ MISTAKES = {
     "no array": (lambda p: str(zarr.create_group(p / "a.zarr").store.root), {}, "holds no array"),
     "empty folder named zarr": (lambda p: str((p / "a.zarr").mkdir() or p / "a.zarr"), {}, "no zarr array or group"),
     "unknown format": (lambda p: _write(p / "a.nii", b"n+1\0"), {}, "no known format; give one of: n5, .*, hdf5"),
-    "unknown folder": (lambda p: str(p), {}, "no known format"),
+    "empty folder": (lambda p: str(p), {}, "is an empty folder, so there is nothing to open; give one of: n5, "),
     "rank 1": (lambda p: _empty(p, (9,)), {}, "shape 9 and is no volume"),
     "time": (lambda p: _empty(p, (2, 1, 3, 4, 5)), {}, "2 time points"),
     "no voxel": (lambda p: _empty(p, (0, 4, 5)), {}, "holds no voxel"),
@@ -415,6 +415,19 @@ def test_damaged_data_are_one_line(name, damage, tmp_path):
     with pytest.raises((StorageError, InputError), match=r"^reading \[0:7|is no intact TIFF|is shorter than") as caught:
         volume.read(Block.whole(volume.shape))
     assert "\n" not in str(caught.value)
+
+
+def test_of_a_folder_that_is_no_volume_it_is_told_which_lie_in_it(tmp_path):
+    _write(tmp_path / "notes.txt", b"mine")
+    with pytest.raises(InputError, match="no known format, nor is anything that lies in it; give one of: n5"):
+        describe(str(tmp_path))
+    _zarr(tmp_path / "image.zarr")
+    _folder(tmp_path / "c9")
+    with h5py.File(tmp_path / "c10.h5", "w"):
+        pass
+    inside = rf"in it lie c9, c10\.h5, image\.zarr; give the path of one, as {tmp_path}/c9$"
+    with pytest.raises(InputError, match=inside):
+        open_volume(f"{tmp_path}:raw")
 
 
 def test_a_file_that_went_away(tmp_path):

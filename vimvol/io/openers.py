@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -12,10 +15,13 @@ from vimvol.address import absolute, check_there, is_url, parse_address, with_fo
 from vimvol.errors import InputError
 from vimvol.io.errors import as_given, storage_errors
 from vimvol.io.formats import OPENERS
-from vimvol.io.formats.base import AXES, IMAGE_DTYPES, ArrayInfo, Kind, Opener, spatial
+from vimvol.io.formats.base import AXES, IMAGE_DTYPES, ArrayInfo, Kind, Opener, natural, spatial
 from vimvol.io.volume import Volume
 
 Number = TypeVar("Number", int, float)
+
+MOST_LOOKED_AT, MOST_TOLD = 1000, 10
+"""Entries of a folder that is no volume which are looked at for volumes, and volumes that are told."""
 
 
 @as_given()
@@ -119,7 +125,30 @@ def _located(path: str) -> tuple[str, str, Opener]:
                 return (with_format(name, plain) if remote else plain), name, opener
     if wanted:
         raise InputError(f"{plain} is not of the format {wanted}; leave '{wanted}://' away, or check the path")
-    raise InputError(f"{path} is of no known format; give one of: {', '.join(OPENERS)}")
+    raise InputError(_unknown_text(path))
+
+
+def _unknown_text(path: str) -> str:
+    """Return why a path of no known format cannot be opened, and what of a folder can be instead."""
+    known = f"give one of: {', '.join(OPENERS)}"
+    if not Path(path).is_dir():
+        return f"{path} is of no known format; {known}"
+    with storage_errors(f"listing {path}"):
+        inside = sorted((each.name for each in itertools.islice(Path(path).iterdir(), MOST_LOOKED_AT)), key=natural)
+    if not inside:
+        return f"{path} is an empty folder, so there is nothing to open; {known}"
+    found = []
+    for name in inside:
+        with contextlib.suppress(OSError):  # of what may not be read
+            if any(opener.matches(f"{path}/{name}") for opener in OPENERS.values()):
+                found.append(name)
+    if not found:
+        return f"{path} is of no known format, nor is anything that lies in it; {known}"
+    more = f" and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""
+    return (
+        f"{path} is of no known format itself; in it lie {', '.join(found[:MOST_TOLD])}{more}; give the path of one, "
+        f"as {path}/{found[0]}"
+    )
 
 
 def _checked_axes(where: str, info: ArrayInfo, given: str | None) -> str:
