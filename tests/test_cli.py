@@ -96,6 +96,23 @@ def test_a_mistake_gets_one_line_and_nothing_is_written(run, volume: Path, sourc
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("predict.model=vimunet-nanu", "no network and no file is called 'vimunet-nanu'"),
+        ("predict.boundaries=none.zarr", r"none\.zarr does not exist"),
+        ("predict.device=gpu", "predict.device = 'gpu'"),
+        ("input.mask=none.tif", r"none\.tif does not exist"),
+        ("input.roi=[[0,9,0],[4,9,9]]", r"input\.roi = \[\[0, 9, 0\], \[4, 9, 9\]\] holds no voxel"),
+    ],
+)
+def test_what_needs_no_input_is_refused_before_it_is_opened(run, tmp_path: Path, option, message) -> None:
+    (tmp_path / "damaged.tif").write_bytes(b"II*")  # which opening would tell
+    code, _, err = run("segment", tmp_path / "damaged.tif", tmp_path / "out.zarr", "--set", option)
+    assert (code, re.search(message, mistake(err)) is not None) == (2, True), err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.tif"]
+
+
 @pytest.mark.parametrize("command", ["segment", "plan"])
 def test_that_there_is_no_gpu_is_told_before_what_would_follow(
     run, monkeypatch, sample: Path, reference: Path, command

@@ -116,7 +116,7 @@ def load_checkpoint(name_or_path: str | os.PathLike[str], architecture: str | No
     CheckpointError
         If the file is no checkpoint, damaged, of another architecture, or could run code.
     """
-    path = _find(name_or_path)
+    path = find_weights(name_or_path)
     where = f"checkpoint {path}"
     spec, state = _read(path, where)
     if architecture is not None and spec.architecture != architecture:
@@ -129,7 +129,7 @@ def load_checkpoint(name_or_path: str | os.PathLike[str], architecture: str | No
 
 def read_spec(name_or_path: str | os.PathLike[str]) -> ModelSpec:
     """Return what a file says about itself, without its weights; arguments and errors as `load_checkpoint`."""
-    path = _find(name_or_path)
+    path = find_weights(name_or_path)
     return _read(path, f"checkpoint {path}", weights=False)[0]
 
 
@@ -139,7 +139,7 @@ def read_weights(name_or_path: str | os.PathLike[str]) -> dict[str, Tensor]:
     An encoder alone is what Segment Anything's checkpoints give. Arguments and errors as `load_checkpoint`; whether
     they fit a network is not checked.
     """
-    path = _find(name_or_path)
+    path = find_weights(name_or_path)
     where = f"checkpoint {path}"
     state = _read(path, where)[1]
     _check_finite(state, where)
@@ -160,7 +160,14 @@ def _read(path: Path, where: str, weights: bool = True) -> tuple[ModelSpec, dict
     raise CheckpointError(f"{where} is neither safetensors nor a PyTorch file; give a file of weights")
 
 
-def _find(name_or_path: str | os.PathLike[str]) -> Path:
+def find_weights(name_or_path: str | os.PathLike[str]) -> Path:
+    """Return the file of weights, without a look at what it holds; arguments as `load_checkpoint`.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
     name, files = os.fspath(name_or_path), shipped()
     path = files.get(name, Path(name))
     if is_file(path):

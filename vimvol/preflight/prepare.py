@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vimvol.address import absolute, parse_address, without_format
+from vimvol.address import absolute, check_there, parse_address, without_format
 from vimvol.config import SegmentConfig
 from vimvol.engine.plan import default_shard
 from vimvol.errors import InputError
@@ -12,6 +12,7 @@ from vimvol.infer.standardization import Standardization
 from vimvol.io import Volume, open_volume, pyramid, storage_shapes
 from vimvol.io.errors import as_given
 from vimvol.io.mask import Mask, open_mask
+from vimvol.models.checkpoint import find_weights
 from vimvol.outputs.ahead import keep_apart
 from vimvol.outputs.manifest import check_intensities
 from vimvol.outputs.moved import known_input
@@ -29,7 +30,7 @@ from vimvol.segment.multicut import check_solver
 from vimvol.stages.job import Job, are_instances
 from vimvol.stages.learned import find_learned
 from vimvol.stages.predict import predict_stage
-from vimvol.stages.region import region_of
+from vimvol.stages.region import check_region, region_of
 from vimvol.stages.sizes import check_sizes
 
 
@@ -59,6 +60,7 @@ def prepare(
     if writing:
         keep_apart(out, without_format(absolute(parse_address(source)[0])))
         check_writable(out)
+    _check_without_input(config)
     volume = open_volume(source, axes=config.input.axes, voxel_size=config.input.voxel_size)
     keep_apart(out, volume.url)
     check_intensities(volume)
@@ -72,8 +74,6 @@ def prepare(
     check_voxel_size(volume, config)
     if odd := odd_text(volume, config):
         tell(odd)
-    if config.predict.device != "auto":
-        named_device(config.predict.device)
     tell(f"boundaries: {config.predict.boundaries or f'network {config.predict.model}'}")
     config, found = find_boundaries(config, volume)
     # a network that makes cells of slices is told first, as it wants another mode, which needs no voxel size
@@ -94,7 +94,6 @@ def prepare(
         fragments = resolve_fragments(config.fragments, config.segment.mode, volume.voxel_size, shard)
     else:
         fragments = resolve_cells(config.fragments, volume.shape)
-    check_solver(config.agglomerate.solver)
     stitched = are_instances(config, cells, fragments)
     learned = find_learned(config, fragments, stitched=stitched)
     check_sizes(config, stitched=stitched)
@@ -126,6 +125,18 @@ def prepare(
     for text in unused_texts(job, given, sizes_known=bool(found.voxel_sizes)):
         tell(text)
     return as_recorded(job)
+
+
+def _check_without_input(config: SegmentConfig) -> None:
+    """Refuse what needs no look at the input, which may be slow to open."""
+    check_region(config)
+    for address in filter(None, (config.input.mask, config.predict.boundaries)):
+        check_there(address)
+    if config.predict.boundaries is None:
+        find_weights(config.predict.model)
+    check_solver(config.agglomerate.solver)
+    if config.predict.device != "auto":
+        named_device(config.predict.device)
 
 
 def _standardization(

@@ -20,19 +20,34 @@ from vimvol.segment.missing import MARGIN, missing_voxels
 from vimvol.stages.job import Job
 
 
+def check_region(config: SegmentConfig) -> None:
+    """Refuse a region of interest that holds no voxel, whatever the volume.
+
+    Raises
+    ------
+    InputError
+        If it holds none.
+    """
+    begin, end = config.input.roi or ((0, 0, 0), (1, 1, 1))
+    if not all(b < e for b, e in zip(begin, end, strict=True)):
+        raise InputError(
+            f"input.roi = {[list(begin), list(end)]} holds no voxel; give its first voxel and the voxel after its "
+            "last, in z, y, x"
+        )
+
+
 def region_of(config: SegmentConfig, volume: Volume) -> Block | None:
     """Return the region of interest of a volume; none for the whole of it.
 
     Raises
     ------
     InputError
-        If it is empty or does not lie inside the volume.
+        If it does not lie inside the volume.
     """
     if config.input.roi is None:
         return None
     begin, end = config.input.roi
-    inside = all(b < e <= s for b, e, s in zip(begin, end, volume.shape, strict=True))
-    if not inside:
+    if any(e > s for e, s in zip(end, volume.shape, strict=True)):
         raise InputError(
             f"input.roi = {[list(begin), list(end)]} is no box inside {volume.address} of shape {volume.shape} in "
             "z, y, x; give its first voxel and the voxel after its last, as of all of it: "
