@@ -45,6 +45,8 @@ LESS = {"scale": 0.35, "noise": 0.3, "stretch": 0, "jump": 0, "equalise": 0, "st
 """The augmentation of the first trainings of the shipped networks."""
 LONG = {"steps": 2800, "batch": 4, "warmup": 200, "ema": 0.998, "validate_every": 700}
 """As many crops as the second training of the shipped networks, from random weights; about half an hour of one core."""
+SAME = {"looks": False}
+"""Synthetic volumes that differ in neurites, membranes and noise alone, as first measured."""
 INTENSITY = ("contrast", "illumination", "equalise", "stains", "coarsen", "blur", "noise", "sharpen")
 ARMS: dict[str, dict[str, Any]] = {
     "base": {},
@@ -65,12 +67,17 @@ ARMS: dict[str, dict[str, Any]] = {
     "FIB-25 alone, less augmentation": {"leave": (0,), "augment": LESS},
     "VNC alone, long": {"leave": (1,), **LONG},
     "FIB-25 alone, long": {"leave": (0,), **LONG},
-    "synthetic alone": {"leave": (0, 1), "drawn": {}},
-    "VNC and synthetic": {"leave": (1,), "drawn": {"weight": 0.6}},
-    "FIB-25 and synthetic": {"leave": (0,), "drawn": {"weight": 0.4}},
-    "all and synthetic": {"drawn": {"weight": 0.35}},
-    "VNC and synthetic, long": {"leave": (1,), "drawn": {"weight": 0.6}, **LONG},
-    "FIB-25 and synthetic, long": {"leave": (0,), "drawn": {"weight": 0.4}, **LONG},
+    "synthetic alone": {"leave": (0, 1), "drawn": SAME},
+    "VNC and synthetic": {"leave": (1,), "drawn": {"weight": 0.6, **SAME}},
+    "FIB-25 and synthetic": {"leave": (0,), "drawn": {"weight": 0.4, **SAME}},
+    "all and synthetic": {"drawn": {"weight": 0.35, **SAME}},
+    "VNC and synthetic, long": {"leave": (1,), "drawn": {"weight": 0.6, **SAME}, **LONG},
+    "FIB-25 and synthetic, long": {"leave": (0,), "drawn": {"weight": 0.4, **SAME}, **LONG},
+    "synthetic of other looks alone": {"leave": (0, 1), "drawn": {}},
+    "VNC and synthetic of other looks": {"leave": (1,), "drawn": {"weight": 0.6}},
+    "FIB-25 and synthetic of other looks": {"leave": (0,), "drawn": {"weight": 0.4}},
+    "VNC and synthetic of other looks, long": {"leave": (1,), "drawn": {"weight": 0.6}, **LONG},
+    "FIB-25 and synthetic of other looks, long": {"leave": (0,), "drawn": {"weight": 0.4}, **LONG},
 }
 """By name: what differs from the base; ``leave`` has the numbers of volumes that only validate."""
 IMAGES = ("VNC, as it is", "VNC, washed out", "VNC, blurred and noisy", "FIB-25", "synthetic, zoom 1")

@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from vimvol.config import TrainConfig, TrainDrawn
+from vimvol.sample import Look
 from vimvol.train import drawn, sources
 from vimvol.train.dataset import CropDataset
 from vimvol.train.drawn import draw_volumes
@@ -29,8 +30,18 @@ def test_equal_seeds_draw_equal_volumes_and_every_volume_is_of_another_kind():
     assert len({(s.neurite_size, s.membrane_width, s.noise, s.seed) for s, *_ in first}) == 6
     assert [s.serial_sections for s, *_ in first] == [True, True, False] * 2
     assert next(draw_volumes(TrainDrawn(seed=1)))[0] != first[0][0]
+    assert len({s.look for s, *_ in first}) == 6
     few = list(draw_volumes(TrainDrawn(volumes=2)))
     assert [s for s, *_ in few] == [s for s, *_ in first[:2]], "another number draws others"
+
+
+def test_without_looks_neurites_are_the_same_under_the_usual_stain():
+    plain = list(draw_volumes(TrainDrawn(volumes=3, looks=False)))
+    for (spec, raw, labels), (other, painted, same) in zip(plain, draw_volumes(TrainDrawn(volumes=3)), strict=True):
+        assert spec.look == Look()
+        assert replace(other, look=Look()) == spec
+        assert (raw != painted).mean() > 0.5
+        np.testing.assert_array_equal(labels, same)
 
 
 def test_they_have_their_share_of_the_crops(config):

@@ -51,6 +51,7 @@ class TrainDrawn(Section):
     """Synthetic volumes, drawn when a training begins, of many kinds; for what was not annotated."""
 
     volumes: Positive = Field(24, description="how many, each with other neurites, membranes and noise")
+    looks: bool = Field(True, description="of other staining, organelles and sharpness, too")
     weight: float = Field(1.0, gt=0, description="share of the crops, of all of them, relative to the other data")
     seed: NonNegative = Field(0, description="another one draws others")
 

@@ -42,10 +42,11 @@ class Mitochondria:
     cut: Double
 
 
-def mitochondria_at(leaves: Leaves, bodies: Bodies, z: float, row: int) -> Mitochondria:
+def mitochondria_at(leaves: Leaves, bodies: Bodies, z: float, row: int, share: float) -> Mitochondria:
     """Return the mitochondria of a row (0 or 1) that the section at ``z`` nm cuts.
 
-    They lie in slots along z, close to the body of their neurite, with which they move.
+    ``share`` is how many there are, relative to what is common. They lie in slots along z, close to the body of their
+    neurite, with which they move.
     """
     phase = uniform(mix(leaves.keys), 2) + 0.5 * row  # so that not all begin in the same section
     slot = np.floor(z / SLOT + phase).astype(np.int64)
@@ -58,7 +59,7 @@ def mitochondria_at(leaves: Leaves, bodies: Bodies, z: float, row: int) -> Mitoc
     side = 1.0 - 2.0 * row
     short = np.minimum(bodies.radius * (0.7 + 0.35 * uniform(h, 2)), 110.0 + 120.0 * uniform(g, 0)) * np.sqrt(cut)
     long = np.minimum(short * (1.1 + 0.9 * uniform(h, 3)), np.maximum(1.4 * bodies.radius, short))
-    there = (bodies.radius > SMALLEST * (1 + 1.5 * row)) & (uniform(g, 1) < (0.7, 0.8)[row]) & (cut > 0)
+    there = (bodies.radius > SMALLEST * (1 + 1.5 * row)) & (uniform(g, 1) < share * (0.7, 0.8)[row]) & (cut > 0)
     dy, dx = _direction(g)
     play = np.maximum(bodies.radius - long, 0.0) * 0.8
     away_y, away_x = _direction(leaves.keys)

@@ -16,14 +16,10 @@ from vimvol.sample.spec import SampleSpec
 
 PIXEL = 4.6
 """nm: the grain of the cytoplasm and the blur were fitted at this pixel size."""
-BLUR = 0.7
-"""Standard deviation of the blur of the picture, in pixels of 4.6 nm."""
 SPECK = 1.7
 """Standard deviation of the blur that makes the largest specks of cytoplasm out of white noise, in the same."""
 TRUNCATE = 3.0
 """Where the blurs end, in standard deviations."""
-DARK = 26.0
-"""Grey value of a membrane that is cut at a right angle."""
 
 MICROTUBULES = Grains(cell=56.0, depth=60.0, radius=(7.0, 12.0))
 VESICLES = Grains(cell=84.0, depth=60.0, radius=(13.0, 22.0))
@@ -71,7 +67,7 @@ def generate(spec: SampleSpec, block: Block | None = None) -> tuple[NDArray[np.u
 
 def halo_of(spec: SampleSpec) -> int:
     """Return how many voxels (y, x) around a block bear on it: the reach of both blurs, shot noise and gradients."""
-    return math.ceil(TRUNCATE * (SPECK + BLUR) * PIXEL / min(spec.voxel_size[1:])) + 6
+    return math.ceil(TRUNCATE * (SPECK + spec.look.blur) * PIXEL / min(spec.voxel_size[1:])) + 6
 
 
 class _Painter:
@@ -83,6 +79,7 @@ class _Painter:
     def __init__(self, section: Section) -> None:
         self.section = section
         self.spec = section.spec
+        self.look = section.spec.look
         self.keys: Hash = section.leaves.keys
         self.noise = self._white()
         self.depth, self.membrane = section.membrane()
@@ -92,10 +89,12 @@ class _Painter:
         """Return the grey values of the section with its halo, (Y, X)."""
         image = self._cytoplasm()
         self._grains(image)
+        self._reticulum(image)
         for row in (0, 1):
-            self._mitochondria(image, mitochondria_at(self.section.leaves, self.section.bodies, self.section.z, row))
+            section, share = self.section, self.look.mitochondria
+            self._mitochondria(image, mitochondria_at(section.leaves, section.bodies, section.z, row, share))
         self._membranes(image)
-        return self._recorded(self._blurred(image, BLUR))
+        return self._recorded(self._blurred(image, self.look.blur))
 
     def _white(self) -> Hash:
         rows = hash_array(key(self.spec.seed, 5), np.array([self.section.index]), self.section.rows)
@@ -112,34 +111,47 @@ class _Painter:
         loss = max(2.0 * math.sqrt(math.pi) * voxels, 1.0)
         return self._blurred(normal(self.noise, part), sigma) * np.float32(loss)
 
-    def _of_neurite(self, values: NDArray[np.float64]) -> Float:
+    def _of_neurite(self, values: NDArray[np.floating]) -> Float:
         """Spread a number of every neurite (N,) over its voxels (Y, X)."""
         return values.astype(np.float32)[self.section.cells.first]
 
     def _cytoplasm(self) -> Float:
-        smooth = self.section.smooth
-        tone = 182.0 + 11.0 * np.clip(normal(self.keys, 1), -2.2, 1.8) - 34.0 * (uniform(self.keys, 2) < 0.04)
+        look, smooth = self.look, self.section.smooth
+        tone = 182.0 + 11.0 * look.tones * np.clip(normal(self.keys, 1), -2.2, 1.8)
+        tone -= 34.0 * max(look.tones, 1.0) * (uniform(self.keys, 2) < look.dark)
         rough = self._of_neurite(0.9 + 0.7 * uniform(self.keys, 3))
         rough *= np.clip(0.9 + 1.8 * smooth(0, 120.0, 100.0), 0.3, 1.6)
         # Specks of ribosomes and filaments are darker than the sap, never brighter.
         specks = 12.0 * self.grain + 8.0 * np.maximum(self.grain, 0.0)
         specks += 22.0 * np.maximum(self._speckle(1, SPECK) + 0.2, 0.0)
-        image = self._of_neurite(tone) - rough * specks + 60.0 * smooth(1, 130.0, 80.0)
+        image = self._of_neurite(tone) - look.texture * rough * specks + look.texture * 60.0 * smooth(1, 130.0, 80.0)
         return np.asarray(image)
 
     def _grains(self, image: Float) -> None:
-        section, seed = self.section, self.spec.seed
+        section, seed, crowding = self.section, self.spec.seed, self.look.crowding
         z, y, x = section.z, section.flat_y, section.flat_x
-        inside = np.clip((self.depth - 20.0) / 10.0, 0.0, 1.0)
-        density = self._of_neurite(0.15 + 0.5 * uniform(self.keys, 0))
+        inside = self.look.grains * np.clip((self.depth - 20.0) / 10.0, 0.0, 1.0)
+        density = self._of_neurite(crowding * (0.15 + 0.5 * uniform(self.keys, 0)))
         away, number = MICROTUBULES.outline(key(seed, 6), z, y, x, density)
         image -= inside * (40.0 + 40.0 * number) * np.clip(0.5 - away / 8.0, 0.0, 1.0)
-        density = self._of_neurite(np.where(uniform(self.keys, 1) < 0.3, 0.7, 0.2))
+        density = self._of_neurite(crowding * np.where(uniform(self.keys, 1) < 0.3, 0.7, 0.2))
         away, number = VESICLES.outline(key(seed, 8), z, y, x, density)
         image -= inside * (25.0 + 50.0 * number) * (bump(away + 2.0, 10.0) + 0.2 * (away < 0))
-        density = self._of_neurite(np.where(uniform(self.keys, 1) < 0.5, 0.12, 0.02))
+        density = self._of_neurite(crowding * np.where(uniform(self.keys, 1) < 0.5, 0.12, 0.02))
         away, number = DENSE_CORES.outline(key(seed, 9), z, y, x, density)
         image -= inside * 120.0 * np.clip(-away / 10.0, 0.0, 1.0)
+
+    def _reticulum(self, image: Float) -> None:
+        """Draw pale sheets inside neurites, where smooth noise crosses 0: no membranes between neurites."""
+        if self.look.reticulum == 0:
+            return
+        section, sizes = self.section, self.spec.voxel_size[1:]
+        course = section.smooth(6, 240.0, 200.0)
+        gy, gx = np.gradient(course, *sizes)
+        away = np.abs(course) / np.maximum(np.sqrt(gy * gy + gx * gx), 2e-4)
+        there = np.clip(6.0 * (section.smooth(7, 420.0, 300.0) + 0.2 * self.look.reticulum - 0.3), 0.0, 1.0)
+        inside = np.clip((self.depth - 45.0) / 15.0, 0.0, 1.0)
+        image -= 0.6 * there * inside * bump(away, 14.0) * np.maximum(image - self.look.membrane, 0.0)
 
     def _mitochondria(self, image: Float, mitochondria: Mitochondria) -> None:
         m, own = mitochondria, self.section.cells.first
@@ -156,7 +168,8 @@ class _Painter:
         wave = self.section.smooth(2, 70.0, 60.0).ravel()[pick]
         phase = along / 42.0 + 5.0 * wave
         stripe = 2.0 * np.abs(phase - np.floor(phase) - 0.5)
-        matrix = 82.0 + 110.0 * np.maximum(stripe - 0.5, 0.0) - 60.0 * np.maximum(0.3 - stripe, 0.0)
+        stripes = 110.0 * np.maximum(stripe - 0.5, 0.0) - 60.0 * np.maximum(0.3 - stripe, 0.0)
+        matrix = self.look.matrix + self.look.cristae * stripes
         matrix += 50.0 * wave - 14.0 * self.grain.ravel()[pick]
         sharp = np.clip(3.0 * m.cut[own], 0.25, 1.0)  # the tip fills only a part of the section's thickness
         values = image.ravel()[pick]
@@ -165,8 +178,9 @@ class _Painter:
         np.put(image, pick, values)
 
     def _membranes(self, image: Float) -> None:
-        strength = np.clip(1.0 + 0.5 * self.section.smooth(3, 100.0, 80.0), 0.75, 1.0)
-        image -= self.membrane * strength * np.maximum(image - DARK, 0.0)
+        patchy = self.look.patchy
+        strength = np.clip(1.0 + patchy * self.section.smooth(3, 100.0, 80.0), max(1.0 - patchy / 2, 0.0), 1.0)
+        image -= self.membrane * strength * np.maximum(image - self.look.membrane, 0.0)
 
     def _recorded(self, image: Float) -> NDArray[np.uint8]:
         """Add what the microscope adds: shot noise, uneven light, and the contrast of this section."""

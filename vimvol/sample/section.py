@@ -89,6 +89,8 @@ class Section:
         first, second = (neurites.distance(above, i, bent.y, bent.x) for i in (self.cells.first, self.cells.second))
         way = np.abs(second - first - gap) / slope
         width = 0.5 * spec.membrane_width * (1.05 + 0.9 * self.smooth(5, 160.0, 100.0))
+        if spec.look.thickened:
+            width += 20.0 * np.clip(5.0 * (self.smooth(8, 260.0, 120.0) + 0.15 * spec.look.thickened - 0.3), 0.0, 1.0)
         return depth.astype(np.float32), _smeared(depth, width, way).astype(np.float32)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vimvol.errors import InputError
 from vimvol.geometry import Block
+from vimvol.sample.look import Look
 
 MAX_ANISOTROPY = 2.0
 """Ratio of the voxel's z to its x size above which a volume counts as serial sections."""
@@ -37,6 +38,8 @@ class SampleSpec:
         Full width of the dark line between two neurites, nm; at half of its depth it is about half as wide.
     noise
         Strength of the imaging noise; 0 is none, 1 as in the recordings that were imitated.
+    look
+        Staining, organelles and sharpness.
 
     Raises
     ------
@@ -50,6 +53,7 @@ class SampleSpec:
     neurite_size: float = 200.0
     membrane_width: float = 36.0
     noise: float = 1.0
+    look: Look = field(default_factory=Look)
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or any(s < 1 for s in self.shape):
