@@ -58,6 +58,7 @@ def test_a_changed_input_makes_everything_stale(sample: Path, tmp_path: Path) ->
     found = status(str(tmp_path / "out.zarr"))
     assert {stage.state for stage in found.stages} == {"stale"}
     assert any("has changed" in note for note in found.notes)
+    assert status(str(tmp_path / "out.zarr"), small_config()).notes == found.notes  # not for other settings besides
     shutil.rmtree(source)
     assert status(str(tmp_path / "out.zarr")).complete
 

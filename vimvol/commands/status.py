@@ -140,7 +140,7 @@ def status(out: str, config: SegmentConfig | None = None) -> Status:
     keys = dict(manifest["keys"])
     wanted, changes = (keys, "") if config is None else _keys_of(out, manifest, config)
     by_settings, changed = wanted != keys, _changed_input(manifest)
-    if by_settings and not changes:
+    if by_settings and not changes and not changed:
         changes = "none, but other weights or another version of vimvol"
     other = (f"other settings: {changes}",) if changes else ()
     if changed:
@@ -283,17 +283,14 @@ def _keys_of(out: str, manifest: dict[str, Any], config: SegmentConfig) -> tuple
 
 def _changed_input(manifest: dict[str, Any]) -> str:
     """Return what happened to the input, as a note; empty if nothing did."""
-    source, dataset = manifest["input"]["path"], manifest["input"]["dataset"]
     settings = manifest["config"]["input"]
     try:
-        volume = open_volume(
-            f"{source}:{dataset}" if dataset else source, axes=settings["axes"], voxel_size=settings["voxel_size"]
-        )
+        volume = open_volume(input_address(manifest), axes=settings["axes"], voxel_size=settings["voxel_size"])
     except VimvolError:
         return ""  # it may be gone for good, or not reachable from here; what is made of it stays good
     if as_known(volume, manifest).identity() == manifest["input"]["identity"]:
         return ""
     return (
-        f"the input {source} has changed; where only some sections are new, vimvol segment --replaced FIRST:END keeps "
-        "what does not depend on them"
+        f"the input {manifest['input']['path']} has changed; where only some sections are new, vimvol segment "
+        "--replaced FIRST:END keeps what does not depend on them"
     )
