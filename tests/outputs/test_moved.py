@@ -19,6 +19,7 @@ from vimvol.commands.status import status
 from vimvol.engine.recorder import Recorder
 from vimvol.errors import InputError, OutputExistsError
 from vimvol.io import Volume
+from vimvol.outputs.ahead import refuse_ahead
 from vimvol.outputs.manifest import STORED, input_address, read_manifest, write_manifest
 from vimvol.outputs.output import new_manifest
 from vimvol.preflight.prepare import prepare
@@ -202,6 +203,18 @@ def test_other_settings_and_another_place_are_told_at_once_with_what_both_need(r
         go(new, out, moved=True, **changes)
     assert "input" not in str(told.value).partition(" holds ")[2].partition("as long as")[0]
     go(new, out, moved=True, overwrite=True, **changes)
+
+
+def test_a_url_lies_where_it_was_with_and_without_the_name_of_its_format(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.zarr"
+    go(raw, out)
+    found = manifest_of(out)
+    for noted, given in (("precomputed://s3://b/em", "precomputed://s3://b/em"), ("n5://s3://b/em.n5", "s3://b/em.n5")):
+        write_manifest(str(out), {**found, "input": {**found["input"], "path": noted, "dataset": ""}})
+        for source, told in ((given, False), (given.replace("em", "other"), True)):
+            with pytest.raises(OutputExistsError) as refused:
+                refuse_ahead(source, str(out), small_config(agglomerate__beta=0.3))
+            assert ("the input lies elsewhere" in str(refused.value)) == told, source
 
 
 def test_which_array_an_address_leaves_open_lies_nowhere_else(raw: Path, tmp_path: Path) -> None:

@@ -177,11 +177,12 @@ def _elsewhere(source: str, manifest: Json) -> list[str]:
 
     Which array is meant where the address names none, or a group, is known only once it is opened.
     """
-    before = manifest["input"]
+    # of a URL the format is noted with it, and need not be given
+    before = {"path": without_format(manifest["input"]["path"]), "dataset": manifest["input"]["dataset"]}
     path, dataset = parse_address(source)
     left_open = not dataset or f"{before['dataset']}/".startswith(f"{dataset}/")
     now = {"path": without_format(absolute(path)), "dataset": before["dataset"] if left_open else dataset}
-    places = differences({name: before[name] for name in now}, now, "input.")
+    places = differences(before, now, "input.")
     return ["the input lies elsewhere", *places] if places else []
 
 
