@@ -32,7 +32,7 @@ def all_images(folder: Path) -> Iterator[tuple[str, Image]]:
     for name, image in images(folder):
         if not name.startswith("synthetic") and not any(scale in name for scale in SKIPPED):
             yield name, image
-    for number, (spec, raw, labels) in enumerate(draw_volumes(TrainDrawn(volumes=DRAWN, seed=SEED))):
+    for number, (spec, raw, labels) in enumerate(draw_volumes(TrainDrawn(volumes=DRAWN, seed=SEED, looks=False))):
         if spec.shape == SECTIONS:
             yield f"drawn {number}", Image(raw[:3], labels[:3], "VNC")
 
