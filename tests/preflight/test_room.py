@@ -1,5 +1,6 @@
 """Workers without room for a block are refused before any is started."""
 
+import re
 from pathlib import Path
 
 import distributed
@@ -38,6 +39,42 @@ def test_a_share_that_may_be_too_little_is_told_and_one_that_is_usual_is_not() -
     assert "0.62 GiB to 1.13 GiB are usual" in text
     check_room(LocalCluster(), 1, MANY, pytest.fail)
     check_room(AddressCluster(address="tcp://nowhere:1"), None, MANY, pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("count", "memory", "whose", "advice"),
+    [
+        (
+            1,
+            300 << 20,
+            "the one worker process would have 0.29 GiB",
+            "running on a machine, or in a job",
+        ),
+        (
+            1,
+            600 << 20,
+            "the one worker process would have 0.59 GiB",
+            "running on a machine, or in a job",
+        ),
+        (
+            2,
+            800 << 20,
+            "each of 2 worker processes would have 0.39 GiB",
+            r"fewer .* \(one would have 0\.78 GiB\)",
+        ),
+        (3, 1200 << 20, "each of 3 worker processes would have 0.39 GiB", r"fewer .* \(1 would have what is usual\)"),
+    ],
+)
+def test_of_a_small_machine_no_more_is_promised_than_it_has(count, memory, whose, advice, monkeypatch) -> None:
+    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", memory)
+    told: list[str] = []
+    try:
+        check_room(LocalCluster(), count, MANY, told.append)
+    except InputError as error:
+        told.append(str(error))
+    (text,) = told
+    assert whose in text
+    assert re.search(f"more by {advice}", text)
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,13 @@ def check_room(config: ClusterConfig, workers: int | None, calls: Calls, tell: T
         more, whose = more_memory_text(config, resource), "each worker process"
         if isinstance(config, LocalCluster):
             count = processes_of(workers, calls)
-            more += f" ({max(1, count * memory // USUAL[1])} would have what is usual)"
-            whose = f"each of {count} worker processes"
+            whose = f"each of {count} worker processes" if count > 1 else "the one worker process"
+            if count == 1:
+                more = "running on a machine, or in a job or container, that has more"
+            elif usual := count * memory // USUAL[1]:
+                more += f" ({usual} would have what is usual)"
+            else:
+                more += f" (one would have {memory_text(count * memory)})"
         text = f"{whose} would have {memory_text(memory)} of memory"
         if ENDED_AT * memory < BARE:
             raise InputError(
