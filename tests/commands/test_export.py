@@ -105,6 +105,8 @@ def test_a_copy_that_was_stopped_half_way_is_told_as_such(run, out, tmp_path, sa
     assert err.startswith(
         f"{target} is a copy that is not finished, so arrays may be missing, or empty in parts; vimvol"
     )
+    export(out, str(target), names=["finer"], workers=0)
+    assert "is not finished" in run("evaluate", f"{target}:labels/segmentation/0", ground)[2]
     export(out, str(target), workers=0)
     assert run("evaluate", f"{target}:labels/segmentation/0", ground)[0] == 0
     assert run("info", target)[2] == ""

@@ -152,7 +152,8 @@ def export(
         copied = [_copy(out, target, image, copy.chunk, execution) for image in copy.images]
         labels = copy.labels
         listed = list_labels(target, labels)
-        _mark(target, copy.mark, "complete")
+        others = open_objects(f"{target}/vimvol/{BEGUN}").names("")  # that were not asked for this time
+        _mark(target, copy.mark, "running" if others else "complete")
     kept = tuple(name for name in listed if name not in labels)
     return Exported(target, labels, kept, copy.left_out, done_before=not any(copied))
 
