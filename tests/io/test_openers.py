@@ -422,6 +422,8 @@ def test_of_a_folder_that_is_no_volume_it_is_told_which_lie_in_it(tmp_path):
     with pytest.raises(InputError, match="no known format, nor is anything that lies in it; give one of: n5"):
         describe(str(tmp_path))
     _zarr(tmp_path / "image.zarr")
+    with pytest.raises(InputError, match=rf"; in it lies image\.zarr; give {tmp_path}/image\.zarr$"):
+        describe(str(tmp_path))
     _folder(tmp_path / "c9")
     with h5py.File(tmp_path / "c10.h5", "w"):
         pass

@@ -145,6 +145,8 @@ def _unknown_text(path: str) -> str:
     if not found:
         return f"{path} is of no known format, nor is anything that lies in it; {known}"
     more = f" and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""
+    if len(found) == 1:
+        return f"{path} is of no known format itself; in it lies {found[0]}; give {path}/{found[0]}"
     return (
         f"{path} is of no known format itself; in it lie {', '.join(found[:MOST_TOLD])}{more}; give the path of one, "
         f"as {path}/{found[0]}"
