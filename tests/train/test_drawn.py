@@ -1,10 +1,12 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from vimvol.config import TrainConfig, TrainDrawn
+from vimvol.errors import OutputExistsError
 from vimvol.sample import Look
 from vimvol.train import drawn, sources
 from vimvol.train.dataset import CropDataset
@@ -90,3 +92,14 @@ def test_crops_of_them_are_cut_as_of_any_other_volume(config):
         assert crop["image"].shape == (1, 32, 32)
         assert abs(crop["image"].mean()) < 3
     assert any((crop["target"] > 0).any() for crop in CropDataset(load_data(config), config, 0, 6))
+
+
+def test_a_training_that_was_begun_before_there_were_looks_goes_on_without(config):
+    config = config.model_copy(update={"drawn": TrainDrawn(volumes=1, looks=False), "steps": 2})
+    weights = fit(config)
+    saved = Path(config.out) / "config.yaml"
+    saved.write_text(saved.read_text().replace("  looks: false\n", ""))
+    with pytest.raises(OutputExistsError, match=r"another drawn; .*yaml again, with drawn\.looks=false, which it does"):
+        fit(config.model_copy(update={"drawn": TrainDrawn(volumes=1)}))
+    assert "looks" not in saved.read_text()
+    assert fit(config) == weights

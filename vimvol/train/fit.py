@@ -283,13 +283,16 @@ def _check_same(config: TrainConfig, out: Path) -> None:
         raise OutputExistsError(
             f"{out} holds a checkpoint without {CONFIG}, so it may be of another training; give another folder as out"
         )
-    before = load_config(TrainConfig, str(out / CONFIG)).model_dump(exclude=FREE)
-    now = config.model_dump(exclude=FREE)
+    saved, unnamed = load_config(TrainConfig, str(out / CONFIG)), ""
+    if saved.drawn is not None and "looks" not in saved.drawn.model_fields_set:  # of a version that had one look
+        saved = saved.model_copy(update={"drawn": saved.drawn.model_copy(update={"looks": False})})
+        unnamed = ", with drawn.looks=false, which it does not name,"
+    before, now = saved.model_dump(exclude=FREE), config.model_dump(exclude=FREE)
     changed = [key for key in now if now[key] != before[key]]
     if changed:
         raise OutputExistsError(
-            f"{out} holds a training with another {', '.join(changed)}; give those values of {out / CONFIG} again to "
-            "continue it, or another folder as out"
+            f"{out} holds a training with another {', '.join(changed)}; give those values of {out / CONFIG} again"
+            f"{unnamed if 'drawn' in changed else ''} to continue it, or another folder as out"
         )
 
 
