@@ -110,6 +110,8 @@ def test_a_copy_that_was_stopped_half_way_is_told_as_such(run, out, tmp_path, sa
     export(out, str(target), workers=0)
     assert run("evaluate", f"{target}:labels/segmentation/0", ground)[0] == 0
     assert run("info", target)[2] == ""
+    (target / "vimvol" / "export.json").write_text('{"state": "running"}')
+    assert run("info", target)[::2] == (0, "")
 
 
 def test_an_output_that_is_not_finished_is_listed_with_a_word_of_that(run, out, tmp_path):

@@ -37,7 +37,7 @@ def unfinished_text(address: str, what: str) -> str:
         return ""
     holder = read_holder(open_objects(f"{out}/vimvol"))
     running, tells = holder is not None and is_alive(holder) is not False, f"vimvol status {out} tells what is done"
-    if record and not begun:
+    if "source" in record and not begun:  # else damaged
         if running:
             return f"{out} is being copied from {record['source']} ({holder}), so {what}; wait until that has ended"
         again = shlex.join(["vimvol", "export", record["source"], out])
