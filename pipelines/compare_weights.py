@@ -1,7 +1,8 @@
 """Compare weights on images of many kinds that none of them was trained on: which of two trainings is to be shipped.
 
 The ventral nerve cord sections and FIB-25 slices that were not trained on, as they are and changed, with voxels taken
-as they are stored, and thin sections that are drawn from a seed which no training has; each at several priors of a cut.
+as they are stored, and thin sections that are drawn from a seed which no training has, under the usual stain and under
+others; each at several priors of a cut.
 Writes runs/prediction/weights.json, of which nothing is computed again, and prints it.
 
     python pipelines/compare_weights.py ../shared/data unet-nano runs/unet-nano-synthetic/unet-nano.safetensors
@@ -32,9 +33,10 @@ def all_images(folder: Path) -> Iterator[tuple[str, Image]]:
     for name, image in images(folder):
         if not name.startswith("synthetic") and not any(scale in name for scale in SKIPPED):
             yield name, image
-    for number, (spec, raw, labels) in enumerate(draw_volumes(TrainDrawn(volumes=DRAWN, seed=SEED, looks=False))):
-        if spec.shape == SECTIONS:
-            yield f"drawn {number}", Image(raw[:3], labels[:3], "VNC")
+    for kind, looks in (("drawn", False), ("other looks", True)):
+        for number, (spec, raw, labels) in enumerate(draw_volumes(TrainDrawn(volumes=DRAWN, seed=SEED, looks=looks))):
+            if spec.shape == SECTIONS:
+                yield f"{kind} {number}", Image(raw[:3], labels[:3], "VNC")
 
 
 def name_of(weights: str) -> str:
@@ -49,7 +51,7 @@ def show(results: dict[str, dict[str, list[float]]]) -> None:
     for name in next(iter(results.values())):
         cells = [" ".join(f"{score:.3f}" for score in rows.get(name, ())) for rows in results.values()]
         print(f"| {name} | " + " | ".join(cells) + " |")
-    for kind in ("VNC", "FIB-25", "drawn"):
+    for kind in ("VNC", "FIB-25", "drawn", "other looks"):
         means = [np.mean([r for name, r in rows.items() if name.startswith(kind)], axis=0) for rows in results.values()]
         print(f"| mean of {kind} | " + " | ".join(" ".join(f"{score:.3f}" for score in mean) for mean in means) + " |")
 
