@@ -150,12 +150,14 @@ def test_neither_input_nor_network_need_be_there(tmp_path: Path, masked: bool) -
     manifest = read_manifest(str(out)) or {}
     del manifest[STORED][PLANES]
     write_manifest(str(out), manifest)
+    with pytest.raises(InputError, match=r"no network and no file is called '.*net\.safetensors'"):
+        check_seams(str(out))
+    random_network(model, 30)
     with pytest.raises(InputError, match=r"raw\.zarr does not exist"):
         check_seams(str(out))
     # as with the input, and the network's tiles, looked at
     volume = zarr.create_array(str(tmp_path / "raw.zarr"), data=raw, zarr_format=2)
     volume.attrs["resolution"] = [50.0, 4.6, 4.6]
-    random_network(model, 30)
     assert check_seams(str(out)) == result
     box = Block((1, 10, 60), (7, 180, 192))
     expected = read_walls(job, box)
