@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import os
+import re
 import subprocess
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,46 +14,66 @@ import pytest
 
 from tests.chaos.faults import Cluster, Faults, Run, state, tree
 
-NETWORK = "10.213.77"
-"""First numbers of the addresses; the bridge that joins the hosts has .1, and scheduler and client live there."""
+
+def ip(*command: str) -> str:
+    return subprocess.run(["ip", *command], check=True, capture_output=True, text=True).stdout
 
 
-def ip(*command: str) -> None:
-    subprocess.run(["ip", *command], check=True, capture_output=True, text=True)
+def remove(process: int) -> None:
+    """Remove the network that a process laid."""
+    for number in (2, 3):
+        with contextlib.suppress(subprocess.CalledProcessError):
+            ip("netns", "del", f"vv{process}-{number}")
+    with contextlib.suppress(subprocess.CalledProcessError):
+        ip("link", "del", f"vvb{process}")
+
+
+def remove_orphans() -> None:
+    """Remove the networks of processes that were killed: they take part in the routes of this machine."""
+    for found in re.findall(r"\bvvb(\d+)\b", ip("link", "show")):
+        if not Path("/proc", found).exists():
+            remove(int(found))
+
+
+def free_network() -> str:
+    """Return the first three numbers of addresses to which no route of this machine leads but the default one."""
+    routes = ip("route", "show", "table", "all")
+    return next(network for network in (f"10.213.{number}" for number in range(256)) if f"{network}." not in routes)
 
 
 class Hosts(Cluster):
-    """A scheduler here, and a worker on each of two hosts."""
+    """A scheduler here, behind the bridge that joins the hosts, and a worker on each of two hosts."""
 
     def __init__(self, folder: Path, faults: Faults) -> None:
         super().__init__(folder, faults)
-        name = uuid.uuid4().hex[:6]
-        self._bridge = f"vvb{name}"
-        self._hosts = [f"vv{name}{number}" for number in (2, 3)]
+        self._hosts = [f"vv{os.getpid()}-{number}" for number in (2, 3)]
+        self._network = ""
 
     def lay(self) -> None:
         """Lay the cables."""
-        ip("link", "add", self._bridge, "type", "bridge")
-        ip("addr", "add", f"{NETWORK}.1/24", "dev", self._bridge)
-        ip("link", "set", self._bridge, "up")
+        remove_orphans()
+        self._network, bridge = free_network(), f"vvb{os.getpid()}"
+        ip("link", "add", bridge, "type", "bridge")
+        ip("addr", "add", f"{self._network}.1/24", "dev", bridge)
+        ip("link", "set", bridge, "up")
         for number, host in enumerate(self._hosts, start=2):
             ip("netns", "add", host)
             ip("link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", host)
-            ip("link", "set", host, "master", self._bridge, "up")
-            ip("-n", host, "addr", "add", f"{NETWORK}.{number}/24", "dev", "eth0")
+            ip("link", "set", host, "master", bridge, "up")
+            ip("-n", host, "addr", "add", f"{self._network}.{number}/24", "dev", "eth0")
             for device in ("lo", "eth0"):
                 ip("-n", host, "link", "set", device, "up")
 
     def start(self) -> None:
         file = self._folder / "scheduler.json"
-        self._start("scheduler", "--host", f"{NETWORK}.1", "--port", "0", "--scheduler-file", file)
+        self._start("scheduler", "--host", f"{self._network}.1", "--port", "0", "--scheduler-file", file)
         end = time.monotonic() + 60
         while not file.exists():
             assert time.monotonic() < end, "the scheduler did not start"
             time.sleep(0.1)
         self.address = json.loads(file.read_text())["address"]
         for number, host in enumerate(self._hosts, start=2):
-            options = ["--nthreads", "1", "--memory-limit", "0", "--host", f"{NETWORK}.{number}"]
+            options = ["--nthreads", "1", "--memory-limit", "0", "--host", f"{self._network}.{number}"]
             self._start("worker", self.address, "--local-directory", self._folder / host, *options, host=host)
         with distributed.Client(self.address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=120)
@@ -64,11 +85,7 @@ class Hosts(Cluster):
     def clear(self) -> None:
         """Remove everything."""
         self.stop()
-        for host in self._hosts:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                ip("netns", "del", host)
-        with contextlib.suppress(subprocess.CalledProcessError):
-            ip("link", "del", self._bridge)
+        remove(os.getpid())
 
 
 @pytest.fixture
