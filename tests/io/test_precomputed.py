@@ -100,6 +100,13 @@ def test_capitals_and_what_may_be_left_out(tmp_path):
     np.testing.assert_array_equal(volume.read(Block.whole(volume.shape)), IMAGE)
 
 
+def test_what_matters_to_a_writer_alone_is_not_looked_at(tmp_path):
+    path = write_precomputed(tmp_path / "a", IMAGE, encoding="png")
+    _scale(tmp_path / "a", png_level=-1, jpeg_quality=None)  # as tensorstore wrote it until 0.1.85
+    volume = open_volume(path)
+    np.testing.assert_array_equal(volume.read(Block.whole(volume.shape)), IMAGE)
+
+
 @pytest.mark.parametrize("resolution", [None, [4, 8], [4, 8, 0], "nm", [4, 8, "deep"]])
 def test_a_malformed_resolution_is_unknown(tmp_path, resolution):
     path = write_precomputed(tmp_path / "a", IMAGE)

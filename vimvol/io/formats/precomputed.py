@@ -191,7 +191,8 @@ def _open(path: str, volume: Mapping[str, Any], key: str) -> stores.Array:
     """Open a scale by what ``info`` tells of how it is stored; what it tells of the rest may be damaged."""
     scale = _scale(volume, key)
     channels = _channels(path, volume)
-    stored = ("key", "encoding", "sharding", "compressed_segmentation_block_size", "jpeg_quality", "png_level")
+    # what else there is of encodings matters to a writer alone, and some versions write a png_level that others refuse
+    stored = ("key", "encoding", "sharding", "compressed_segmentation_block_size")
     metadata = {name: scale[name] for name in stored if scale.get(name) is not None}
     metadata |= {
         "size": _triple(path, key, "size", scale.get("size"), 0),
