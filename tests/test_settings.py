@@ -134,8 +134,8 @@ def test_on_the_command_line(run) -> None:
         (row,) = (row for row in rows if row.startswith(f"{section} "))
         assert about in row
         assert row.endswith(
-            "solver, costs, beta, beta_across, beta_learned, size_weighting, memory, levels, cell, "
-            "margin, join_below, fill_below"
+            "solver, costs, beta, beta_across, beta_profiles, beta_learned, size_weighting, memory, levels, "
+            "cell, margin, join_below, fill_below"
         )
     code, text, err = run("settings", "--all")
     assert (code, text.count("# "), err) == (0, len(SegmentConfig.model_fields), "")

@@ -97,6 +97,7 @@ CHANGES: dict[str, object] = {
     "agglomerate.solver": "greedy",
     "agglomerate.beta": 0.3,
     "agglomerate.beta_across": 0.3,
+    "agglomerate.beta_profiles": 0.4,
     "agglomerate.size_weighting": False,
     "agglomerate.memory": 2**30,
     "agglomerate.levels": 1,
@@ -133,11 +134,14 @@ def flat(changes: dict[str, object]) -> dict[str, object]:
     ("base", "unused"),
     [
         ({}, set()),
-        ({"fragments.dimension": "3d", "fragments.tile": [4, 64, 64], "output.shard": [4, 64, 48]}, {"beta_across"}),
-        ({"segment.mode": "2d"}, {"beta_across"}),
+        (
+            {"fragments.dimension": "3d", "fragments.tile": [4, 64, 64], "output.shard": [4, 64, 48]},
+            {"beta_across", "beta_profiles"},
+        ),
+        ({"segment.mode": "2d"}, {"beta_across", "beta_profiles"}),
         (
             {"segment.mode": "2d", "fragments.seeds": "components"},
-            {"beta_across", "beta", "solver", "size_weighting", "memory", "levels", "cell", "margin"},
+            {"beta_across", "beta_profiles", "beta", "solver", "size_weighting", "memory", "levels", "cell", "margin"},
         ),
     ],
 )

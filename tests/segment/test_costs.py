@@ -4,7 +4,7 @@ from elf.segmentation.multicut import compute_edge_costs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vimvol.segment.costs import ACROSS_WEIGHT, cut_across, edge_costs, weights_of_sections
+from vimvol.segment.costs import ACROSS_WEIGHT, cut_across, edge_costs, weights_across
 from vimvol.segment.multicut.solvers import solve
 
 MEAN = np.array([0.0, 0.1, 0.5, 0.9, 1.0])
@@ -76,11 +76,9 @@ def test_across_sections_a_cut_is_as_likely_as_the_boundary_and_as_the_overlap_i
 
 @given(st.integers(1, 10**6), st.integers(1, 100))
 def test_across_sections_an_edge_weighs_as_a_length_does(count, times):
-    pairs = np.array([count, count * times**2, count])
-    near, far, within = weights_of_sections(pairs, np.array([True, True, False]))
+    near, far = weights_across(np.array([count, count * times**2]))
     assert near == pytest.approx(ACROSS_WEIGHT * np.sqrt(count))
     assert far == pytest.approx(times * near)  # all lengths so many times as large
-    assert within == count
 
 
 @pytest.mark.parametrize("side", [10, 100, 1000])
@@ -89,7 +87,8 @@ def test_a_fragment_over_two_others_does_not_join_them_through_a_membrane(side):
     uv = np.array([[0, 1], [0, 2], [1, 2]], np.uint64)
     across, count = np.array([False, True, True]), np.array([side, side**2 // 2, side**2 // 2])
     cut = cut_across(np.array([0.97, 0.1, 0.1]), count, np.array([side**2] * 3))
-    costs = edge_costs(np.where(across, cut, 0.97), weights_of_sections(count, across), np.where(across, 0.4, 0.25))
+    weights = np.where(across, weights_across(count), count)
+    costs = edge_costs(np.where(across, cut, 0.97), weights, np.where(across, 0.4, 0.25))
     labels = solve(3, uv, costs)
     assert labels[0] != labels[1]
     assert labels[2] in labels[:2]

@@ -6,6 +6,7 @@ import pytest
 from tests.support import small_config
 from vimvol.preflight.prepare import prepare
 from vimvol.segment.edges import BINS, EdgeTable
+from vimvol.segment.profiles import join_profiles
 from vimvol.stages.costs import costs_of_edges
 
 
@@ -29,6 +30,7 @@ def test_edges_across_sections_weigh_as_lengths_and_those_of_3d_fragments_as_are
         maxima=nothing.astype(np.uint16),
         histograms=np.zeros((2, BINS, 4), np.uint32),
     )
-    small, large, near, far = costs_of_edges(job, table, smaller=table.count)
+    alone = join_profiles(np.arange(1, 6, dtype=np.uint64), np.array([4, 400, 4, 400, 400]), ids, [], 1)
+    small, large, near, far = costs_of_edges(job, table, profiles=alone if job.sectioned else None)
     assert large == pytest.approx(100 * small)
     assert far == pytest.approx(times * near)

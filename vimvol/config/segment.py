@@ -144,6 +144,13 @@ class AgglomerateConfig(Section):
         lt=1,
         description="the same across sections, of boundary means where fragments are of single slices",
     )
+    beta_profiles: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="the same of fragments of a slice that become one profile before overlaps across sections are "
+        "measured; 1 joins none",
+    )
     beta_learned: float = Field(
         0.5, gt=0, lt=1, description="the same of learned costs; 0.5 takes their probabilities as they are"
     )

@@ -246,7 +246,9 @@ def _decisive(manifest: Json, before: Json, config: SegmentConfig) -> Collection
         found.add("agglomerate.beta_learned")
     else:
         sectioned = before["segment"]["mode"] == "3d" and stored["fragments"]["dimension"] == "2d"
-        found |= {"agglomerate.beta", *(["agglomerate.beta_across"] if sectioned else [])}
+        found.add("agglomerate.beta")
+        if sectioned:
+            found |= {"agglomerate.beta_across", "agglomerate.beta_profiles"}
     return found
 
 

@@ -62,6 +62,7 @@ def _reasons(job: Job, *, sizes_known: bool) -> dict[str, str]:
         "agglomerate.beta_learned": whole or ("" if learned else "no learned costs are given"),
         "agglomerate.size_weighting": whole,
         "agglomerate.beta_across": across,
+        "agglomerate.beta_profiles": across,
         "predict.rescale": rescale,
         "predict.invert": "" if job.network.given is None else "boundaries are given and nothing is predicted",
         "cells": "" if job.network.cells is not None else "the network predicts no foreground to make cells of",

@@ -16,6 +16,7 @@ from vimvol.io.arrays import read_box
 from vimvol.segment.graph import edge_table
 from vimvol.segment.multicut import solve
 from vimvol.segment.nodes import node_table
+from vimvol.segment.profiles import join_profiles
 from vimvol.segment.watershed import crop_and_relabel, fragments_tile
 from vimvol.stages.costs import costs_of_edges
 from vimvol.stages.fragments import halo_of, read_boundaries
@@ -68,22 +69,24 @@ def _made_again(job: Job, box: Block, shift: Index) -> npt.NDArray[np.uint64]:
     reach = box.grow(halo).clip(job.shape)
     boundaries, tissue = stored_walls(job, reach)
     fragments, opened = np.zeros(box.shape, np.int64), np.zeros(box.shape, np.uint8)
-    count = 0
+    counts: list[int] = []
     for tile in _shifted_tiles(job.fragment_tiles.cell, box, shift):
         window = tile.grow(halo).clip(job.shape)
         cut, hole = boundaries[window.within(reach).slices], ~tissue[tile.within(reach).slices]
         labels, found, faces = fragments_tile(cut, tile.within(window), config, dimension, job.source.voxel_size, hole)
-        fragments[tile.within(box).slices] = np.where(labels > 0, labels + np.int64(count), 0)
+        fragments[tile.within(box).slices] = np.where(labels > 0, labels + np.int64(sum(counts)), 0)
         opened[tile.within(box).slices] = faces
-        count += found
+        counts.append(found)
     inside = boundaries[box.within(reach).slices]
     table = edge_table(fragments, inside, Block.whole(box.shape), across=not job.flat, faces=opened)
+    count, settings = sum(counts), job.config.agglomerate
     ids = np.arange(1, count + 1, dtype=np.uint64)
     nodes = node_table(fragments, Block.whole(box.shape), ids, box.begin, job.shape)
-    smaller = np.minimum(nodes.voxels[nodes.find(table.u)], nodes.voxels[nodes.find(table.v)])
-    groups = solve(
-        count + 1, table.uv, costs_of_edges(job, table, nodes, smaller), job.config.agglomerate.solver
-    ) + np.uint64(1)
+    profiles = None
+    if job.sectioned:
+        tiles = np.repeat(np.arange(len(counts)), counts)
+        profiles = join_profiles(ids, nodes.voxels, tiles, [table], settings.beta_profiles, settings.size_weighting)
+    groups = solve(count + 1, table.uv, costs_of_edges(job, table, nodes, profiles), settings.solver) + np.uint64(1)
     groups[0] = 0
     return np.asarray(groups[fragments])
 

@@ -57,35 +57,28 @@ def edge_costs(
     return np.asarray(cost)
 
 
-def weights_of_sections(count: NDArray[np.integer], across: NDArray[np.bool_]) -> NDArray[np.floating]:
-    """Return what the costs of edges between fragments of single slices are to be multiplied by.
+def weights_across(overlap: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return what the costs of edges between neighbouring sections are to be multiplied by.
 
-    Voxel pairs within a slice are as many as the contact is long, those across slices as the overlap is large. Were
+    Voxel pairs within a section are as many as the contact is long, those across sections as the overlap is large. Were
     both taken as they are, a fragment that lies over two others would attract them more than any membrane between them
     could part them. So an edge across weighs what a length of the size of its overlap does: `ACROSS_WEIGHT` times the
     square root.
 
     Parameters
     ----------
-    count
+    overlap
         (E,) number of voxel pairs, at least 1.
-    across
-        (E,) whether they lie across slices rather than within one.
-
-    Returns
-    -------
-    numpy.ndarray
-        (E,) float64, above 0.
     """
-    return np.where(across, ACROSS_WEIGHT * np.sqrt(count), count)
+    return np.asarray(ACROSS_WEIGHT * np.sqrt(overlap))
 
 
 def cut_across(
     mean: NDArray[np.float64], overlap: NDArray[np.integer], smaller: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    """Return the probability that fragments of neighbouring sections belong to different neurites.
+    """Return the probability that profiles of neighbouring sections belong to different neurites.
 
-    Boundaries alone do not tell: sections are far apart and never aligned well, so that a fragment lies in part over
+    Boundaries alone do not tell: sections are far apart and never aligned well, so that a profile lies in part over
     the inside of other neurites, where boundaries are low. That two are one takes both, no boundary between them and
     that they lie over each other: ``1 - (1 - mean) * (overlap / smaller) ** (1 / 4)``, where the square root of areas
     makes lengths of them, and that of lengths lets overlap weigh half as much as boundaries.
@@ -97,6 +90,6 @@ def cut_across(
     overlap
         (E,) number of voxel pairs, the area of one over the other.
     smaller
-        (E,) voxels of the smaller of the two fragments.
+        (E,) voxels of the smaller of the two.
     """
     return np.asarray(1 - (1 - mean) * np.sqrt(np.sqrt(overlap / smaller)))

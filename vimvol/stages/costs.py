@@ -14,12 +14,13 @@ import numpy.typing as npt
 from vimvol.engine.ledger import block_name
 from vimvol.geometry import Block
 from vimvol.io.tables import write_table
-from vimvol.segment.costs import cut_across, edge_costs, weights_of_sections
+from vimvol.segment.costs import edge_costs, weights_across
 from vimvol.segment.edges import ACROSS, EdgeTable
 from vimvol.segment.features import edge_features
 from vimvol.segment.multicut.division import CostTable
 from vimvol.segment.nodes import NodeTable
-from vimvol.stages.graph import nodes_of_edges, plan_of_tiles, read_continued, read_edges, smaller_of_edges
+from vimvol.segment.profiles import Profiles, section_costs
+from vimvol.stages.graph import nodes_of_edges, plan_of_tiles, profiles_of_edges, read_continued, read_edges
 from vimvol.stages.job import Job
 from vimvol.stages.learned import forest_of
 from vimvol.stages.stage import Stage
@@ -39,12 +40,12 @@ class CostsBlock:
 
     def _multicut(self, block: Block) -> CostTable:
         table = read_edges(self.job, block)
-        nodes = smaller = None
+        nodes = profiles = None
         if self.job.learned is not None:
             nodes = nodes_of_edges(self.job, block)
         elif self.job.sectioned:
-            smaller = smaller_of_edges(self.job, block, table)
-        return CostTable.from_costs(table.uv, costs_of_edges(self.job, table, nodes, smaller))
+            profiles = profiles_of_edges(self.job, block, table)
+        return CostTable.from_costs(table.uv, costs_of_edges(self.job, table, nodes, profiles))
 
     def _stitched(self, block: Block) -> CostTable:
         """Let every pair that continues across a face attract."""
@@ -53,7 +54,7 @@ class CostsBlock:
 
 
 def costs_of_edges(
-    job: Job, table: EdgeTable, nodes: NodeTable | None = None, smaller: npt.NDArray[np.int64] | None = None
+    job: Job, table: EdgeTable, nodes: NodeTable | None = None, profiles: Profiles | None = None
 ) -> npt.NDArray[np.float64]:
     """Return the costs (E,) of measured edges, as the job is configured; positive attracts.
 
@@ -65,22 +66,19 @@ def costs_of_edges(
         E edges.
     nodes
         Fragments, among them both of every edge; only learned costs need them.
-    smaller
-        (E,) voxels of the smaller fragment of every edge; only fragments of single slices need them.
+    profiles
+        Of both fragments of every edge; needed if `Job.sectioned`, but for learned costs.
     """
     config = job.config.agglomerate
-    prior: float | npt.NDArray[np.float64] = config.beta
-    # fragments of single slices touch either within a slice or across
+    if job.learned is None and profiles is not None:
+        return section_costs(table, profiles, config.beta, config.beta_across, config.size_weighting)
+    if job.learned is None or nodes is None:
+        return edge_costs(table.mean(), table.count, config.beta, config.size_weighting)
+    # fragments of single sections touch either within one or across
     across = table.counts[ACROSS] > 0
-    if job.learned is not None and nodes is not None:
-        cut, prior = forest_of(job.learned).probability(edge_features(table, nodes)), config.beta_learned
-    elif job.sectioned and smaller is not None:
-        cut = np.where(across, cut_across(table.mean(), table.count, smaller), table.mean())
-        prior = np.where(across, config.beta_across, config.beta)
-    else:
-        cut = table.mean()
-    weights = weights_of_sections(table.count, across) if job.sectioned else table.count
-    return edge_costs(cut, weights, prior, config.size_weighting)
+    weights = np.where(across, weights_across(table.count), table.count) if job.sectioned else table.count
+    cut = forest_of(job.learned).probability(edge_features(table, nodes))
+    return edge_costs(cut, weights, config.beta_learned, config.size_weighting)
 
 
 def costs_stage(job: Job) -> Stage:

@@ -13,6 +13,7 @@ tiles.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from vimvol.io.tables import read_table, write_table
 from vimvol.segment.edges import EdgeTable
 from vimvol.segment.graph import edge_table
 from vimvol.segment.nodes import NodeTable, merge_nodes, node_table
+from vimvol.segment.profiles import Profiles, join_profiles
 from vimvol.segment.stitch import face_pairs, unique_pairs
 from vimvol.stages.fragments import ids_at, read_boundaries, read_fragments, read_links
 from vimvol.stages.job import Job
@@ -115,15 +117,27 @@ def nodes_of_edges(job: Job, block: Block) -> NodeTable:
     return merge_nodes(read_nodes(job, near) for near in _beside(job, block))
 
 
-def smaller_of_edges(job: Job, block: Block, table: EdgeTable) -> npt.NDArray[np.int64]:
-    """Return the voxels (E,) of the smaller fragment of every edge of a block, from no more columns than it takes."""
-    tables = [read_table(nodes_of(job), block_name(near)) for near in _beside(job, block)]
-    places = np.concatenate([columns["fragment"] for columns in tables])
+def profiles_of_edges(job: Job, block: Block, table: EdgeTable) -> Profiles:
+    """Return the fragments at the ends of the edges of a block, and their profiles, if `Job.sectioned`.
+
+    Edges across sections lead from the last section of a block to the first one of the next, whose profiles are joined
+    here again.
+    """
+    near = _beside(job, block)
+    nodes = [read_table(nodes_of(job), block_name(one)) for one in near]
+    places = np.concatenate([columns["fragment"] for columns in nodes])
+    voxels = np.concatenate([columns["voxels"] for columns in nodes])
+    layer = int(np.prod(job.fragment_tiles.counts[1:]))
+    tiles = (places >> np.uint64(32)).astype(np.int64)
     # ids ascend with places, and every fragment stands in one table
     order = np.argsort(places)
+    order = order[tiles[order] // layer <= block.end[0] // job.fragment_tiles.cell[0]]
     (ids,) = ids_at(job, places[order])
-    voxels = np.concatenate([columns["voxels"] for columns in tables])[order]
-    return np.asarray(np.minimum(voxels[np.searchsorted(ids, table.u)], voxels[np.searchsorted(ids, table.v)]))
+    config = job.config.agglomerate
+    below = (read_edges(job, one) for one in near if one.begin[0] == block.end[0] and config.beta_profiles < 1)
+    return join_profiles(
+        ids, voxels[order], tiles[order], chain([table], below), config.beta_profiles, config.size_weighting
+    )
 
 
 def _beside(job: Job, block: Block) -> list[Block]:

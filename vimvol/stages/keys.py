@@ -30,7 +30,7 @@ FRAGMENTS_FORMAT = 2
 FORMATS = {"boundaries": FORMAT, "fragments": FRAGMENTS_FORMAT, "edges": GRAPH_FORMAT}
 """Versions of what segmentations are made of."""
 
-PRIORS = frozenset({"beta", "beta_across", "beta_learned"})
+PRIORS = frozenset({"beta", "beta_across", "beta_profiles", "beta_learned"})
 """Settings of the agglomeration that hold prior probabilities of a cut."""
 
 LIMITS = frozenset({"join_below", "fill_below"})
@@ -115,7 +115,7 @@ def _weighing(job: Job) -> dict[str, Any]:
         found = settings.model_dump(include={"beta_learned", "size_weighting"})
         found["costs"] = job.learned.digest
     elif job.sectioned:
-        found = settings.model_dump(include={"beta", "beta_across", "size_weighting"})
+        found = settings.model_dump(include={"beta", "beta_across", "beta_profiles", "size_weighting"})
     else:
         found = settings.model_dump(include={"beta", "size_weighting"})
     if job.sectioned:
