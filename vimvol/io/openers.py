@@ -13,9 +13,10 @@ import numpy as np
 
 from vimvol.address import absolute, check_there, is_url, parse_address, with_format, without_format
 from vimvol.errors import InputError
+from vimvol.geometry import USABLE_AXES, are_axes
 from vimvol.io.errors import as_given, storage_errors
 from vimvol.io.formats import OPENERS
-from vimvol.io.formats.base import AXES, IMAGE_DTYPES, ArrayInfo, Kind, Opener, natural, spatial
+from vimvol.io.formats.base import IMAGE_DTYPES, ArrayInfo, Kind, Opener, natural, spatial
 from vimvol.io.volume import Volume
 
 Number = TypeVar("Number", int, float)
@@ -166,10 +167,8 @@ def _checked_axes(where: str, info: ArrayInfo, given: str | None) -> str:
         raise InputError(
             f"{where} has the shape {shape} and is no volume; choose an array of 2 to 5 axes, or name its axes"
         )
-    if len(set(axes)) != len(axes) or not set("yx") <= set(axes) <= set(AXES):
-        raise InputError(
-            f"axes {axes!r} of {where} do not fit; use y and x, and of z, c, t those that there are, each once"
-        )
+    if not are_axes(axes):
+        raise InputError(f"axes {axes!r} of {where} do not fit; use {USABLE_AXES}")
     stored = dict(zip(axes, info.shape, strict=True))
     if stored.get("t", 1) > 1:
         raise InputError(

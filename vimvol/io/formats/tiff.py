@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vimvol.address import is_url
 from vimvol.errors import InputError, VimvolError
+from vimvol.geometry import AXES
 from vimvol.io.errors import one_line
 from vimvol.io.formats.base import ArrayInfo, Backend, Kind, choose, missing_dataset, native_dtype, natural
 from vimvol.io.formats.ngff import nanometers
@@ -241,7 +242,7 @@ def _axes(stored: str, shape: Sequence[int]) -> str:
     if pages in ("I", "Q", "T") or (pages == "C" and shape[0] > MOST_CHANNELS):
         pages = "Z"
     axes = (pages + samples).lower()
-    usable = len(set(axes)) == len(axes) and set(axes) <= set("tczyx")
+    usable = len(set(axes)) == len(axes) and set(axes) <= set(AXES)
     return axes if usable else ""
 
 
