@@ -147,6 +147,11 @@ def test_a_resolution_is_of_the_axes_of_space_where_a_channel_is_the_last(tmp_pa
     assert volume.voxel_size == (40, 4, 5)
 
 
+def test_of_colours_it_is_not_told_that_they_may_be_sections(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((16, 16, 3), np.uint8), photometric="rgb")
+    with pytest.raises(InputError, match=r"3 channels.*where its axes are not yxc, name them with --set input.axes$"):
+        prepare(str(tmp_path / "a.tif"), str(tmp_path / "out.zarr"), small_config())
+
 
 @pytest.mark.parametrize(
     ("kind", "axes"),
