@@ -602,6 +602,39 @@ def test_a_signal_that_arrives_in_a_destructor_stops_the_run_too() -> None:
     assert done.stderr == "stopped; nothing was done yet\n"
 
 
+CAUGHT = """
+import signal, time
+from vimvol.cli import main
+
+def library():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except BaseException:
+        pass
+
+def program():
+    library()
+    try:
+        time.sleep(100)
+    finally:  # is left in peace
+        for _ in range(10):
+            try:
+                time.sleep(0.05)
+                raise OSError
+            except OSError:
+                pass
+        print("cleaned up", flush=True)
+
+main(program)
+"""
+
+
+def test_a_signal_that_a_library_keeps_to_itself_stops_the_run_and_no_clean_up() -> None:
+    done = subprocess.run([sys.executable, "-c", CAUGHT], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (130, "cleaned up\n"), done.stderr
+    assert done.stderr == "stopped; nothing was done yet\n"
+
+
 STOPPED_AT = """
 import importlib.abc, signal, sys
 

@@ -49,6 +49,16 @@ def test_later_overrides_win_over_the_file(tmp_path: Path) -> None:
         ("input.voxel_size=[50]", r"voxel_size = \[50\] has 1 value: give 3"),
         ("input.voxel_size=[9, 9, 9, 9]", "has 4 values: give 3"),
         ("input.voxel_size=50", "voxel_size = 50 cannot be used: give a list of 3 values, e.g. "),
+        (
+            "input.voxel_size=[50, 0, 4.6]",
+            r"^input.voxel_size.1 = 0 cannot be used: give a value above 0, e.g. input.voxel_size='\[50,4.6,4.6\]' ",
+        ),
+        ("input.voxel_size=[-50, 4.6, 4.6]", r"voxel_size.0 = -50 cannot be used: give a value above 0"),
+        ("input.voxel_size=[.nan, 4.6, 4.6]", r"voxel_size.0 = nan cannot be used: give a finite number"),
+        ("input.voxel_size=[.inf, 4.6, 4.6]", r"voxel_size.0 = inf cannot be used: give a finite number"),
+        ("input.axes=zyy", r"^input.axes = 'zyy' cannot be used: use y and x, and of z, c, t .* each once"),
+        ("input.axes=zyq", r"^input.axes = 'zyq' cannot be used: use y and x"),
+        ("input.axes=zx", r"^input.axes = 'zx' cannot be used: use y and x"),
         ("input.roi=[[0, 0], [1, 1, 1]]", r"input.roi.0 = \[0, 0\] has 2 values: give 3, e.g. .* \(input.roi: region"),
         (
             "input.roi=[0, 64]",

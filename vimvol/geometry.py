@@ -15,6 +15,16 @@ from dataclasses import dataclass
 Index = tuple[int, ...]
 """Position, extent or cell number, one integer an axis."""
 
+AXES = "tczyx"
+"""Names of the axes of a stored volume: time, channel, and space."""
+
+USABLE_AXES = "y and x, and of z, c, t those that there are, each once"
+
+
+def are_axes(names: str) -> bool:
+    """Tell whether small letters name the axes of a stored volume, as `USABLE_AXES` says."""
+    return len(set(names)) == len(names) and set("yx") <= set(names) <= set(AXES)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Block:

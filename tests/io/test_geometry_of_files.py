@@ -126,6 +126,33 @@ def test_channels_of_a_tiff_are_no_slices_unless_named_so(tmp_path, kind):
         prepare(path, str(tmp_path / "out.zarr"), small_config(input__voxel_size=[40, 4, 4]))
 
 
+def test_pages_that_were_called_channels_are_not_1_nm_thick(tmp_path):
+    path = str(tmp_path / "a.tif")
+    tifffile.imwrite(path, RAW[:3], imagej=True, resolution=(0.25, 0.25), metadata={"unit": "nm", "axes": "CYX"})
+    volume = open_volume(path)
+    assert (volume.voxel_size, volume.voxel_size_known) == ((4, 4, 4), True)  # an image of one slice
+    volume = open_volume(path, axes="zyx")
+    assert (volume.voxel_size, volume.voxel_size_known) == ((4, 4, 4), False)
+    with pytest.raises(InputError, match=r"input\.voxel_size"):
+        prepare(path, str(tmp_path / "out.zarr"), small_config(input__axes="zyx"))
+
+
+def test_a_resolution_is_of_the_axes_of_space_where_a_channel_is_the_last(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = RAW[..., None]
+        file["raw"].attrs.update(resolution=(40.0, 4.0, 5.0), offset=(80.0, 0.0, 8.0))
+    volume = open_volume(str(tmp_path / "a.h5"), axes="zyxc")
+    assert (volume.voxel_size, volume.offset, volume.voxel_size_known) == ((40, 4, 5), (80, 0, 8), True)
+    volume = open_volume(str(tmp_path / "a.h5"), axes="czyx")
+    assert volume.voxel_size == (40, 4, 5)
+
+
+def test_of_colours_it_is_not_told_that_they_may_be_sections(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((16, 16, 3), np.uint8), photometric="rgb")
+    with pytest.raises(InputError, match=r"3 channels.*where its axes are not yxc, name them with --set input.axes$"):
+        prepare(str(tmp_path / "a.tif"), str(tmp_path / "out.zarr"), small_config())
+
+
 @pytest.mark.parametrize(
     ("kind", "axes"),
     [

@@ -304,9 +304,12 @@ def _slices_of_two_sizes(path):
     return str(path)
 
 
-def _stack_in_folder(path):
+def _stacks_in_folder(path, stacks, slices):
     path.mkdir()
-    tifffile.imwrite(path / "a.tif", RAW)
+    for i in range(slices):
+        tifffile.imwrite(path / f"s{i}.tif", RAW[i])
+    for i in range(stacks):
+        tifffile.imwrite(path / f"t{i}.tif", RAW)
     return str(path)
 
 
@@ -361,7 +364,11 @@ MISTAKES = {
     "no TIFF": (lambda p: _write(p / "a.tif", b"hello, world"), {}, "no intact TIFF"),
     "truncated TIFF": (lambda p: _cut(_tiff(p / "a.tif")), {}, "shorter than|no intact TIFF"),
     "slices of two sizes": (lambda p: _slices_of_two_sizes(p / "f"), {}, "slice_99.tif is 44 x 52 uint16 but slice_5"),
-    "a stack in a folder": (lambda p: _stack_in_folder(p / "f"), {}, "more than one slice"),
+    "a stack in a folder": (lambda p: _stacks_in_folder(p / "f", 1, 0), {}, r"^t0.tif in .*/f holds .*as .*f/t0.tif$"),
+    "stacks in a folder": (lambda p: _stacks_in_folder(p / "f", 3, 0), {}, r"^t0.tif and 2 more in .* hold .*t0.tif$"),
+    "a stack beside slices": (
+        lambda p: _stacks_in_folder(p / "f", 1, 3), {}, "t0.tif, or, to segment the 3 files that .*, move the other e"
+    ),
 }  # fmt: skip
 
 

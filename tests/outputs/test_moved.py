@@ -230,7 +230,7 @@ def test_it_does_not_where_other_settings_alone_are_in_the_way(raw: Path, tmp_pa
     out = tmp_path / "out.zarr"
     go(raw, out)
     region = small_config(input__roi=[[0, 0, 0], [2, 64, 64]])
-    with pytest.raises(OutputExistsError, match=r"input\.roi: None -> ") as raised:
+    with pytest.raises(OutputExistsError, match=r"input\.roi: not set -> \[\[") as raised:
         segment_volume(f"{raw}:raw", str(out), region)
     assert "--moved" not in str(raised.value)
     assert str(raised.value).count("roi") == 1

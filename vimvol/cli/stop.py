@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SECONDS_BEFORE_AGAIN = 0.05
+SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_TO_END = 10.0
 """After a request, in which further ones change nothing: who is impatient would break off what ends the workers, and
 leave their remains to be complained of. Later ones are heard again, in case that this hangs."""
@@ -29,13 +30,25 @@ class Stopped(BaseException):
 def stoppable() -> Iterator[None]:
     """Raise `Stopped` in the main thread when the process is asked to end; the wall time of a batch system is SIGTERM.
 
-    The interpreter drops an exception that a handler raises while a destructor or the callback of a weak reference
-    runs, and the request would be lost with it. Such a one is raised again a moment later, until it is heard.
+    A request can be lost: the interpreter drops an exception that a handler raises while a destructor or the callback
+    of a weak reference runs, and a library may catch everything that what it calls raises, compiled code above all.
+    So a thread looks from then on whether the main thread is being unwound, and where it is not asks once more.
 
     Once `Stopped` has left this, the process ignores these signals: nothing is left to it but to end.
     """
     raised: list[float] = []
-    own = os.getpid()
+    own, main = os.getpid(), threading.get_ident()
+    left = False
+
+    def watch() -> None:
+        while True:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            if left:
+                return
+            if not _unwinds(main):
+                raised.clear()
+                signal.pthread_kill(main, signal.SIGTERM)
+                return  # what hears this watches again
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
         if os.getpid() != own:  # a fork, which a terminal sends Ctrl-C to, too, and which this process ends
@@ -46,6 +59,8 @@ def stoppable() -> Iterator[None]:
         if raised and time.monotonic() - raised[-1] < SECONDS_TO_END:
             return
         raised.append(time.monotonic())
+        # not by `threading`, whose lock the main thread may hold at this moment
+        _thread.start_new_thread(watch, ())
         if "distributed" in sys.modules:  # else loading this is what would take time before anything is heard
             import logging
 
@@ -54,20 +69,10 @@ def stoppable() -> Iterator[None]:
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     report = sys.unraisablehook
-    main = threading.get_ident()
-    timers: list[threading.Timer] = []
 
     def dropped(what: sys.UnraisableHookArgs) -> None:
         if not issubclass(what.exc_type, Stopped):
             report(what)
-            return
-        raised.clear()
-        # Not from here: what this function raises is dropped, too. Once for several signals, as a further one would
-        # disturb what cleans up after the first.
-        if not any(timer.is_alive() for timer in timers):
-            timers[:] = [threading.Timer(SECONDS_BEFORE_AGAIN, signal.pthread_kill, [main, signal.SIGTERM])]
-            timers[0].daemon = True
-            timers[0].start()
 
     sys.unraisablehook = dropped
     try:
@@ -76,6 +81,18 @@ def stoppable() -> Iterator[None]:
         before = dict.fromkeys(SIGNALS, signal.SIG_IGN)
         raise
     finally:
+        left = True
         sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _unwinds(thread: int) -> bool:
+    """Tell whether a thread handles `Stopped`, or what was raised meanwhile: whether it is cleaning up."""
+    handled = sys._current_exceptions().get(thread)
+    # since Python 3.12 the exception itself
+    error = handled[1] if isinstance(handled, tuple) else handled
+    # a generator that is closed on the way does not know why
+    while error is not None and not isinstance(error, Stopped | GeneratorExit):
+        error = error.__context__
+    return error is not None

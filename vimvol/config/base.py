@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from vimvol.geometry import USABLE_AXES, are_axes
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -14,6 +16,17 @@ Shape3 = tuple[Positive, Positive, Positive]
 Halo2 = tuple[NonNegative, NonNegative]
 Point3 = tuple[NonNegative, NonNegative, NonNegative]
 Halo3 = tuple[NonNegative, NonNegative, NonNegative]
+Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Size3 = tuple[Length, Length, Length]
+
+
+def _usable(axes: str) -> str:
+    if not are_axes(axes.lower()):
+        raise ValueError(f"use {USABLE_AXES}")
+    return axes.lower()
+
+
+Axes = Annotated[str, AfterValidator(_usable)]
 
 
 class Section(BaseModel):

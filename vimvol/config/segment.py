@@ -6,16 +6,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vimvol.config.base import Fraction, Halo2, Halo3, NonNegative, Point3, Positive, Section, Shape2, Shape3
+from vimvol.config.base import (
+    Axes,
+    Fraction,
+    Halo2,
+    Halo3,
+    NonNegative,
+    Point3,
+    Positive,
+    Section,
+    Shape2,
+    Shape3,
+    Size3,
+)
 
 
 class InputConfig(Section):
     """How to read the input where its metadata do not say."""
 
-    axes: str | None = Field(None, description="axis names of the stored array, slowest first, e.g. 'zyx'")
-    voxel_size: tuple[float, float, float] | None = Field(
-        None, description="nm along z, y, x", examples=[[50, 4.6, 4.6]]
-    )
+    axes: Axes | None = Field(None, description="axis names of the stored array, slowest first, e.g. 'zyx'")
+    voxel_size: Size3 | None = Field(None, description="nm along z, y, x", examples=[[50, 4.6, 4.6]])
     missing: float | None = Field(
         0, description="intensity of lost sections and padding; squares of 15 x 15 such voxels become background"
     )

@@ -13,13 +13,15 @@ import numpy as np
 
 from vimvol.address import absolute, check_there, is_url, parse_address, with_format, without_format
 from vimvol.errors import InputError
+from vimvol.geometry import USABLE_AXES, are_axes
 from vimvol.io.errors import as_given, storage_errors
 from vimvol.io.formats import OPENERS
-from vimvol.io.formats.base import AXES, IMAGE_DTYPES, ArrayInfo, Kind, Opener, natural, spatial
+from vimvol.io.formats.base import IMAGE_DTYPES, ArrayInfo, Kind, Opener, natural
 from vimvol.io.volume import Volume
 
 Number = TypeVar("Number", int, float)
 
+SPACE = "zyx"
 MOST_LOOKED_AT, MOST_TOLD = 1000, 10
 """Entries of a folder that is no volume which are looked at for volumes, and volumes that are told."""
 
@@ -77,7 +79,7 @@ def open_volume(
         channels=stored.get("c", 1),
         dtype=info.dtype,
         voxel_size=size,
-        offset=(0.0, 0.0, 0.0) if info.translation is None else _pick(axes, info.translation, 0.0),
+        offset=_offset(info, axes),
         voxel_size_known=known,
         chunks=None if info.chunks is None else _pick(axes, info.chunks, 1),
         shards=None if info.shards is None else _pick(axes, info.shards, 1),
@@ -166,10 +168,8 @@ def _checked_axes(where: str, info: ArrayInfo, given: str | None) -> str:
         raise InputError(
             f"{where} has the shape {shape} and is no volume; choose an array of 2 to 5 axes, or name its axes"
         )
-    if len(set(axes)) != len(axes) or not set("yx") <= set(axes) <= set(AXES):
-        raise InputError(
-            f"axes {axes!r} of {where} do not fit; use y and x, and of z, c, t those that there are, each once"
-        )
+    if not are_axes(axes):
+        raise InputError(f"axes {axes!r} of {where} do not fit; use {USABLE_AXES}")
     stored = dict(zip(axes, info.shape, strict=True))
     if stored.get("t", 1) > 1:
         raise InputError(
@@ -201,9 +201,33 @@ def _voxel_size(
                 f"voxel size {tuple(given)} for {where} does not fit; give three positive numbers, nm along z,y,x"
             )
         return (float(given[0]), float(given[1]), float(given[2])), True
-    if info.scale is None:
+    found = _in_space(info, axes, info.scale)
+    if not {"y", "x"} <= found.keys():
         return (1.0, 1.0, 1.0), False
-    return spatial(axes, info.scale), info.scale_known
+    known = info.scale_known and ("z" in found or "z" not in axes)
+    return (found.get("z", found["y"]), found["y"], found["x"]), known
+
+
+def _offset(info: ArrayInfo, axes: str) -> tuple[float, float, float]:
+    found = _in_space(info, axes, info.translation)
+    return found.get("z", 0.0), found.get("y", 0.0), found.get("x", 0.0)
+
+
+def _in_space(info: ArrayInfo, axes: str, values: Sequence[float] | None) -> dict[str, float]:
+    """Return the values of z, y, x where the axes that hold may not be those of the metadata.
+
+    These go in their order to as many axes of space; else each to its place, and where the metadata have a channel or
+    time there is none.
+    """
+    if values is None:
+        return {}
+    named = info.axes or axes
+    space = [axis for axis in axes if axis in SPACE]
+    there = [value for name, value in zip(named, values, strict=True) if name in SPACE]
+    if len(space) == len(there):
+        return dict(zip(space, there, strict=True))
+    places = zip(axes, named, values, strict=True)
+    return {axis: value for axis, name, value in places if axis in SPACE and name in SPACE}
 
 
 def _pick(axes: str, values: Sequence[Number], default: Number) -> tuple[Number, Number, Number]:

@@ -168,15 +168,22 @@ def recorded_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return what changed between two nested mappings, e.g. ``predict.halo: [32, 32] -> [16, 16]``."""
+    """Return what changed between two nested mappings, e.g. ``predict.halo: [32, 32] -> [16, 16]``.
+
+    What has no value is told as ``not set``.
+    """
     changes = []
     for key in sorted({*before, *now}):
         old, new = before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             changes += differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            changes.append(f"{prefix}{key}: {old} -> {new}")
+            changes.append(f"{prefix}{key}: {_told(old)} -> {_told(new)}")
     return changes
+
+
+def _told(value: object) -> object:
+    return "not set" if value is None else value
 
 
 def provenance() -> dict[str, Any]:

@@ -67,9 +67,12 @@ def prepare(
     volume = known_input(volume, out, moved=moved)
     tell(input_text(source, volume))
     if volume.channels > 1:
+        others = f"its axes are not {volume.axes}, name them with --set input.axes"
+        if volume.axes == "cyx":
+            others = "these are sections, give --set input.axes=zyx"
         raise InputError(
             f"{volume.address} has {volume.channels} channels, and EM has 1, so it is unclear what to segment; "
-            "store the wanted channel by itself, or, where these are sections, give --set input.axes=zyx"
+            f"store the wanted channel by itself, or, where {others}"
         )
     check_voxel_size(volume, config)
     if odd := odd_text(volume, config):

@@ -18,9 +18,6 @@ from vimvol.errors import InputError
 Kind = Literal["image", "labels", "mask"]
 """What the caller wants: intensities, integer ids, or numbers of any kind that are not 0 where something is."""
 
-AXES = "tczyx"
-"""Names of axes: time, channel, and space."""
-
 INTERNAL = "vimvol"
 """Folder of an output in which a run keeps what it works with: no volume that anybody would name."""
 IMAGE_DTYPES = ("uint8", "uint16", "float32")
@@ -45,7 +42,8 @@ class ArrayInfo:
     dataset
         Its path inside the container; empty where the container is the array.
     axes
-        Names of the stored axes, slowest first, out of `AXES`; empty where neither metadata nor the rank tell.
+        Names of the stored axes, slowest first, out of `vimvol.geometry.AXES`; empty where neither metadata nor the
+        rank tell.
     shape, chunks, shards
         In voxels; chunks and shards are none where the format has none.
     dtype

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vimvol.io.formats.base import AXES, guess_axes
+from vimvol.geometry import are_axes
+from vimvol.io.formats.base import guess_axes
 from vimvol.io.formats.ngff import finite, nanometers
 
 Chain = Sequence[tuple[str, Mapping[str, Any]]]
@@ -25,7 +26,7 @@ class Geometry:
     Attributes
     ----------
     axes
-        Names out of `AXES`; empty for a rank that is no volume's.
+        Names out of `vimvol.geometry.AXES`; empty for a rank that is no volume's.
     scale, translation
         nm along space axes, 1 and 0 along others; none where nothing tells.
     known
@@ -165,8 +166,7 @@ def _names(values: Any, rank: int) -> str:  # noqa: ANN401 - what a file holds
         return ""
     long = {"channel": "c", "time": "t"}
     axes = "".join(long.get(v.lower(), v.lower()) for v in values)
-    usable = len(axes) == len(set(axes)) == rank and set("yx") <= set(axes) <= set(AXES)
-    return axes if usable else ""
+    return axes if len(axes) == rank and are_axes(axes) else ""
 
 
 def _list(value: Any) -> list[Any]:  # noqa: ANN401 - what a file holds

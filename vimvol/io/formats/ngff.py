@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vimvol.io.formats.base import AXES
+from vimvol.geometry import AXES
 
 INCOMPLETE = "vimvol-incomplete"
 """Attribute of a group that shall become an image, and whose creation has begun and not ended."""

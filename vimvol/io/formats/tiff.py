@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vimvol.address import is_url
 from vimvol.errors import InputError, VimvolError
+from vimvol.geometry import AXES
 from vimvol.io.errors import one_line
 from vimvol.io.formats.base import ArrayInfo, Backend, Kind, choose, missing_dataset, native_dtype, natural
 from vimvol.io.formats.ngff import nanometers
@@ -89,9 +90,12 @@ def arrays_folder(path: str) -> list[ArrayInfo]:
         If a file holds more than one page, or differs from the first in shape or dtype.
     """
     files = _slices(path)
-    first = _page_info(files[0])
-    for file in files[1:]:
-        info = _page_info(file)
+    infos = [arrays_file(str(file)) for file in files]
+    stacks = [file for file, inside in zip(files, infos, strict=True) if not _is_slice(inside)]
+    if stacks:
+        raise InputError(_stacks_text(path, stacks, len(files) - len(stacks)))
+    (first,) = infos[0]
+    for file, (info,) in zip(files, infos, strict=True):
         if (info.shape, info.dtype) != (first.shape, first.dtype):
             raise InputError(
                 f"{file} is {_sized(info)} but {files[0].name} is {_sized(first)}, so they are no stack; "
@@ -241,7 +245,7 @@ def _axes(stored: str, shape: Sequence[int]) -> str:
     if pages in ("I", "Q", "T") or (pages == "C" and shape[0] > MOST_CHANNELS):
         pages = "Z"
     axes = (pages + samples).lower()
-    usable = len(set(axes)) == len(axes) and set(axes) <= set("tczyx")
+    usable = len(set(axes)) == len(axes) and set(axes) <= set(AXES)
     return axes if usable else ""
 
 
@@ -282,13 +286,21 @@ def _slices(path: str) -> list[Path]:
     return sorted(files, key=lambda f: natural(f.name))
 
 
-def _page_info(file: Path) -> ArrayInfo:
-    inside = arrays_file(str(file))
-    if len(inside) != 1 or inside[0].axes not in ("yx", "yxc"):
-        raise InputError(
-            f"{file} holds more than one slice, so the folder is no stack of slices; give the path of one file"
-        )
-    return inside[0]
+def _is_slice(inside: Sequence[ArrayInfo]) -> bool:
+    """Tell whether a file that holds this is one slice."""
+    return len(inside) == 1 and inside[0].axes in ("yx", "yxc")
+
+
+def _stacks_text(path: str, stacks: Sequence[Path], slices: int) -> str:
+    """Return why a folder with files of several pages is no stack of slices, and what to do."""
+    names = f"{stacks[0].name}{f' and {len(stacks) - 1} more' if len(stacks) > 1 else ''}"
+    hold = "hold" if len(stacks) > 1 else "holds"
+    text = f"{names} in {path} {hold} more than one slice, so the folder is no stack of slices"
+    file = f"give the path of one file, as {stacks[0]}"
+    if not slices:
+        return f"{text}; {file}"
+    single = "the file that is one slice" if slices == 1 else f"the {slices} files that are one slice each"
+    return f"{text}; {file}, or, to segment {single}, move the other{'s' if len(stacks) > 1 else ''} elsewhere"
 
 
 def _sized(info: ArrayInfo) -> str:

@@ -13,10 +13,10 @@ from zarr.errors import ContainsArrayAndGroupError, NodeTypeValidationError
 
 from vimvol.address import is_url
 from vimvol.errors import InputError
+from vimvol.geometry import are_axes
 from vimvol.io.errors import one_line, storage_errors
 from vimvol.io.formats import ngff
 from vimvol.io.formats.base import (
-    AXES,
     INTERNAL,
     ArrayInfo,
     Backend,
@@ -227,10 +227,9 @@ def _info(array: zarr.Array[Any], dataset: str, level: ngff.Level | None) -> Arr
 
 
 def _named_axes(array: zarr.Array[Any]) -> str:
-    """Return axes from zarr v3's dimension names or xarray's attribute; empty where they are not out of `AXES`."""
+    """Return axes from zarr v3's dimension names or xarray's attribute; empty where they are no volume's."""
     dimensions = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     if not isinstance(dimensions, list | tuple):
         return ""
     letters = "".join(str(d).lower() for d in dimensions)
-    usable = len(letters) == len(dimensions) == len(set(letters)) and set("yx") <= set(letters) <= set(AXES)
-    return letters if usable else ""
+    return letters if len(letters) == len(dimensions) and are_axes(letters) else ""
