@@ -18,7 +18,7 @@ from vimvol.train.coco import read_coco
 from vimvol.train.drawn import draw_volumes
 from vimvol.train.given import under_root
 from vimvol.train.published import explain_missing
-from vimvol.train.slices import ImageFolder, Sections, Source
+from vimvol.train.slices import ImageFolder, Sections, Source, moments
 from vimvol.train.targets import grow_instances
 
 AXES = {"z": 0, "y": 1, "x": 2}
@@ -79,7 +79,7 @@ def load_data(config: TrainConfig) -> TrainingData:
     if config.drawn:
         for spec, raw, labels in draw_volumes(config.drawn):
             planes = ("z",) if spec.serial_sections else tuple(AXES)
-            mean, std = float(raw.mean()), float(raw.std())
+            mean, std = moments(raw, f"drawn-{spec.seed}")
             drawn = Sections(f"drawn-{spec.seed}", raw, labels.astype(np.int32), mean, std, spec.voxel_size)
             train += _sliced(drawn, planes, config.fill)
             shares += [config.drawn.weight / config.drawn.volumes / len(planes)] * len(planes)
@@ -111,7 +111,7 @@ def load_test_data(config: TrainConfig) -> tuple[Source, ...]:
 def _read(volume: TrainVolume, handles: tuple[Volume, Volume], number: int) -> Sections:
     whole = Block.whole(handles[0].shape)
     raw, labels = handles[0].read(whole), handles[1].read_labels(whole)
-    mean, std = float(raw.mean(dtype=np.float64)), float(raw.std(dtype=np.float64))
+    mean, std = moments(raw, volume.raw)
     if std == 0:
         raise InputError(f"{volume.raw} is {mean:g} everywhere, so there is nothing to learn; check it")
     name = f"{number}-{Path(handles[0].url).stem}"
