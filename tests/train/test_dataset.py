@@ -171,6 +171,18 @@ def test_another_shape_of_labels_is_told(config, annotated):
         load_data(with_volume(config, labels="small.h5:labels"))
 
 
+@pytest.mark.parametrize(("what", "labelled"), [("train", slice(6, 8)), ("validate", slice(0, 6))])
+def test_slices_without_a_label_are_refused(config, annotated, what, labelled):
+    """Their loss would be 0, the best there is."""
+    path = annotated.parent / f"empty-{what}.h5"
+    with h5py.File(annotated) as source, h5py.File(path, "w") as target:
+        labels = np.zeros((8, 60, 70), np.uint64)
+        labels[labelled] = source["volumes/labels/neuron_ids"][labelled]
+        target["labels"] = labels
+    with pytest.raises(InputError, match=rf"empty-{what}.h5:labels is 0 in all . slices looked at of {what} = \["):
+        load_data(with_volume(config, labels=f"{path.name}:labels"))
+
+
 def test_a_crop_that_the_network_cannot_halve_is_refused():
     check_patch((64, 96), 16)
     check_patch((16, 32), 16)

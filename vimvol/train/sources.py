@@ -55,7 +55,7 @@ def load_data(config: TrainConfig) -> TrainingData:
     Raises
     ------
     InputError
-        If something is missing, raw and labels differ in shape, or a range of slices does not fit.
+        If something is missing, raw and labels differ in shape, or a range of slices does not fit or is not annotated.
     """
     handles = [_open(config, volume) for volume in config.volumes]  # every input is checked before any is read
     folders = [_find(config, images, images.train, images.validate_) for images in config.images]
@@ -67,10 +67,13 @@ def load_data(config: TrainConfig) -> TrainingData:
         inside = slice(*(volume.train or (0, 0)))
         if volume.train:
             seen = replace(whole, raw=whole.raw[inside], labels=whole.labels[inside])
+            _check_annotated(volume, seen, "train", volume.train)
             train += _sliced(seen, volume.planes, config.fill)
             shares += [volume.weight / len(volume.planes)] * len(volume.planes)
         if volume.validate_ is not None:
-            validate.append(_chosen(whole, _spread(*volume.validate_, config.validate_slices)))
+            looked_at = _chosen(whole, _spread(*volume.validate_, config.validate_slices))
+            _check_annotated(volume, looked_at, "validate", volume.validate_)
+            validate.append(looked_at)
     for images, folder in zip(config.images, folders, strict=True):
         train.append(_image_folder(config, images, images.train, folder))
         shares.append(images.weight)
@@ -130,6 +133,15 @@ def _sliced(whole: Sections, planes: tuple[str, ...], fill: float) -> list[Sourc
 
 def _chosen(whole: Sections, indices: list[int]) -> Sections:
     return replace(whole, raw=whole.raw[indices], labels=whole.labels[indices])
+
+
+def _check_annotated(volume: TrainVolume, sections: Sections, what: str, span: tuple[int, int]) -> None:
+    """Refuse slices without a single instance: the loss, of nothing, would be 0 and look like a success."""
+    if not sections.labels.any():
+        raise InputError(
+            f"{volume.labels} is 0 in all {len(sections)} slices looked at of {what} = {list(span)}, so nothing is "
+            "annotated there; give slices that are, or other labels"
+        )
 
 
 def _open(config: TrainConfig, volume: TrainVolume) -> tuple[Volume, Volume]:
