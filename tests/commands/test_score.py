@@ -140,3 +140,23 @@ def test_the_users_mistakes_are_told(volumes, tmp_path: Path):
     for mode in ("2d", "3d"):
         with pytest.raises(InputError, match="nothing can be scored"):
             score(addresses[0], str(tmp_path / "zero.zarr"), mode)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"bands": (99,)}, "is 0 or lies nearer than 99 voxels to a boundary, its band, so .*or a narrower band"),
+        ({"ignore": range(1, 9), "bands": (0,)}, "is 0 or has label 1, 2, .* 8, which is ignored, so"),
+        ({"ignore": range(1, 9), "mode": "2d"}, "is 0 or has label 1, 2, .* 8, which is ignored, so"),
+    ],
+)
+def test_what_left_nothing_to_judge_is_told(volumes, given, told):
+    """Not that the ground truth were empty, which has labels."""
+    with pytest.raises(InputError, match=f"every voxel of ground truth .*gt.zarr {told}"):
+        score(*volumes[2:], **{"mode": "3d", **given})
+
+
+@pytest.mark.parametrize("given", [{"mode": "2d"}, {"background": "keep"}])
+def test_a_band_that_would_leave_out_nothing_is_refused(volumes, given):
+    with pytest.raises(InputError, match=r"bands = \[3\] would leave out nothing, as this is scored in 2d mode"):
+        score(*volumes[2:], bands=(3,), **given)
