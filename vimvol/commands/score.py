@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vimvol.commands.labels import check_labels, look_at, sliced_text
+from vimvol.commands.labels import apart_text, check_labels, look_at, sliced_text
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.pool import Pool
 from vimvol.engine.run import Progress
@@ -131,7 +131,7 @@ def score(
         check_labels(volume, look)
     stale = stale_labels_text(found.url, found.dataset, "its scores do not tell what the present settings are worth")
     sliced = "" if flat else sliced_text(truth, looks[1])
-    warning = "; ".join(filter(None, (stale, sliced)))
+    warning = "; ".join(filter(None, (stale, apart_text(found, truth), sliced)))
     chunks = found.chunks or (1, 1, 1)
     cell = tuple(round_up(min(c, s), k) for c, s, k in zip(cell, found.shape, chunks, strict=True))
     if objects:  # their places are in the longest runs along x, which end with a block: always at the same voxels
