@@ -2,6 +2,7 @@ import csv
 import io
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import zarr
@@ -140,3 +141,47 @@ def test_the_users_mistakes_are_told(volumes, tmp_path: Path):
     for mode in ("2d", "3d"):
         with pytest.raises(InputError, match="nothing can be scored"):
             score(addresses[0], str(tmp_path / "zero.zarr"), mode)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"bands": (99,)}, "is 0 or lies nearer than 99 voxels to a boundary, its band, so .*or a narrower band"),
+        ({"ignore": range(1, 9), "bands": (0,)}, "is 0 or has label 1, 2, .* 8, which is ignored, so"),
+        ({"ignore": range(1, 9), "mode": "2d"}, "is 0 or has label 1, 2, .* 8, which is ignored, so"),
+    ],
+)
+def test_what_left_nothing_to_judge_is_told(volumes, given, told):
+    """Not that the ground truth were empty, which has labels."""
+    with pytest.raises(InputError, match=f"every voxel of ground truth .*gt.zarr {told}"):
+        score(*volumes[2:], **{"mode": "3d", **given})
+
+
+@pytest.mark.parametrize("given", [{"mode": "2d"}, {"background": "keep"}])
+def test_a_band_that_would_leave_out_nothing_is_refused(volumes, given):
+    with pytest.raises(InputError, match=r"bands = \[3\] would leave out nothing, as this is scored in 2d mode"):
+        score(*volumes[2:], bands=(3,), **given)
+
+
+@pytest.mark.parametrize(
+    ("size", "offset", "apart"),
+    [
+        ((40.0, 4.0, 4.0), (0.0, 0.0, 0.0), False),
+        ((40.1, 4.0, 4.0), (0.0, 1.5, 0.0), False),
+        ((40.0, 8.0, 8.0), (0.0, 0.0, 0.0), True),
+        ((40.0, 4.0, 4.0), (40.0, 0.0, 0.0), True),
+    ],
+)
+def test_volumes_that_lie_apart_are_told(volumes, tmp_path, size, offset, apart):
+    seg, gt, *_ = volumes
+    paths = [str(tmp_path / f"{name}.h5") for name in ("seg", "gt")]
+    places = [((40.0, 4.0, 4.0), (0.0, 0.0, 0.0)), (size, offset)]
+    for path, array, (resolution, start) in zip(paths, (seg, gt), places, strict=True):
+        with h5py.File(path, "w") as file:
+            file["labels"] = array
+            file["labels"].attrs.update(resolution=resolution, offset=start)
+    result = score(*paths, "2d")
+    assert ("not the same place" in result.get("warning", "")) == apart
+    if apart:
+        assert "gt.h5:labels of" in result["warning"]
+        assert f"{size[1]:g} x {size[2]:g} nm from {offset[0]:g}, 0, 0" in result["warning"]

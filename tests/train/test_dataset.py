@@ -8,6 +8,8 @@ from pydantic import ValidationError
 
 from vimvol.config import TrainConfig
 from vimvol.errors import InputError
+from vimvol.io import open_volume
+from vimvol.preflight.survey import survey
 from vimvol.train.dataset import CropDataset, SliceDataset, check_patch
 from vimvol.train.sources import load_data, load_test_data
 
@@ -56,6 +58,30 @@ def test_intensities_have_mean_0_and_deviation_1_over_the_volume(config):
     values = np.stack([sections.read(i).standardised() for i in range(8)])
     assert values.mean() == pytest.approx(0, abs=1e-4)
     assert values.std() == pytest.approx(1, abs=1e-4)
+
+
+def test_padding_is_no_contrast_as_when_segmenting(config, annotated):
+    """A black margin changes nothing but itself: the predictor leaves it out of mean and deviation as well."""
+    with h5py.File(annotated) as source, h5py.File(annotated.parent / "padded.h5", "w") as target:
+        raw, labels = (source[f"volumes/{name}"][:].clip(1) for name in ("raw", "labels/neuron_ids"))
+        target["raw"], target["labels"] = (np.pad(a, ((0, 0), (20, 20), (30, 30))) for a in (raw, labels))
+        target["inside"] = raw
+    padded = load_data(with_volume(config, raw="padded.h5:raw", labels="padded.h5:labels", planes=("z",))).train[0]
+    inside = load_data(with_volume(config, raw="padded.h5:inside", planes=("z",))).train[0]
+    np.testing.assert_array_equal(padded.read(0).standardised()[20:-20, 30:-30], inside.read(0).standardised())
+    taken = survey(open_volume(str(annotated.parent / "padded.h5:raw")), "volume")
+    assert (padded.mean, padded.std) == pytest.approx((taken.mean[0], taken.std[0]))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_intensities_that_are_no_numbers_are_refused_before_the_loss_is_none(config, annotated, bad):
+    path = annotated.parent / f"bad{bad}.h5"
+    with h5py.File(annotated) as source, h5py.File(path, "w") as target:
+        raw = source["volumes/raw"][:].astype(np.float32)
+        raw[7, 0, :2] = bad, -bad
+        target["raw"] = raw
+    with pytest.raises(InputError, match=r"bad.*:raw holds NaN or infinity.* store 0 there"):
+        load_data(with_volume(config, raw=f"{path.name}:raw"))
 
 
 def test_gaps_are_closed_for_training_and_kept_for_scoring(config):
@@ -143,6 +169,18 @@ def test_another_shape_of_labels_is_told(config, annotated):
         file["labels"] = np.ones((8, 60, 60), np.uint32)
     with pytest.raises(InputError, match=r"\(8, 60, 70\).*\(8, 60, 60\)"):
         load_data(with_volume(config, labels="small.h5:labels"))
+
+
+@pytest.mark.parametrize(("what", "labelled"), [("train", slice(6, 8)), ("validate", slice(0, 6))])
+def test_slices_without_a_label_are_refused(config, annotated, what, labelled):
+    """Their loss would be 0, the best there is."""
+    path = annotated.parent / f"empty-{what}.h5"
+    with h5py.File(annotated) as source, h5py.File(path, "w") as target:
+        labels = np.zeros((8, 60, 70), np.uint64)
+        labels[labelled] = source["volumes/labels/neuron_ids"][labelled]
+        target["labels"] = labels
+    with pytest.raises(InputError, match=rf"empty-{what}.h5:labels is 0 in all . slices looked at of {what} = \["):
+        load_data(with_volume(config, labels=f"{path.name}:labels"))
 
 
 def test_a_crop_that_the_network_cannot_halve_is_refused():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from vimvol.train.dataset import CropDataset
+from vimvol.train.dataset import CropDataset, SliceDataset
 from vimvol.train.export import new_network
 from vimvol.train.loss import LOSSES
 from vimvol.train.module import BoundaryModule, predict_slice
@@ -42,6 +42,18 @@ def test_without_an_average_the_network_stands_for_itself(config):
     module.update_average(1)
     assert module.average is module.model
     assert module.model.weight.requires_grad
+
+
+def test_slices_that_nobody_annotated_are_not_validated_on(config):
+    """Of sparse annotation, every tenth slice, say, the scores are those of the slices that have one."""
+    module = BoundaryModule(new_network(config), config, load_data(config))
+    given = SliceDataset(load_data(config).validate[0], config)[0]
+    empty = {**given, "target": given["target"] * 0, "weight": given["weight"] * 0, "labels": given["labels"] * 0}
+    for number, slice_ in enumerate((empty, given, empty)):
+        module.validation_step({key: value[None] for key, value in slice_.items()}, number)
+    (name,) = module.names
+    assert len(module._losses[name]) == len(module._accuracies[name]) == 1
+    assert module._losses[name][0] > 0
 
 
 def test_a_network_of_several_resolutions_learns_at_all_but_the_coarsest(config):

@@ -30,7 +30,7 @@ def evaluate(
         list[int] | None,
         typer.Option(
             metavar="VOXELS",
-            help="Leave out voxels nearer than this to a true boundary, 3d; may be repeated. Else 0 and 2.",
+            help="Leave out voxels nearer than this to a true boundary, in 3d alone; may be repeated. Else 0 and 2.",
         ),
     ] = None,
     ignore: Annotated[
@@ -58,7 +58,7 @@ def evaluate(
         check_file(path)
     for address in (segmentation, ground_truth):
         check_there(address)
-    from vimvol.commands.score import BANDS, objects_csv, score
+    from vimvol.commands.score import objects_csv, score
     from vimvol.geometry import Block
     from vimvol.report.amounts import count_text
     from vimvol.report.progress import make_progress
@@ -69,7 +69,7 @@ def evaluate(
             segmentation,
             ground_truth,
             mode,
-            bands=band or BANDS,
+            bands=band,
             ignore=ignore or (),
             background=background,
             objects=objects is not None,

@@ -26,6 +26,9 @@ SHARED = 0.1
 """Part of the labelled voxels below which slices do not meet. Of a single neuron of `vimvol.sample` it is above 0.8; of
 a stack with every second slice annotated it is what strays into the slices between."""
 
+SAME_SIZE, SAME_PLACE = 0.01, 0.5
+"""Part of a voxel by which sizes of voxels, and places of the first, may differ: tools round."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -94,6 +97,23 @@ def check_labels(volume: Volume, look: Look) -> None:
             "are equal, so nothing can be compared with it; give labels, an integer for each object, e.g. "
             "volume.h5:volumes/labels/neuron_ids"
         )
+
+
+def apart_text(found: Volume, truth: Volume) -> str:
+    """Return a line that warns of two volumes whose metadata put the same voxel elsewhere; empty where they do not."""
+    if not (found.voxel_size_known and truth.voxel_size_known):
+        return ""
+    axes = list(zip(found.voxel_size, truth.voxel_size, found.offset, truth.offset, strict=True))
+    if all(abs(a - b) < SAME_SIZE * b and abs(p - q) < SAME_PLACE * b for a, b, p, q in axes):
+        return ""
+    places = [
+        f"{' x '.join(f'{size:g}' for size in each.voxel_size)} nm from {', '.join(f'{nm:g}' for nm in each.offset)}"
+        for each in (found, truth)
+    ]
+    return (
+        f"by their metadata the voxels (z, y, x) of {found.address} are of {places[0]}, those of {truth.address} of "
+        f"{places[1]}; if that is so, voxels of one index are not the same place, and the scores mean nothing"
+    )
 
 
 def check_truth(truth: Volume, region: Block, *, linked: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vimvol.commands.labels import check_labels, look_at, sliced_text
+from vimvol.commands.labels import apart_text, check_labels, look_at, sliced_text
 from vimvol.engine.cluster import open_cluster
 from vimvol.engine.pool import Pool
 from vimvol.engine.run import Progress
@@ -44,7 +44,7 @@ def score(
     ground_truth: str,
     mode: str = "auto",
     *,
-    bands: Sequence[int] = BANDS,
+    bands: Sequence[int] | None = None,
     ignore: Sequence[int] = (),
     background: str = "ignore",
     objects: bool = False,
@@ -62,7 +62,7 @@ def score(
         ``3d``: bodies in the volume, once for each band along the boundaries of the ground truth; ``2d``: instances,
         the mean over slices; ``auto``: the mode in which vimvol made the segmentation, else by its depth.
     bands
-        Voxels from the boundaries of the ground truth within which nothing is judged, in 3d mode.
+        Voxels from the boundaries of the ground truth within which nothing is judged, in 3d mode; none: `BANDS`.
     ignore
         Labels of the ground truth that are not judged.
     background
@@ -90,8 +90,8 @@ def score(
     Raises
     ------
     InputError
-        If one cannot be opened, the shapes differ, one holds intensities, a band or label is negative or nothing is
-        annotated.
+        If one cannot be opened, the shapes differ, one holds intensities, a band or label is negative, bands are given
+        in 2d mode, or nothing is left to judge.
     """
     if mode not in MODES:
         raise InputError(f"mode {mode!r} is not known, so nothing is scored; choose {', '.join(MODES)}")
@@ -108,7 +108,7 @@ def score(
         raise InputError(
             "background = keep scores where the ground truth is 0, and ignore = 0 leaves that out; give one of them"
         )
-    if not bands or min(bands) < 0:
+    if bands is not None and (not bands or min(bands) < 0):
         raise InputError(f"bands = {list(bands)} do not name distances from a boundary; give 0 or more voxels")
     check_finished(segmentation, "missing parts would count as errors")
     found, truth = (open_volume(address, prefer="labels") for address in (segmentation, ground_truth))
@@ -119,20 +119,26 @@ def score(
         )
     if mode == "auto":
         mode = "2d" if background == "keep" else _mode_of(found)
+    flat = mode == "2d"
+    if flat and bands is not None:
+        raise InputError(
+            f"bands = {list(bands)} would leave out nothing, as this is scored in 2d mode, and only 3d mode has them; "
+            "give none, or mode = 3d"
+        )
     region = _region_of(found)
     looks = [look_at(volume, region) for volume in (found, truth)]
     for volume, look in zip((found, truth), looks, strict=True):
         check_labels(volume, look)
     stale = stale_labels_text(found.url, found.dataset, "its scores do not tell what the present settings are worth")
-    warning = "; ".join(filter(None, (stale, "" if mode == "2d" else sliced_text(truth, looks[1]))))
+    sliced = "" if flat else sliced_text(truth, looks[1])
+    warning = "; ".join(filter(None, (stale, apart_text(found, truth), sliced)))
     chunks = found.chunks or (1, 1, 1)
     cell = tuple(round_up(min(c, s), k) for c, s, k in zip(cell, found.shape, chunks, strict=True))
     if objects:  # their places are in the longest runs along x, which end with a block: always at the same voxels
         cell = (*cell[:2], CELL[2])
     grid = Grid(found.shape, cell)
-    flat = mode == "2d"
     left_out = (*ignore,) if background == "keep" else (0, *ignore)
-    task = CountBlock(found, truth, flat, (0,) if flat else sorted(set(bands)), left_out, objects)
+    task = CountBlock(found, truth, flat, (0,) if flat else sorted(set(bands or BANDS)), left_out, objects)
     if workers is None:
         workers = None if grid.voxels >= LARGE and len(grid) > 1 else 0
     with open_cluster("local", workers) as pool:
@@ -189,6 +195,9 @@ def _volume(task: CountBlock, counts: Iterator[Counted]) -> tuple[dict[str, Any]
     for counted in counts:
         gathered[counted.band].add(counted)
     tables = {band: one.table() for band, one in gathered.items()}
+    for band, table in tables.items():
+        if not len(table):
+            raise _nothing_to_judge(task, band)
     scores = {
         "volume" if not band else f"volume, band {band}": {name: METRICS[name](table) for name in PARTITION_METRICS}
         for band, table in tables.items()
@@ -215,14 +224,25 @@ def _slices(
                 if task.places:
                     rows[counted.slice] = largest_errors(table, Places.merge(gathered.places))
     if not scores:
-        raise InputError(
-            f"ground truth {task.truth.address} is 0 everywhere, so nothing can be scored; give one with labels"
-        )
+        raise _nothing_to_judge(task)
     # In the order of the slices: a sum of floats depends on it.
     ordered = [{"slice": z} | scores[z] for z in sorted(scores)]
     means = {name: float(np.mean([one[name] for one in ordered])) for name in METRICS}
     errors = [row | {"bits": row["bits"] / len(ordered)} for z in sorted(rows) for row in rows[z]]
     return {"scores": {"slices": means}, "slices": ordered}, sorted(errors, key=lambda row: -row["bits"])
+
+
+def _nothing_to_judge(task: CountBlock, band: int = 0) -> InputError:
+    """Return the error of a ground truth of which everything is left out."""
+    labels = sorted({*task.ignore} - {0})
+    reasons = (
+        *(["is 0"] if 0 in task.ignore else []),
+        *([f"has label {', '.join(map(str, labels))}, which is ignored,"] if labels else []),
+        *([f"lies nearer than {band} voxels to a boundary, its band,"] if band else []),
+    )
+    other = f"labels{' or a narrower band' if band else ''}"
+    text = f"every voxel of ground truth {task.truth.address} {' or '.join(reasons)}".rstrip(",")
+    return InputError(f"{text}, so nothing can be scored; give one with {other}")
 
 
 def _region_of(volume: Volume) -> Block:

@@ -120,14 +120,16 @@ class BoundaryModule(lightning.LightningModule):
         at_once = self.config.batch // (self.config.devices * self.config.nodes)
         logits = predict_slice(self.average, batch["image"], self.config.patch, at_once)
         name = self.names[dataloader_idx]
-        loss = float(self._loss(logits, batch))
-        self._losses[name].append(loss)
         probabilities: NDArray[np.float32] = logits[0].float().sigmoid().cpu().numpy()
-        if self.judged_by[0] == "val/msa" and np.isfinite(loss):  # else the end of the validation stops the training
-            self._accuracies[name].append(slice_accuracies(probabilities[0], batch["labels"][0].cpu().numpy()))
         if batch_idx == 0:
             shown = {key: batch[key][0].cpu() for key in ("image", "target")}
             self.samples[name] = {**shown, "prediction": torch.from_numpy(probabilities)}
+        if not batch["weight"].any():  # nobody annotated anything in it, and scores of 0 would only thin the others
+            return
+        loss = float(self._loss(logits, batch))
+        self._losses[name].append(loss)
+        if self.judged_by[0] == "val/msa" and np.isfinite(loss):  # else the end of the validation stops the training
+            self._accuracies[name].append(slice_accuracies(probabilities[0], batch["labels"][0].cpu().numpy()))
 
     def on_validation_epoch_end(self) -> None:
         """Log the means of every source, and of the sources, at the one threshold that serves all best.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ class Slice:
     labels
         (y, x) int32 instances, 0 between them.
     mean, std
-        What the intensities are standardised by: of the volume, or of the image.
+        What the intensities are standardised by: `moments` of the volume, or of the image.
     """
 
     raw: NDArray[Any]
@@ -68,7 +69,7 @@ class Sections:
     labels
         (n, y, x) int32 instances; grown into the gaps (`grow_instances`) for training, as annotated for validation.
     mean, std
-        Of the whole volume; the predictor standardises by the same.
+        `moments` of the whole volume; the predictor standardises by the same.
     voxel_size
         Of the volume, nm, (z, y, x), however it is sliced.
     """
@@ -116,7 +117,7 @@ class ImageFolder:
         Raises
         ------
         InputError
-            If it cannot be read, or has another shape than the annotations say.
+            If it cannot be read, has another shape than the annotations say, or holds values that are not finite.
         """
         path, annotated = self.paths[index], self.images[index]
         try:
@@ -128,8 +129,42 @@ class ImageFolder:
                 f"image {path} has shape {raw.shape} and its annotations {annotated.shape}; give images of one channel "
                 "and the annotations that belong to them"
             )
-        mean, std = float(raw.mean(dtype=np.float64)), float(raw.std(dtype=np.float64))
+        mean, std = moments(raw, f"image {path}")
         return Slice(raw, draw_instances(annotated, self.min_size), mean, std or 1.0)
+
+
+def moments(raw: NDArray[Any], name: str) -> tuple[float, float]:
+    """Return mean and standard deviation of intensities, but for those of 0, which are padding.
+
+    The predictor leaves these out by default, too (``input.missing``): a network that was trained on volumes with black
+    margins would otherwise see other contrasts there.
+
+    Parameters
+    ----------
+    raw
+        (z, y, x) or (y, x) intensities; where all are 0, both values are.
+    name
+        What they are, for the error.
+
+    Raises
+    ------
+    InputError
+        If one is not finite.
+    """
+    sections = raw if raw.ndim == 3 else raw[np.newaxis]
+    count, total, squares = 0, 0.0, 0.0
+    for section in sections:  # slice by slice: in float64 a volume takes eight times the memory
+        data = section[section != 0]
+        if data.dtype.kind == "f" and not np.isfinite(data).all():
+            raise InputError(
+                f"{name} holds NaN or infinity, so nothing can be learned from it; store 0 there, which counts as "
+                "padding"
+            )
+        count, total = count + data.size, total + float(data.sum(dtype=np.float64))
+    mean = total / max(count, 1)
+    for section in sections:
+        squares += float(np.square(section[section != 0].astype(np.float64) - mean).sum())
+    return mean, math.sqrt(squares / max(count, 1))
 
 
 def _read_image(path: str) -> NDArray[Any]:

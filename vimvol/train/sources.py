@@ -18,7 +18,7 @@ from vimvol.train.coco import read_coco
 from vimvol.train.drawn import draw_volumes
 from vimvol.train.given import under_root
 from vimvol.train.published import explain_missing
-from vimvol.train.slices import ImageFolder, Sections, Source
+from vimvol.train.slices import ImageFolder, Sections, Source, moments
 from vimvol.train.targets import grow_instances
 
 AXES = {"z": 0, "y": 1, "x": 2}
@@ -55,7 +55,7 @@ def load_data(config: TrainConfig) -> TrainingData:
     Raises
     ------
     InputError
-        If something is missing, raw and labels differ in shape, or a range of slices does not fit.
+        If something is missing, raw and labels differ in shape, or a range of slices does not fit or is not annotated.
     """
     handles = [_open(config, volume) for volume in config.volumes]  # every input is checked before any is read
     folders = [_find(config, images, images.train, images.validate_) for images in config.images]
@@ -67,10 +67,13 @@ def load_data(config: TrainConfig) -> TrainingData:
         inside = slice(*(volume.train or (0, 0)))
         if volume.train:
             seen = replace(whole, raw=whole.raw[inside], labels=whole.labels[inside])
+            _check_annotated(volume, seen, "train", volume.train)
             train += _sliced(seen, volume.planes, config.fill)
             shares += [volume.weight / len(volume.planes)] * len(volume.planes)
         if volume.validate_ is not None:
-            validate.append(_chosen(whole, _spread(*volume.validate_, config.validate_slices)))
+            looked_at = _chosen(whole, _spread(*volume.validate_, config.validate_slices))
+            _check_annotated(volume, looked_at, "validate", volume.validate_)
+            validate.append(looked_at)
     for images, folder in zip(config.images, folders, strict=True):
         train.append(_image_folder(config, images, images.train, folder))
         shares.append(images.weight)
@@ -79,7 +82,7 @@ def load_data(config: TrainConfig) -> TrainingData:
     if config.drawn:
         for spec, raw, labels in draw_volumes(config.drawn):
             planes = ("z",) if spec.serial_sections else tuple(AXES)
-            mean, std = float(raw.mean()), float(raw.std())
+            mean, std = moments(raw, f"drawn-{spec.seed}")
             drawn = Sections(f"drawn-{spec.seed}", raw, labels.astype(np.int32), mean, std, spec.voxel_size)
             train += _sliced(drawn, planes, config.fill)
             shares += [config.drawn.weight / config.drawn.volumes / len(planes)] * len(planes)
@@ -111,7 +114,7 @@ def load_test_data(config: TrainConfig) -> tuple[Source, ...]:
 def _read(volume: TrainVolume, handles: tuple[Volume, Volume], number: int) -> Sections:
     whole = Block.whole(handles[0].shape)
     raw, labels = handles[0].read(whole), handles[1].read_labels(whole)
-    mean, std = float(raw.mean(dtype=np.float64)), float(raw.std(dtype=np.float64))
+    mean, std = moments(raw, volume.raw)
     if std == 0:
         raise InputError(f"{volume.raw} is {mean:g} everywhere, so there is nothing to learn; check it")
     name = f"{number}-{Path(handles[0].url).stem}"
@@ -130,6 +133,15 @@ def _sliced(whole: Sections, planes: tuple[str, ...], fill: float) -> list[Sourc
 
 def _chosen(whole: Sections, indices: list[int]) -> Sections:
     return replace(whole, raw=whole.raw[indices], labels=whole.labels[indices])
+
+
+def _check_annotated(volume: TrainVolume, sections: Sections, what: str, span: tuple[int, int]) -> None:
+    """Refuse slices without a single instance: the loss, of nothing, would be 0 and look like a success."""
+    if not sections.labels.any():
+        raise InputError(
+            f"{volume.labels} is 0 in all {len(sections)} slices looked at of {what} = {list(span)}, so nothing is "
+            "annotated there; give slices that are, or other labels"
+        )
 
 
 def _open(config: TrainConfig, volume: TrainVolume) -> tuple[Volume, Volume]:
