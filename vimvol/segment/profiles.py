@@ -85,7 +85,8 @@ def join_profiles(
                 uv = np.stack([u[first:last], v[first:last]], axis=1) - low
                 groups = solve(int(high - low), uv.astype(np.uint64), costs[first:last], "greedy")
                 profile[low:high] = groups + np.uint64(low)
-    return Profiles(fragment, profile, np.bincount(profile, voxels, len(profile)).astype(np.int64)[profile])
+    sums = np.bincount(profile.astype(np.int64), voxels, len(profile))  # the oldest NumPy that will do counts no uint64
+    return Profiles(fragment, profile, sums.astype(np.int64)[profile])
 
 
 def section_costs(
