@@ -694,6 +694,19 @@ def test_a_full_disk_gets_one_line_and_goes_on_when_there_is_room(run, sample: P
         subprocess.run(["umount", str(disk)], check=True)
 
 
+def test_where_only_the_picture_cannot_be_written_the_segmentation_is_told_to_be_complete(
+    run, sample: Path, reference: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.zarr"
+    shutil.copytree(reference, out)
+    picture = out / "vimvol" / "overview.png"
+    picture.unlink(missing_ok=True)
+    picture.mkdir()
+    code, _, err = run("segment", f"{sample}:raw", out, *settings())
+    assert code == 1
+    assert "labels/segmentation is complete, but there is no picture of it: " in mistake(err)
+
+
 def test_data_go_to_nnunet_and_predictions_come_back(run, sample, tmp_path) -> None:
     root = tmp_path / "raw"
     config = tmp_path / "train.yaml"

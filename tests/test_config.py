@@ -56,6 +56,8 @@ def test_later_overrides_win_over_the_file(tmp_path: Path) -> None:
         ("input.voxel_size=[-50, 4.6, 4.6]", r"voxel_size.0 = -50 cannot be used: give a value above 0"),
         ("input.voxel_size=[.nan, 4.6, 4.6]", r"voxel_size.0 = nan cannot be used: give a finite number"),
         ("input.voxel_size=[.inf, 4.6, 4.6]", r"voxel_size.0 = inf cannot be used: give a finite number"),
+        ("fragments.sigma_seeds=.inf", r"^fragments.sigma_seeds = inf cannot be used: give a finite number"),
+        ("run.deadline=.inf", r"^run.deadline = inf cannot be used: give a finite number"),
         ("input.axes=zyy", r"^input.axes = 'zyy' cannot be used: use y and x, and of z, c, t .* each once"),
         ("input.axes=zyq", r"^input.axes = 'zyq' cannot be used: use y and x"),
         ("input.axes=zx", r"^input.axes = 'zx' cannot be used: use y and x"),
@@ -86,6 +88,11 @@ def test_mistakes_get_one_line(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(SegmentConfig, None, [override])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "null"])
+def test_what_is_missing_anyway_needs_no_intensity(value: str) -> None:
+    assert load_config(SegmentConfig, None, [f"input.missing={value}"]).input.missing is None
 
 
 def _lists(kind: type[BaseModel], before: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -26,6 +26,7 @@ from vimvol.cli.help import Resumable
 from vimvol.cli.slices import slices_of
 from vimvol.config import SegmentConfig, load_config
 from vimvol.config.cluster import ClusterConfig
+from vimvol.errors import StorageError, VimvolError
 
 Source = Annotated[
     str, typer.Argument(metavar="PATH[:DATASET]", help="Volume: zarr, OME-Zarr, N5, precomputed, HDF5, TIFF.")
@@ -121,7 +122,10 @@ def segment(
             performance_report=performance_report,
         )
     drawing = time.perf_counter()
-    picture = draw_overview(source, result.out, settings)
+    try:
+        picture = draw_overview(source, result.out, settings)
+    except VimvolError as error:
+        raise StorageError(f"{result.labels} is complete, but there is no picture of it: {error}") from None
     end = time.perf_counter()
     named = {"sample": "for the sample", "stages": "in the stages"}
     parts = {named[what]: seconds for what, seconds in result.spent.items()}

@@ -13,6 +13,7 @@ from vimvol.geometry import Block
 from vimvol.io import Volume, open_volume
 from vimvol.outputs.manifest import read_manifest
 from vimvol.report.picture import Cut, draw_cuts
+from vimvol.report.span import span_of
 from vimvol.stages.region import region_of
 
 LARGEST = 768
@@ -50,11 +51,11 @@ def draw_overview(source: str, out: str, config: SegmentConfig, truth: str | Non
     box = _middle(region)
     z, y = (b + (e - b) // 2 for b, e in zip(box.begin[:2], box.end[:2], strict=True))
     slab = Block((z, *box.begin[1:]), (z + 1, *box.end[1:]))
-    low, high = np.percentile(raw.read(slab), (1, 99))  # the darkest and brightest percent are clipped
-    cuts = [shown.cut(slab, (low, high), "xy" if whole else "")]
+    span = span_of(raw.read(slab))
+    cuts = [shown.cut(slab, span, "xy" if whole else "")]
     if whole:
         along = Block((box.begin[0], y, box.begin[2]), (box.end[0], y + 1, box.end[2]))
-        cuts.append(shown.cut(along, (low, high), "xz"))
+        cuts.append(shown.cut(along, span, "xz"))
     path = f"{absolute(out)}/vimvol/overview.png"
     draw_cuts(cuts, path, title=f"{Path(raw.url).name}, z = {z}, {model.get('name', '')}")
     return path
@@ -71,13 +72,13 @@ class _Shown:
     truth: Volume | None
 
     def cut(self, box: Block, span: tuple[float, float], plane: str) -> Cut:
-        """Read a box that is one voxel thick; intensities of ``span`` become 0 to 255."""
+        """Read a box that is one voxel thick; intensities of ``span`` become 0 to 255, NaN 0."""
         axis = 1 if plane == "xz" else 0
         low, high = span
-        grey = np.clip((self.raw.read(box).astype(np.float32) - low) / max(float(high - low), 1e-6) * 255, 0, 255)
+        grey = np.clip((self.raw.read(box).astype(np.float32) - low) / (high - low) * 255, 0, 255)
         size = [v for a, v in enumerate(self.raw.voxel_size) if a != axis]
         return Cut(
-            grey.astype(np.uint8).squeeze(axis),
+            np.nan_to_num(grey).astype(np.uint8).squeeze(axis),
             self.boundaries.read_channels(box)[self.boundary].squeeze(axis),
             self.labels.read(box).squeeze(axis),
             (size[0], size[1]) if self.raw.voxel_size_known else None,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-import numpy as np
-
 from vimvol.address import absolute
 from vimvol.errors import InputError, VimvolError
 from vimvol.geometry import Block
@@ -18,6 +16,7 @@ from vimvol.outputs.beside import stale_text
 from vimvol.outputs.manifest import input_address, made_manifest, settings_of
 from vimvol.outputs.standing import check_finished
 from vimvol.preflight.announce import Tell, nobody
+from vimvol.report.span import span_of
 from vimvol.report.viewer import Layer, Viewing
 
 LOOKED_AT = 512
@@ -99,7 +98,4 @@ def _span(raw: Volume) -> tuple[float, float]:
     """Return the darkest and the brightest intensity that is shown: all but a percent of those in the middle."""
     begin = tuple(max(0, (s - size) // 2) for s, size in zip(raw.shape, (1, LOOKED_AT, LOOKED_AT), strict=True))
     end = tuple(min(s, b + size) for s, b, size in zip(raw.shape, begin, (1, LOOKED_AT, LOOKED_AT), strict=True))
-    seen = raw.read(Block(begin, end))
-    finite = seen[np.isfinite(seen)]
-    low, high = np.percentile(finite, (0.5, 99.5)) if finite.size else (0.0, 1.0)
-    return float(low), float(max(high, low + 1e-6))
+    return span_of(raw.read(Block(begin, end)), 0.5)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from vimvol.geometry import USABLE_AXES, are_axes
 
@@ -16,7 +17,7 @@ Shape3 = tuple[Positive, Positive, Positive]
 Halo2 = tuple[NonNegative, NonNegative]
 Point3 = tuple[NonNegative, NonNegative, NonNegative]
 Halo3 = tuple[NonNegative, NonNegative, NonNegative]
-Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Length = Annotated[float, Field(gt=0)]
 Size3 = tuple[Length, Length, Length]
 
 
@@ -29,7 +30,15 @@ def _usable(axes: str) -> str:
 Axes = Annotated[str, AfterValidator(_usable)]
 
 
-class Section(BaseModel):
-    """Base of all configuration: frozen, and no key that it does not know."""
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+Missing = Annotated[float | None, BeforeValidator(_finite)]
+"""An intensity of its own for what is missing; NaN and infinity are missing without being named."""
+
+
+class Section(BaseModel):
+    """Base of all configuration: frozen, no key that it does not know, and no number that JSON does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)

@@ -11,6 +11,7 @@ from vimvol.config.base import (
     Fraction,
     Halo2,
     Halo3,
+    Missing,
     NonNegative,
     Point3,
     Positive,
@@ -26,7 +27,7 @@ class InputConfig(Section):
 
     axes: Axes | None = Field(None, description="axis names of the stored array, slowest first, e.g. 'zyx'")
     voxel_size: Size3 | None = Field(None, description="nm along z, y, x", examples=[[50, 4.6, 4.6]])
-    missing: float | None = Field(
+    missing: Missing = Field(
         0, description="intensity of lost sections and padding; squares of 15 x 15 such voxels become background"
     )
     roi: tuple[Point3, Shape3] | None = Field(

@@ -128,7 +128,12 @@ def preflight(
     start = time.perf_counter()
     tell(f"plan: a sample of {len(blocks)} of {counted.stages[0].left} blocks")
     try:
-        probes, failure = _sampled(job, blocks, scratch, pool, predicted=predicted)
+        try:
+            probes, failure = _sampled(job, blocks, scratch, pool, predicted=predicted)
+        except BaseException as error:
+            if not isinstance(error, Exception):  # whoever stopped it would take what was computed for kept
+                tell("the sample was broken off: nothing of it is kept, and the next run takes it anew")
+            raise
         seconds = time.perf_counter() - start
         ahead = counted
         if probes:

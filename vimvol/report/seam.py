@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vimvol.report.colours import told_apart
 from vimvol.report.png import write_png
+from vimvol.report.span import span_of
 
 WIDTH = 12.0
 """Inches of the picture, which no panel is higher than."""
@@ -60,8 +61,8 @@ def draw_seam(
         ("segmentation", told_apart([segmentation]).of(segmentation), {}),
     ]
     if raw is not None:
-        low, high = np.percentile(raw, (1, 99))
-        panels.insert(0, ("raw", raw, {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1)}))
+        low, high = span_of(raw)
+        panels.insert(0, ("raw", raw, {"cmap": "gray", "vmin": low, "vmax": high}))
     rows, columns, size = _arranged(boundaries.shape[0] * aspect / boundaries.shape[1], len(panels))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
