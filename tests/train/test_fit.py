@@ -255,9 +255,10 @@ def test_other_targets_are_judged_by_their_loss_and_named_in_the_weights(config,
     assert "calibration" not in spec.card
 
 
-def test_a_training_that_diverges_is_stopped_and_told(config):
-    with pytest.raises(IncompleteRunError, match=r"the loss is nan after 2 steps.*learning_rate below 1e\+30"):
-        fit(config.model_copy(update={"learning_rate": 1e30, "warmup": 0, "clip": 0.0, "ema": 0.0}))
+@pytest.mark.parametrize(("clip", "hint"), [(0.0, ", or a clip of 1$"), (1.0, "$")])
+def test_a_training_that_diverges_is_stopped_and_told(config, clip, hint):
+    with pytest.raises(IncompleteRunError, match=rf"the loss is nan after 2 steps.*learning_rate below 1e\+30{hint}"):
+        fit(config.model_copy(update={"learning_rate": 1e30, "warmup": 0, "clip": clip, "ema": 0.0}))
     assert not (Path(config.out) / "unet-nano.safetensors").exists()
 
 
