@@ -89,10 +89,16 @@ def test_intensities_in_place_of_labels_are_refused(run, neurons, tmp_path, dept
 def test_nothing_is_learned_from_them(run, sample, reference, tmp_path, command) -> None:
     labels = zarr.open_array(str(sample / "labels"), mode="r")[:]
     sliced = stored(tmp_path / "sliced.zarr", numbered(labels, anew=False))
-    for truth, message in ((sliced, "end with their slice"), (f"{sample}:raw", "looks like intensities")):
+    empty, short = stored(tmp_path / "empty.zarr", labels * 0), stored(tmp_path / "short.zarr", labels[:3])
+    for truth, message in (
+        (sliced, "end with their slice"),
+        (f"{sample}:raw", "looks like intensities"),
+        (empty, f"{empty} is 0 everywhere in [0:4, 0:128, 0:120], so nothing is annotated there"),
+        (short, "voxels do not correspond"),
+    ):
         parts = command.format(out=reference, truth=truth, raw=f"{sample}:raw", folder=tmp_path).split()
         code, _, err = run(*parts)
         told = [line for line in err.splitlines() if not line.startswith("opening ")]
         assert (code, len(told)) == (2, 1), err
         assert message in told[0]
-    assert [path.name for path in tmp_path.iterdir()] == ["sliced.zarr"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.zarr", "short.zarr", "sliced.zarr"]

@@ -185,6 +185,7 @@ def test_files_without_weights(tmp_path):
         ({"epoch": 1}, "holds no weights.*'epoch'"),
         ([1, 2], "holds no weights.*list"),
         ({}, "holds"),
+        ({"epoch": 0, "pytorch-lightning_version": "2.6.0"}, "a training goes on from.*MODEL.safetensors"),
     ]:
         torch.save(content, tmp_path / "weights.pt")
         refused(tmp_path / "weights.pt", says)

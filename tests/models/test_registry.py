@@ -115,6 +115,10 @@ def test_nanos_are_small_and_alike():
         ("unet", {"depth": "deep"}),
         ("vimunet-tiny", {"embedding": -3}),
         ("unet-nano", {"features": None}),
+        ("unet-nano", {"features": 0}),
+        ("vimunet-nano", {"state": 0}),
+        ("vimunet-nano", {"canvas": 0}),
+        ("unetr-base", {"embedding": 0}),
     ],
 )
 def test_options_that_make_no_network_are_told_in_one_line(name, options):
@@ -122,6 +126,12 @@ def test_options_that_make_no_network_are_told_in_one_line(name, options):
     with pytest.raises(InputError, match=f"{name}.*{key} = {value!r}") as caught:
         build_model(name, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1, 2])
+def test_a_rate_that_skips_every_layer_is_refused(rate):
+    with pytest.raises(InputError, match=f"drop_path={rate} is no rate"):
+        build_model("vimunet-nano", drop_path=rate)
 
 
 def test_unknown_names_and_options():

@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
 
+from vimvol import __version__
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import IncompleteRunError, InputError, MissingExtraError, OutputExistsError
 from vimvol.models.checkpoint import load_checkpoint
@@ -21,7 +22,7 @@ from vimvol.models.registry import build_model
 from vimvol.train import fit as fit_module
 from vimvol.train.callbacks import CAPTION
 from vimvol.train.dataset import CropDataset
-from vimvol.train.export import new_network
+from vimvol.train.export import commit, new_network
 from vimvol.train.fit import fit
 from vimvol.train.module import BoundaryModule
 from vimvol.train.targets import TARGETS
@@ -254,9 +255,10 @@ def test_other_targets_are_judged_by_their_loss_and_named_in_the_weights(config,
     assert "calibration" not in spec.card
 
 
-def test_a_training_that_diverges_is_stopped_and_told(config):
-    with pytest.raises(IncompleteRunError, match=r"the loss is nan after 2 steps.*learning_rate below 1e\+30"):
-        fit(config.model_copy(update={"learning_rate": 1e30, "warmup": 0, "clip": 0.0, "ema": 0.0}))
+@pytest.mark.parametrize(("clip", "hint"), [(0.0, ", or a clip of 1$"), (1.0, "$")])
+def test_a_training_that_diverges_is_stopped_and_told(config, clip, hint):
+    with pytest.raises(IncompleteRunError, match=rf"the loss is nan after 2 steps.*learning_rate below 1e\+30{hint}"):
+        fit(config.model_copy(update={"learning_rate": 1e30, "warmup": 0, "clip": clip, "ema": 0.0}))
     assert not (Path(config.out) / "unet-nano.safetensors").exists()
 
 
@@ -357,3 +359,19 @@ def test_training_starts_from_an_encoder_alone(config, tmp_path):
     with pytest.raises(InputError, match=r"blocks\.3\.attn\.rel_pos_w has shape \(3, 64\) and should have \(7, 64\)"):
         fit(config.model_copy(update=other))
     assert not (tmp_path / "other").exists()
+
+
+def test_the_commit_of_a_project_around_the_environment_is_not_taken_for_that_of_the_package(tmp_path):
+    """Of a user who works in a repository and has the environment in it, ignored."""
+    installed = tmp_path / "venv" / "vimvol" / "export.py"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    (tmp_path / ".gitignore").write_text("venv\n")
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e")
+    for words in (("init", "-q"), ("add", ".gitignore"), ("commit", "-q", "-m", "theirs")):
+        subprocess.run([*git, *words], check=True)
+    assert commit(installed) == f"version {__version__}"
+    subprocess.run([*git, "add", "-f", str(installed)], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    assert head.startswith(commit(installed))

@@ -115,7 +115,7 @@ def test_what_cannot_be_exported_is_told_and_nothing_is_written(config, tmp_path
     ):
         with pytest.raises(InputError, match=says):
             export_dataset(config.model_copy(update=changes), root, *arguments)
-        assert not list(Path(root).glob("Data*"))
+        assert not list(Path(root).glob("*"))
     export_dataset(config, root, 1, "Cells")
     with pytest.raises(OutputExistsError, match="has the number 1 already"):
         export_dataset(config, root, 1, "Others")

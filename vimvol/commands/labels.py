@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vimvol.errors import InputError
-from vimvol.geometry import Block
+from vimvol.geometry import Block, Grid
 from vimvol.io import Volume
 
 PAIRS = 8
@@ -20,6 +20,8 @@ LINKED = 0.4
 ALIKE = 0.5
 """Part of the voxels below which the next along x has another label so often that they are intensities: of EM it is
 below 0.05, of neurons, cells and classes of organelles above 0.95."""
+BOX = (32, 1024, 1024)
+"""Voxels (z, y, x) that are looked through at once for a label."""
 FEWEST = 1000
 """Voxels that are needed to tell so."""
 SHARED = 0.1
@@ -133,6 +135,9 @@ def check_truth(truth: Volume, region: Block, *, linked: bool) -> None:
     """
     look = look_at(truth, region)
     check_labels(truth, look)
+    boxes = Grid(region.shape, BOX) if region.size else None
+    if boxes and not any(truth.read_labels(boxes.block(index).moved(region.begin)).any() for index in boxes):
+        raise InputError(f"{truth.address} is 0 everywhere in {region}, so nothing is annotated there; give labels")
     if linked and (reason := _sliced(truth, look)):
         raise InputError(
             f"{reason}, so it would teach to cut every neuron between slices; give one whose neurons keep their label "

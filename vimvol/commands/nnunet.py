@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ from vimvol.errors import InputError, OutputExistsError
 from vimvol.geometry import Block
 from vimvol.io import Volume, open_volume
 from vimvol.io.arrays import write_box
-from vimvol.io.errors import one_line, storage_errors
+from vimvol.io.errors import one_line
 from vimvol.io.omezarr import create_image
-from vimvol.io.storage import local_path
+from vimvol.io.storage import drafted, local_path
 from vimvol.outputs.manifest import check_intensities
 from vimvol.preflight.disk import check_writable
 from vimvol.stages.predict import rounded
@@ -70,13 +69,11 @@ def export_volume(source: str, folder: str, *, volumes: bool = False) -> int:
     volume = open_volume(source)
     check_intensities(volume)
     target = local_path(folder)
-    draft = target.with_name(f".{target.name}.partial")
     if target.exists():
         raise OutputExistsError(f"{folder} is there already; choose another path, or remove it")
     check_writable(str(target.absolute()))
     stem = re.sub(r"[^A-Za-z0-9-]+", "-", Path(volume.url).stem)
-    with storage_errors(f"writing {folder}"):
-        shutil.rmtree(draft, ignore_errors=True)
+    with drafted(target) as draft:
         draft.mkdir(parents=True)
         if volumes:
             write_tiff(draft / f"{stem}_0000.tif", volume.read(Block.whole(volume.shape)))
@@ -85,7 +82,6 @@ def export_volume(source: str, folder: str, *, volumes: bool = False) -> int:
             for slab in _slabs(volume):
                 for z, section in enumerate(volume.read(slab), start=slab.begin[0]):
                     write_tiff(draft / f"{stem}_z{z:05d}_0000.tif", section)
-        draft.rename(target)
     return 1 if volumes else volume.shape[0]
 
 
@@ -116,26 +112,22 @@ def import_predictions(folder: str, source: str, out: str) -> Imported:
     check_writable(str(target))
     reading = _Classes.of(Path(folder))
     read = _reader(Path(folder), volume, reading)
-    draft = target.with_name(f".{target.name}.partial")
-    with storage_errors(f"writing {out}"):
-        shutil.rmtree(draft, ignore_errors=True)
-    create_image(
-        str(draft),
-        shape=volume.shape,
-        dtype="uint8",
-        voxel_size=volume.voxel_size,
-        offset=volume.offset,
-        chunk=CHUNK,
-        shard=SHARD,
-        levels=1,
-        name="boundaries",
-        channels=len(reading.names),
-    )
-    for slab in _slabs(volume):
-        box = Block((0, *slab.begin), (len(reading.names), *slab.end))
-        write_box(f"{draft}/0", box, read(slab.begin[0], slab.end[0]))
-    with storage_errors(f"writing {out}"):
-        draft.rename(target)
+    with drafted(target) as draft:
+        create_image(
+            str(draft),
+            shape=volume.shape,
+            dtype="uint8",
+            voxel_size=volume.voxel_size,
+            offset=volume.offset,
+            chunk=CHUNK,
+            shard=SHARD,
+            levels=1,
+            name="boundaries",
+            channels=len(reading.names),
+        )
+        for slab in _slabs(volume):
+            box = Block((0, *slab.begin), (len(reading.names), *slab.end))
+            write_box(f"{draft}/0", box, read(slab.begin[0], slab.end[0]))
     return Imported(str(target), reading.names)
 
 

@@ -130,9 +130,8 @@ def tune(
     target = local_path(folder)
     check_writable(str(target.absolute()))
     outputs = [str(target / f"volume-{i}.zarr") for i in range(len(pairs))]
-    if slices is not None:  # before a network is loaded
-        for raw, _ in pairs:
-            _check_slices(open_volume(raw, axes=config.input.axes, voxel_size=config.input.voxel_size), slices)
+    for pair in pairs:  # before a network is loaded, and the first of them predicted
+        _check_pair(*_opened(pair, config), slices)
     first = prepare(pairs[0][0], outputs[0], config)
     for _, truth in pairs:
         _check_truth(truth, first, slices)
@@ -189,8 +188,19 @@ def _check_truth(address: str, job: Job, slices: tuple[int, int] | None) -> None
     check_truth(truth, region if job.roi is None else region.intersect(job.roi), linked=not job.flat)
 
 
-def _check_slices(raw: Volume, slices: tuple[int, int]) -> None:
-    (begin, end), depth = slices, raw.shape[0]
+def _opened(pair: tuple[str, str], config: SegmentConfig) -> tuple[Volume, Volume]:
+    raw = open_volume(pair[0], axes=config.input.axes, voxel_size=config.input.voxel_size)
+    return raw, open_volume(pair[1], prefer="labels")
+
+
+def _check_pair(raw: Volume, truth: Volume, slices: tuple[int, int] | None) -> None:
+    """Refuse a ground truth of another shape, and slices that are not there."""
+    if raw.shape != truth.shape:
+        raise InputError(
+            f"{raw.address} has shape {raw.shape} and ground truth {truth.address} {truth.shape} (z, y, x), so voxels "
+            "do not correspond; crop one to the other"
+        )
+    (begin, end), depth = slices or (0, raw.shape[0]), raw.shape[0]
     if not 0 <= begin < end <= depth:
         raise InputError(
             f"slices {begin}:{end} are not all in {raw.address}, which has {depth}, 0:{depth}; give the first, and the "
@@ -200,13 +210,7 @@ def _check_slices(raw: Volume, slices: tuple[int, int]) -> None:
 
 def _copied(pair: tuple[str, str], slices: tuple[int, int], path: Path, config: SegmentConfig) -> tuple[str, str]:
     """Copy slices of a volume and its ground truth into an OME-Zarr; return their addresses in it."""
-    raw = open_volume(pair[0], axes=config.input.axes, voxel_size=config.input.voxel_size)
-    truth = open_volume(pair[1], prefer="labels")
-    if raw.shape != truth.shape:
-        raise InputError(
-            f"{raw.address} has shape {raw.shape} and ground truth {truth.address} {truth.shape} (z, y, x), so voxels "
-            "do not correspond; crop one to the other"
-        )
+    raw, truth = _opened(pair, config)
     begin, end = slices
     check_voxel_size(raw, config)
     check_voxel_size_known(raw, config)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,7 @@ from zarr.core.sync import collect_aiterator, sync
 
 from vimvol.address import is_url
 from vimvol.errors import InputError, MissingExtraError
-from vimvol.io.errors import one_line
+from vimvol.io.errors import one_line, storage_errors
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -42,6 +45,29 @@ def local_path(path: str) -> Path:
     if is_url(path):
         raise InputError(f"{path} is in an object store, where this cannot be written; give a path of the file system")
     return Path(path)
+
+
+@contextlib.contextmanager
+def drafted(target: Path) -> Iterator[Path]:
+    """Yield a path to write a file or folder at, which then takes the place of the target: it is whole or not there.
+
+    The draft lies beside the target. Where writing fails or is stopped, it is removed; one of a killed process is
+    written anew.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    draft = target.with_name(f".{target.name}.partial")
+    with storage_errors(f"writing {target}"):
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            yield draft
+            draft.rename(target)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
 
 
 def open_store(url: str, *, read_only: bool = True) -> Store:

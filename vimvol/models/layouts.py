@@ -33,6 +33,11 @@ def state_dict_in(content: object, where: str) -> dict[str, Tensor]:
     CheckpointError
         If there are none.
     """
+    if isinstance(content, Mapping) and "pytorch-lightning_version" in content:
+        raise CheckpointError(
+            f"{where} is what a training goes on from, and no weights to use; give those that `vimvol train` writes "
+            "beside it at the end, MODEL.safetensors"
+        )
     state = content.get("model_state", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         held = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,7 +111,13 @@ def build_model(name: str, *, in_channels: int = 1, out_channels: int = 1, **opt
     if unknown is not None:
         raise InputError(f"network {name} has no option {unknown!r}; it has {', '.join(valid)}")
     try:
-        return entry.build(in_channels=in_channels, out_channels=out_channels, **{**entry.options, **options})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # refused below
+            model = entry.build(in_channels=in_channels, out_channels=out_channels, **{**entry.options, **options})
+        empty = next((name for name, weight in model.named_parameters() if not weight.numel()), None)
+        if empty is not None:  # which would fail with the first image
+            raise ValueError(f"nothing would be left of its {empty}")
+        return model
     except (TypeError, ValueError, ArithmeticError, IndexError, AssertionError, RuntimeError) as error:
         if not options:
             raise

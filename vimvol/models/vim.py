@@ -56,7 +56,7 @@ class VimOptions(PatchOptions):
     position
         Whether there is a learned position embedding.
     drop_path
-        Rate at which the last layer is skipped in training; it grows linearly from the first.
+        Rate at which the last layer is skipped in training, [0, 1); it grows linearly from the first.
     head
         Whether there is the unused classifier that the reference's checkpoints hold.
     """
@@ -77,6 +77,8 @@ class VimOptions(PatchOptions):
         check_choice("drop", self.drop, Drop)
         check_choice("backward_step", self.backward_step, BackwardStep)
         check_choice("position", self.position, Position)
+        if not 0 <= self.drop_path < 1:
+            raise InputError(f"drop_path={self.drop_path} is no rate to skip layers at; use 0 or more, and less than 1")
         if self.drop == "first" and self.class_token == "none":
             raise InputError("drop='first' without a class token would lose a patch; use drop='class'")
         if self.rope and self.embedding % 4:

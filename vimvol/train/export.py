@@ -127,17 +127,18 @@ def _spec(config: TrainConfig, state: dict[str, Any], *, calibrated: bool) -> Mo
     )
 
 
-def commit() -> str:
-    """Return the commit of the checkout that this package runs from; else its version."""
+def commit(file: Path = Path(__file__)) -> str:
+    """Return the commit of the checkout that holds a file of this package; of an installed one, its version.
+
+    An environment often lies inside the repository of another project, whose commits say nothing of this package.
+    """
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        _git(file, "ls-files", "--error-unmatch", file.name)
+        return _git(file, "rev-parse", "--short=12", "HEAD")
     except (OSError, subprocess.SubprocessError):
         return f"version {__version__}"
-    return found.stdout.strip()
+
+
+def _git(file: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=file.parent, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

@@ -148,10 +148,11 @@ class BoundaryModule(lightning.LightningModule):
             return
         self.scores = {"val/loss": float(np.mean(list(losses.values())))}
         if not np.isfinite(self.scores["val/loss"]):
+            clipped = 0 < self.config.clip <= 1
             raise IncompleteRunError(
                 f"the loss is {self.scores['val/loss']} after {self.trainer.global_step} steps, so the training has "
                 f"diverged and is stopped; begin again in another folder (out) with a learning_rate below "
-                f"{self.config.learning_rate:g}, or a clip of 1"
+                f"{self.config.learning_rate:g}{'' if clipped else ', or a clip of 1'}"
             )
         self.scores |= {f"val/{name}/loss": loss for name, loss in losses.items()}
         if curves:

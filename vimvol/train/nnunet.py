@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,7 @@ from numpy.typing import NDArray
 
 from vimvol.config import TrainConfig
 from vimvol.errors import InputError, OutputExistsError
-from vimvol.io.errors import storage_errors
-from vimvol.io.storage import local_path
+from vimvol.io.storage import drafted, local_path
 from vimvol.train.slices import Sections, Source
 from vimvol.train.sources import load_data, load_test_data
 from vimvol.train.targets import TARGETS, grow_instances
@@ -119,19 +117,16 @@ def export_dataset(config: TrainConfig, root: str, number: int, name: str, *, vo
         )
     if volumes and config.images:
         raise InputError("images in files are no volumes; leave out --volumes")
-    title = f"Dataset{number:03d}_{name}"
     parent = local_path(root)
-    folder, draft = parent / title, parent / f".{title}.partial"
+    folder = parent / f"Dataset{number:03d}_{name}"
     taken = next(parent.glob(f"Dataset{number:03d}_*"), None)
     if taken is not None:
         raise OutputExistsError(f"{taken} has the number {number} already; choose another, or remove it")
     if volumes:
         planes = tuple(v.model_copy(update={"planes": ("z",)}) for v in config.volumes)
         config = config.model_copy(update={"volumes": planes, "validate_slices": ALL})
-    with storage_errors(f"writing {folder}"):
-        shutil.rmtree(draft, ignore_errors=True)
+    with drafted(folder) as draft:
         done = _write(config, draft, volumes)
-        draft.rename(folder)
     return Exported(folder, *done)
 
 
