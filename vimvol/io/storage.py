@@ -49,7 +49,7 @@ def local_path(path: str) -> Path:
 
 @contextlib.contextmanager
 def drafted(target: Path) -> Iterator[Path]:
-    """Yield a path to write a file or folder at, which then takes the place of the target: it is whole or not there.
+    """Yield a path to write a folder at, which then takes the place of the target: it is whole or not there.
 
     The draft lies beside the target. Where writing fails or is stopped, it is removed; one of a killed process is
     written anew.
