@@ -26,6 +26,7 @@ from skimage import exposure, transform
 from vimvol import SegmentConfig, load_config, segment_volume
 from vimvol.cli import run_script
 from vimvol.commands.agglomerate import agglomerate
+from vimvol.errors import ConfigError
 from vimvol.evaluate.protocol import score_slices, score_volume
 from vimvol.geometry import Block
 from vimvol.io import open_volume
@@ -201,6 +202,8 @@ def main(
     only: str = "",
 ) -> None:
     """Score every choice that is not scored yet."""
+    if unknown := [name for name in choices or () if name not in CHOICES]:
+        raise ConfigError(f"{', '.join(unknown)}: no such choice; there are {', '.join(CHOICES)}")
     torch.set_num_threads(1)
     HERE.mkdir(parents=True, exist_ok=True)
     record = HERE / f"{Path(model).stem}.json"

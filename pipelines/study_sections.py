@@ -55,10 +55,12 @@ def main(folder: Path, model: Annotated[str, typer.Argument()] = "vimunet-nano")
 def thinned(source: Path, here: Path, step: int, shift: int) -> Path:
     """Write raw and truth of FIB-25 with every ``step``-th slice, shifted by up to ``shift`` voxels."""
     path = here / f"every{step}-shifted{shift}.h5"
-    with h5py.File(source) as file, h5py.File(path, "w") as thin:
-        size = file["volumes/raw"].attrs["resolution"] * np.array([step, 1, 1])
-        for name, dataset in (("raw", "volumes/raw"), ("truth", "volumes/labels/neuron_ids")):
-            slices = file[dataset][::step]
+    raw = open_volume(f"{source}:volumes/raw")
+    truth = open_volume(f"{source}:volumes/labels/neuron_ids", prefer="labels")
+    with h5py.File(path, "w") as thin:
+        size = np.array(raw.voxel_size) * np.array([step, 1, 1])
+        for name, volume in (("raw", raw), ("truth", truth)):
+            slices = volume.read(Block.whole(volume.shape))[::step]
             by = np.random.default_rng(0).integers(-shift, shift + 1, (len(slices), 2))
             moved = np.stack([np.roll(plane, tuple(s), (0, 1)) for plane, s in zip(slices, by, strict=True)])
             inside = slice(shift, slices.shape[1] - shift)

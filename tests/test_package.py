@@ -1,8 +1,10 @@
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
 import vimvol
+from tests.support import small_config
 
 
 def test_checkers_of_types_are_told_that_there_are_types() -> None:
@@ -12,3 +14,9 @@ def test_checkers_of_types_are_told_that_there_are_types() -> None:
 @pytest.mark.parametrize("name", vimvol.__all__)
 def test_every_name_loads_and_is_described(name: str) -> None:
     assert name == "__version__" or getattr(vimvol, name).__doc__
+
+
+def test_paths_may_be_those_of_pathlib(sample: Path, tmp_path: Path, ready: dict[str, str]) -> None:
+    out = vimvol.segment_volume(sample / "raw", tmp_path / "out.zarr", small_config(**ready)).out
+    assert vimvol.open_volume(sample / "raw") == vimvol.open_volume(str(sample / "raw"))
+    assert vimvol.score(Path(out), sample / "labels") == vimvol.score(out, str(sample / "labels"))

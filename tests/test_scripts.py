@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from vimvol.errors import VimvolError
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = sorted(path for folder in ("benchmarks", "pipelines") for path in (REPOSITORY / folder).glob("*.py"))
@@ -48,3 +51,21 @@ def test_help_says_what_it_is_for(script: Path, started: dict[str, tuple[int, st
     assert code == 0, told
     first = script.read_text(encoding="utf-8").split('"""')[1].split(".")[0]
     assert " ".join(first.split()) in " ".join(told.split())
+
+
+@pytest.mark.parametrize(
+    ("script", "others", "says"),
+    [
+        ("study_prediction", ("vimunet-nano", ["turned"]), "turned: no such choice; there are "),
+        ("study_sections", (), "fib25_sample2_z000-149.h5 does not exist"),
+    ],
+)
+def test_a_users_mistake_is_one_line(
+    script: str, others: tuple[object, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "pipelines"))
+    monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(REPOSITORY / "pipelines" / f"{script}.py"))["main"]
+    with pytest.raises(VimvolError, match=says) as caught:
+        main(tmp_path, *others)
+    assert "\n" not in str(caught.value)

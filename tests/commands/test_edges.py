@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from safetensors.numpy import save
 
 from tests.support import digest, random_network, small_config
 from vimvol.commands.agglomerate import agglomerate
@@ -57,6 +58,14 @@ def test_fragments_of_volumes_have_costs_for_any_blocks(sample: Path, tmp_path: 
     for out in (whole, blocks):
         agglomerate(out, [f"agglomerate.costs={files[0]}"], workers=0)
     assert digest(whole) == digest(blocks)
+
+
+def test_the_card_of_a_file_is_shown(costs: Path, tmp_path: Path, run) -> None:
+    code, text, _ = run("models", costs)
+    assert (code, "synthetic" in text, "voxel sizes, nm" in text, "across z" in text) == (0, True, True, True)
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(save({"weight": np.zeros(1)}))
+    assert run("models", other)[0] == 2
 
 
 def test_the_content_of_the_file_decides_what_is_computed(costs: Path, out: Path, tmp_path: Path) -> None:

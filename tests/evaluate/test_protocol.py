@@ -150,3 +150,7 @@ def test_the_users_mistakes_are_told(score):
         score(np.ones((2, 3), int), np.ones((2, 3), int))
     with pytest.raises(InputError, match="nothing can be scored"):
         score(np.ones((1, 2, 3), int), np.zeros((1, 2, 3), int))
+    with pytest.raises(InputError, match="segmentation of dtype bool holds no labels, which are integers"):
+        score(np.ones((1, 2, 3), bool), np.ones((1, 2, 3), int))
+    with pytest.raises(InputError, match="ground truth of dtype float64 holds no labels, which are integers"):
+        score(np.ones((1, 2, 3), int), np.ones((1, 2, 3)))

@@ -128,6 +128,12 @@ def test_options_that_make_no_network_are_told_in_one_line(name, options):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("channels", [{"in_channels": 0}, {"out_channels": 0}, {"out_channels": -1}])
+def test_channels_that_make_no_network_are_told(channels):
+    with pytest.raises(InputError, match=r"network unet-nano cannot have .* channels in and .* out; give 1 or more"):
+        build_model("unet-nano", **channels)
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1, 2])
 def test_a_rate_that_skips_every_layer_is_refused(rate):
     with pytest.raises(InputError, match=f"drop_path={rate} is no rate"):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -54,6 +56,14 @@ def test_slices_that_nobody_annotated_are_not_validated_on(config):
     (name,) = module.names
     assert len(module._losses[name]) == len(module._accuracies[name]) == 1
     assert module._losses[name][0] > 0
+
+
+def test_sources_of_one_name_are_judged_apart(config):
+    data = load_data(config)
+    (source,) = data.validate
+    twice = replace(data, validate=(source, source))
+    assert BoundaryModule(Shift(), config, data).names == (source.name,)
+    assert BoundaryModule(Shift(), config, twice).names == (f"0-{source.name}", f"1-{source.name}")
 
 
 def test_a_network_of_several_resolutions_learns_at_all_but_the_coarsest(config):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vimvol.address import absolute, parse_address, without_format
-from vimvol.errors import InputError, StorageError
+from vimvol.errors import CheckpointError, InputError, StorageError
 from vimvol.io import describe
 from vimvol.models.checkpoint import read_spec, shipped
 from vimvol.models.registry import MODELS, count_parameters, default_options
@@ -35,7 +35,7 @@ def model_rows() -> Table:
 def card_rows(name: str) -> Table:
     """Return the card of weights, shipped or in a file: architecture and its options, data, licence, commit, scores.
 
-    Of a network that no weights come with: its parameters and options.
+    Of a network that no weights come with: its parameters and options. Of learned costs: what they were learned from.
 
     Raises
     ------
@@ -46,7 +46,14 @@ def card_rows(name: str) -> Table:
         about = {"weights": "none come with the package", "what it is for": MODELS[name].purpose}
         about |= {"parameters": f"{count_parameters(name):,}", "options": _options(default_options(name))}
         return ["network", name], [[key, value] for key, value in about.items()]
-    spec = read_spec(name)
+    try:
+        spec = read_spec(name)
+    except CheckpointError:
+        from vimvol.stages.learned import learned_card  # with the loops that it compiles
+
+        if (card := learned_card(name)) is None:
+            raise
+        return ["card", name], [[key, value] for key, value in card.items()]
     sizes = "; ".join(_sizes(size) for size in spec.voxel_sizes) or "unknown"
     known = default_options(spec.architecture) if spec.architecture in MODELS else {}
     options = _options({**known, **spec.options})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -40,8 +41,8 @@ LARGE = 10**9
 
 
 def score(
-    segmentation: str,
-    ground_truth: str,
+    segmentation: str | os.PathLike[str],
+    ground_truth: str | os.PathLike[str],
     mode: str = "auto",
     *,
     bands: Sequence[int] | None = None,
@@ -110,7 +111,7 @@ def score(
         )
     if bands is not None and (not bands or min(bands) < 0):
         raise InputError(f"bands = {list(bands)} do not name distances from a boundary; give 0 or more voxels")
-    check_finished(segmentation, "missing parts would count as errors")
+    check_finished(os.fspath(segmentation), "missing parts would count as errors")
     found, truth = (open_volume(address, prefer="labels") for address in (segmentation, ground_truth))
     if found.shape != truth.shape:
         raise InputError(

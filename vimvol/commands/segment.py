@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -81,8 +82,8 @@ class Segmented:
 
 
 def segment_volume(
-    source: str,
-    out: str,
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     config: SegmentConfig | None = None,
     *,
     cluster: str | ClusterConfig = "local",
@@ -125,6 +126,11 @@ def segment_volume(
     performance_report
         Path of Dask's performance report, HTML; none: there is none.
 
+    Returns
+    -------
+    Segmented
+        Where the segmentation is, its number of segments, and what of the time it took; also where all was there.
+
     Raises
     ------
     InputError
@@ -133,6 +139,7 @@ def segment_volume(
         If writing or computing fails; finished blocks are kept.
     """
     start = time.perf_counter()
+    source, out = os.fspath(source), os.fspath(out)
     if performance_report is not None:
         check_report(performance_report)
     if moved and replaced:

@@ -189,3 +189,6 @@ def _check(seg: NDArray[np.integer], gt: NDArray[np.integer]) -> None:
             f"segmentation of shape {seg.shape} and ground truth of shape {gt.shape} cannot be compared; "
             "give two volumes (z, y, x) of one shape"
         )
+    for name, labels in (("segmentation", seg), ("ground truth", gt)):
+        if labels.dtype.kind not in "iu":
+            raise InputError(f"{name} of dtype {labels.dtype} holds no labels, which are integers; convert it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ MOST_LOOKED_AT, MOST_TOLD = 1000, 10
 
 @as_given()
 def open_volume(
-    address: str,
+    address: str | os.PathLike[str],
     *,
     axes: str | None = None,
     voxel_size: Sequence[float] | None = None,
@@ -60,6 +61,7 @@ def open_volume(
     StorageError
         If the storage fails.
     """
+    address = os.fspath(address)
     check_there(address)
     path, dataset = parse_address(address)
     path, name, opener = _located(absolute(path))

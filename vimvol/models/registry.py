@@ -99,12 +99,14 @@ def build_model(name: str, *, in_channels: int = 1, out_channels: int = 1, **opt
     Raises
     ------
     InputError
-        If there is no such network or option, or an option does not fit.
+        If there is no such network or option, or an option or a number of channels does not fit.
     """
     if name not in MODELS:
         close = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise InputError(f"no network is called {name!r}; {hint}there are {', '.join(MODELS)}")
+    if min(in_channels, out_channels) < 1:
+        raise InputError(f"network {name} cannot have {in_channels} channels in and {out_channels} out; give 1 or more")
     entry = MODELS[name]
     valid = list(default_options(name))
     unknown = next((o for o in options if o not in valid), None)

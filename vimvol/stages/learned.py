@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vimvol.address import absolute, is_file
 from vimvol.config import FragmentsConfig, SegmentConfig
-from vimvol.errors import InputError
+from vimvol.errors import InputError, StorageError
 from vimvol.io.errors import as_given, storage_errors
 from vimvol.segment.edges import GRAPH_FORMAT
 from vimvol.segment.features import feature_names
@@ -105,6 +105,14 @@ def _same(learned: Learned) -> Forest:
     if digest != learned.digest:
         raise InputError(f"{learned.path} has changed while it was used; start again")
     return forest
+
+
+def learned_card(path: str) -> dict[str, str] | None:
+    """Return what a file tells of the learned costs that it holds; none if it holds none."""
+    try:
+        return dict(_read(path)[0].card or {})
+    except (InputError, StorageError):
+        return None
 
 
 def _read(path: str) -> tuple[Forest, str]:

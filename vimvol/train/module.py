@@ -49,7 +49,8 @@ class BoundaryModule(lightning.LightningModule):
         # Without an average the network itself stands in its place, and takes no memory twice.
         self.average = copy.deepcopy(model).requires_grad_(False) if config.ema > 0 else model
         self.config = config
-        self.names = tuple(source.name for source in data.validate)
+        found = [source.name for source in data.validate]  # those of images are of files, which may be called alike
+        self.names = tuple(n if found.count(n) == 1 else f"{i}-{n}" for i, n in enumerate(found))
         self.voxel_sizes = data.voxel_sizes
         self.scores: dict[str, float] = {}
         self.samples: dict[str, Batch] = {}
