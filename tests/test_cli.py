@@ -635,6 +635,44 @@ def test_a_signal_that_a_library_keeps_to_itself_stops_the_run_and_no_clean_up()
     assert done.stderr == "stopped; nothing was done yet\n"
 
 
+TURNED = """
+import signal
+from vimvol.cli import main, run_script
+
+def library() -> None:
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except BaseException:
+        pass
+    raise ValueError("could not determine the shape")
+
+def clean_up() -> None:
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        raise ValueError("could not be written")
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "last"),
+    [
+        ("main(library)", 130, "stopped; nothing was done yet"),
+        ("run_script(library, '')", 130, "stopped; what is finished is kept"),
+        # what went wrong in the end is no part of the request
+        ("main(clean_up)", 1, "ValueError: could not be written"),
+        ("run_script(clean_up, '')", 1, "ValueError: could not be written"),
+    ],
+)
+def test_a_signal_that_a_library_turns_into_an_error_of_its_own_stops_the_run(call: str, code: int, last: str) -> None:
+    script = [sys.executable, "-c", TURNED + call]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert last in done.stderr
+    assert ("Traceback" in done.stderr) == (code == 1)
+
+
 STOPPED_AT = """
 import importlib.abc, signal, sys
 

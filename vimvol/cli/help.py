@@ -15,7 +15,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from vimvol.cli.stop import Stopped
+from vimvol.cli.stop import Stopped, is_stop
 
 
 class _Plain:
@@ -51,7 +51,9 @@ class Command(_Plain, TyperCommand):
         """Call the function; if it is stopped, say what that means."""
         try:
             return super().invoke(ctx)
-        except Stopped:
+        except BaseException as error:
+            if not is_stop(error):
+                raise
             raise Stopped(self.after_stop) from None
 
 

@@ -18,6 +18,12 @@ SECONDS_TO_END = 10.0
 """After a request, in which further ones change nothing: who is impatient would break off what ends the workers, and
 leave their remains to be complained of. Later ones are heard again, in case that this hangs."""
 
+_asked = threading.Event()
+"""Set within `stoppable` once the process was asked to end."""
+
+
+NOTHING_YET = "nothing was done yet"
+
 
 class Stopped(BaseException):
     """Somebody asked this process to end; no `KeyboardInterrupt`, which the command-line library keeps to itself.
@@ -32,7 +38,8 @@ def stoppable() -> Iterator[None]:
 
     A request can be lost: the interpreter drops an exception that a handler raises while a destructor or the callback
     of a weak reference runs, and a library may catch everything that what it calls raises, compiled code above all.
-    So a thread looks from then on whether the main thread is being unwound, and where it is not asks once more.
+    So a thread looks from then on whether the main thread is being unwound, and where it is not asks once more. What a
+    library raises in its place becomes `Stopped` here, see `is_stop`.
 
     Once `Stopped` has left this, the process ignores these signals: nothing is left to it but to end.
     """
@@ -59,13 +66,14 @@ def stoppable() -> Iterator[None]:
         if raised and time.monotonic() - raised[-1] < SECONDS_TO_END:
             return
         raised.append(time.monotonic())
+        _asked.set()
         # not by `threading`, whose lock the main thread may hold at this moment
         _thread.start_new_thread(watch, ())
         if "distributed" in sys.modules:  # else loading this is what would take time before anything is heard
             import logging
 
             logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)  # of connections that end now
-        raise Stopped("nothing was done yet")  # a command that has begun tells what it means, see `Command`
+        raise Stopped(NOTHING_YET)  # a command that has begun tells what it means, see `Command`
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     report = sys.unraisablehook
@@ -77,21 +85,38 @@ def stoppable() -> Iterator[None]:
     sys.unraisablehook = dropped
     try:
         yield
-    except Stopped:
+    except BaseException as error:
+        if not is_stop(error):
+            raise
         before = dict.fromkeys(SIGNALS, signal.SIG_IGN)
-        raise
+        if isinstance(error, Stopped):
+            raise
+        raise Stopped(NOTHING_YET) from None
     finally:
         left = True
+        _asked.clear()
         sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def is_stop(error: BaseException) -> bool:
+    """Tell whether this is `Stopped`, or what a library raised in its place: an error that knows nothing of a request.
+
+    One that cleaning up has met with does, and tells of something else.
+    """
+    return isinstance(error, Stopped) or (isinstance(error, Exception) and _asked.is_set() and not _knows(error))
 
 
 def _unwinds(thread: int) -> bool:
     """Tell whether a thread handles `Stopped`, or what was raised meanwhile: whether it is cleaning up."""
     handled = sys._current_exceptions().get(thread)
     # since Python 3.12 the exception itself
-    error = handled[1] if isinstance(handled, tuple) else handled
+    return _knows(handled[1] if isinstance(handled, tuple) else handled)
+
+
+def _knows(error: BaseException | None) -> bool:
+    """Tell whether an exception is `Stopped`, or was raised while that was handled."""
     # a generator that is closed on the way does not know why
     while error is not None and not isinstance(error, Stopped | GeneratorExit):
         error = error.__context__
