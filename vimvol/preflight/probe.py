@@ -172,7 +172,10 @@ def _stages(job: Job, block: Block, roi: Block | None, *, warm_up: bool) -> Prob
         stages[stage.kind], results = _timed(name, stage.task, boxes, _region_of(job).size, base)
         return results
 
-    write_offsets(job, timed(replace(fragments_stage(job), task=FragmentsBlock(replace(job, roi=roi)))))
+    made = timed(replace(fragments_stage(job), task=FragmentsBlock(replace(job, roi=roi))))
+    # tiles of all that lies behind would take longer than the sample
+    seen = _region_of(job).grow((1, 1, 1)).clip(job.shape)
+    write_offsets(job, made, max(map(job.fragment_tiles.flat, job.fragment_tiles.overlapping(seen))))
     timed(graph_stage(job))
     edges = sum(result["edges"] for result in timed(costs_stage(job)))
     start = time.perf_counter()

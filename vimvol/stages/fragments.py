@@ -27,6 +27,12 @@ from vimvol.stages.job import Cells, Job
 from vimvol.stages.region import read_tissue, wanted_voxels
 from vimvol.stages.stage import Stage, StoredArray
 
+OFFSETS_CHUNK = 2**16
+"""Offsets of tiles that are stored together, see `write_offsets`."""
+
+OFFSETS_SPAN = 16 * OFFSETS_CHUNK
+"""Those that are computed and written at once, 8 MiB."""
+
 
 @dataclass(frozen=True)
 class FragmentsBlock:
@@ -129,16 +135,39 @@ def fragments_stage(job: Job) -> Stage:
     )
 
 
-def write_offsets(job: Job, results: Iterable[dict[str, Any]]) -> None:
-    """Store the offset of every tile, from what `FragmentsBlock` returned for all blocks."""
-    counts = np.zeros(len(job.fragment_tiles), np.uint64)
+def write_offsets(job: Job, results: Iterable[dict[str, Any]], last: int | None = None) -> None:
+    """Store the offset of every tile, from what `FragmentsBlock` returned for all blocks.
+
+    A volume of 10^14 voxels has 4 * 10^8 tiles, so that no more than their counts, 4 bytes each, is held at once.
+
+    Parameters
+    ----------
+    job
+        The job.
+    results
+        Of every block; tiles that none names have no fragments.
+    last
+        The last tile that anybody will ask for, of a new output; none: any may be. The number of all fragments, behind
+        the last of all tiles, is stored in any case.
+    """
+    tiles = len(job.fragment_tiles)
+    counts, first = np.zeros(tiles, np.uint32), tiles
     for result in results:
         for tile, count in result["counts"].items():
             counts[int(tile)] = count
-    offsets = np.concatenate([np.zeros(1, np.uint64), np.cumsum(counts)])
-    url = offsets_of(job)
-    create_array(url, offsets.shape, "uint64", chunk=(min(len(offsets), 1 << 16),))
-    write_box(url, Block((0,), offsets.shape), offsets)
+            first = min(first, int(tile))
+    url, before = offsets_of(job), 0
+    create_array(url, (tiles + 1,), "uint64", chunk=(min(tiles + 1, OFFSETS_CHUNK),))
+    # of a sample, what lies before is 0 without being written, and what lies behind is not asked for
+    start = 0 if last is None else first // OFFSETS_SPAN * OFFSETS_SPAN
+    for begin in range(start, tiles + 1, OFFSETS_SPAN):
+        end = min(begin + OFFSETS_SPAN, tiles + 1)
+        if last is None or begin <= last + 1 or end == tiles + 1:
+            through = np.cumsum(counts[begin:end], dtype=np.uint64)
+            offsets = np.full(end - begin, before, np.uint64)
+            offsets[1:] += through[: end - begin - 1]
+            write_box(url, Block((begin,), (end,)), offsets)
+            before += int(counts[begin:end].sum(dtype=np.uint64))
 
 
 def read_boundaries(job: Job, box: Block) -> npt.NDArray[np.uint8]:
