@@ -89,6 +89,22 @@ def test_a_tuning_goes_on_as_if_it_had_not_stopped(pair, tmp_path, monkeypatch):
         tune([pair], str(tmp_path / "parts"), config, trials=3, slices=(0, 2))
 
 
+def test_no_trial_is_lost_to_a_call_for_fewer_or_for_no_more_time_or_with_other_draws(pair, tmp_path, monkeypatch):
+    config, folder = small_config(**POOR), tmp_path / "tuned"
+    whole = tune([pair], str(folder), config, trials=2)
+    before, best = rows(folder), whole.config.read_text()
+    for less in ({"trials": 0}, {"trials": 2, "seconds": 0}):
+        told = []
+        again = tune([pair], str(folder), config, told=lambda *args, told=told: told.append(args), **less)
+        assert (again.trials, again.best, again.config.read_text()) == (2, whole.best, best)
+        assert [left for _, _, left in told] == [0, 0, 0]
+        assert rows(folder) == before
+    monkeypatch.setattr(module.Draws, "draw", lambda _: dict.fromkeys(whole.best.values, 0.5))
+    with pytest.raises(InputError, match=r"trials\.csv holds other trials than this version of Optuna draws"):
+        tune([pair], str(folder), config, trials=2)
+    assert rows(folder) == before
+
+
 def test_the_best_settings_are_told_in_full_though_they_were_those_given(pair, tmp_path):
     found = tune([pair], str(tmp_path / "tuned"), small_config(segment__mode="2d"), trials=0)
     written = yaml.safe_load(found.config.read_text())

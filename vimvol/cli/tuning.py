@@ -46,7 +46,7 @@ def tune(
     from vimvol.tuning.trials import Trial
 
     def tell(trial: Trial, best: Trial, left: float) -> None:
-        name = f"trial {trial.number} of {trials}" if trial.number else "settings as given"
+        name = f"trial {trial.number} of {max(trials, trial.number)}" if trial.number else "settings as given"
         mark = "  best so far" if trial.number and trial.number == best.number else ""
         typer.echo(f"{name}: {trial.score:.4f} in {trial.seconds:.1f} s, ETA {clock_text(left)}{mark}", err=True)
 

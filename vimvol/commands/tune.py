@@ -103,7 +103,7 @@ def tune(
     slices
         First slice, and the one after the last, to segment and score; they are copied. None: all.
     trials
-        Settings to try beside those.
+        Settings to try beside those, with those that an earlier call has tried; all of these count, though more.
     seconds
         Time after which no other trial begins; none: any.
     seed
@@ -149,8 +149,9 @@ def tune(
     before = read_trials(table, space)
     start, done = time.monotonic(), []
     best = None
-    for number in range(trials + 1):
-        if seconds is not None and number and time.monotonic() - start >= seconds:
+    kept = max(before, default=0)  # all of them count, though fewer are asked for, and none is ever lost
+    for number in range(max(trials, kept) + 1):
+        if seconds is not None and number > kept and time.monotonic() - start >= seconds:
             break
         values = _values(config, space) if number == 0 else drawn.draw()
         trial = before.get(number)
@@ -168,9 +169,11 @@ def tune(
         if best is None or (trial.score > best.score if objective.more_is_better else trial.score < best.score):
             best = trial
         done.append(trial)
-        write_trials(table, done, space)
+        if number not in before:
+            write_trials(table, done, space)
         if told is not None:
-            told(trial, best, sum(t.seconds for t in done) / len(done) * (trials - number))
+            left = max(trials - max(number, kept), 0)
+            told(trial, best, sum(t.seconds for t in done) / len(done) * left)
     assert best is not None  # trial 0 always runs
     path = target / "best.yaml"
     _write_config(path, _with(config, best.values), best.values)
