@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from vimvol.errors import DeniedError, DiskFullError, InputError, StorageError, VimvolError
 
 HINTS = {
-    errno.ENOSPC: "free space or write elsewhere, then run again",
-    errno.EDQUOT: "the quota is used up: free space or write elsewhere, then run again",
+    errno.ENOSPC: "free space, or files where df -i shows none left, or write elsewhere, then run again",
+    errno.EDQUOT: "the quota of space or of files is used up: free some or write elsewhere, then run again",
     errno.EFBIG: "the file system or a limit of the process allows no larger file: use a smaller shard",
     errno.EACCES: "ask for the right, or choose another path",
     errno.EPERM: "ask for the right, or choose another path",
