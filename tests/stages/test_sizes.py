@@ -23,7 +23,7 @@ from vimvol.stages.solve import BYTES_PER_FRAGMENT
 
 SHAPE = (4, 128, 120)
 LIMITS = {"agglomerate__join_below": 3000, "agglomerate__fill_below": 10000}
-SPLIT = {"agglomerate__beta": 0.5, "agglomerate__beta_across": 0.7}
+SPLIT = {"agglomerate__beta": 0.5, "agglomerate__beta_across": 0.7, "agglomerate__beta_profiles": 1}
 """Priors that leave many small segments, some of them among large ones alone."""
 
 
