@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.connectors.accelerator_connector import _Accelera
 from vimvol import __version__
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import IncompleteRunError, InputError, MissingExtraError, OutputExistsError
-from vimvol.models.checkpoint import load_checkpoint
+from vimvol.models.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
 from vimvol.models.registry import build_model
 from vimvol.train import fit as fit_module
 from vimvol.train.callbacks import CAPTION
@@ -333,6 +333,24 @@ def test_weights_of_another_network_are_no_start(config):
         fit(config.model_copy(update={"init": "vimunet-nano"}))
     assert "\n" not in str(error.value)
     assert not Path(config.out).exists()
+
+
+def test_weights_of_another_function_with_the_same_shapes_are_a_start_that_is_told(config, tmp_path):
+    """As those of the reference, which drops another token and is padded; nothing but the options tells."""
+    options = {"embedding": 16, "depth": 2, "widths": (8, 8, 8, 8, 8), "stem_widths": (4, 4, 4, 4), "canvas": 64}
+    other = {"class_token": "middle", "drop": "first", "pad_to_canvas": True}
+    spec = ModelSpec("vimunet-nano", {**options, **other})
+    save_checkpoint(tmp_path / "first.safetensors", build_model("vimunet-nano", **spec.options), spec)
+    told = []
+    for name, given in ({"same": other, "part": {"class_token": "middle", "pad_to_canvas": True}}).items():
+        update = {"model": "vimunet-nano", "options": {**options, **given}, "steps": 1, "out": str(tmp_path / name)}
+        update |= {"init": str(tmp_path / "first.safetensors")}
+        fit(config.model_copy(update=update), lambda text, name=name: told.append((name, text)))
+    assert [name for name, _ in told] == ["part"]
+    assert "learned with drop = first and not class, so" in told[0][1]
+    assert told[0][1].endswith("give --set options.drop=first")
+    with pytest.raises(InputError, match=r"out_conv\.weight .*give weights of vimunet-nano .* target = distances$"):
+        fit(config.model_copy(update=update | {"target": "distances", "out": str(tmp_path / "third")}))
 
 
 def test_weights_that_are_not_there_are_told_by_the_key_that_names_them(config):

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import yaml
-from torch import nn
 
 from vimvol.config import TrainConfig, load_config
 from vimvol.errors import InputError, MissingExtraError, OutputExistsError, install_text
 from vimvol.io.storage import local_path
-from vimvol.models.checkpoint import read_weights
-from vimvol.models.layouts import encoder_alone
 from vimvol.models.memory import kept_memory
+from vimvol.train.start import initialised, other_function
 
 if TYPE_CHECKING:
     import lightning
@@ -69,7 +67,8 @@ def fit(config: TrainConfig, tell: Callable[[str], object] | None = None) -> Pat
         What to train on what; ``config.out`` gets ``config.yaml``, ``last.ckpt``, ``best.ckpt``, ``logs/``,
         ``pictures/`` and the weights.
     tell
-        Told, by the first process, of synthetic volumes that are drawn, and where nothing is left to train.
+        Told, by the first process, of synthetic volumes that are drawn, where nothing is left to train, and where
+        ``config.init`` was trained as another function.
 
     Returns
     -------
@@ -97,7 +96,7 @@ def fit(config: TrainConfig, tell: Callable[[str], object] | None = None) -> Pat
     workers, threads = share_cores(config)
     torch.set_num_threads(threads)
     torch.manual_seed(config.seed)
-    model = _initialised(config)  # before Lightning is loaded, which takes seconds
+    model = initialised(config)  # before Lightning is loaded, which takes seconds
     from vimvol.train.callbacks import Stopping, StopRequest
     from vimvol.train.dataset import check_patch
     from vimvol.train.loaders import TrainingSource
@@ -109,7 +108,9 @@ def fit(config: TrainConfig, tell: Callable[[str], object] | None = None) -> Pat
     told = tell if tell is not None and is_first() else lambda _: None
     if ended:  # volumes that are drawn take a minute, and are not needed to export weights again
         told(f"all {config.steps} steps were done before; the weights are only written again, from {out}")
-    elif config.drawn:
+    elif resume is None and (text := other_function(config)):
+        told(text)
+    if config.drawn and not ended:
         told(f"drawing synthetic volumes ({config.drawn.volumes}), a few seconds each")
     data = load_data(config.model_copy(update={"drawn": None}) if ended else config)
     if is_first():
@@ -124,30 +125,6 @@ def fit(config: TrainConfig, tell: Callable[[str], object] | None = None) -> Pat
             source = TrainingSource(data, config, workers)
             trainer.fit(module, datamodule=source, ckpt_path=resume, weights_only=True)
     return export_best(config) if is_first() else exported(config)
-
-
-def _initialised(config: TrainConfig) -> nn.Module:
-    """Return the network to train: random, or with the weights that the configuration starts from."""
-    from vimvol.train.export import new_network
-
-    model = new_network(config)
-    if config.init is None:
-        return model
-    try:
-        given, wanted = read_weights(config.init), model.state_dict()
-    except InputError as error:
-        raise type(error)(f"init = {config.init}, which the training starts from: {error}") from None
-    if encoder_alone(given):  # the decoder stays random
-        wanted = {name: value for name, value in wanted.items() if name.startswith("encoder.")}
-    for name in {**wanted, **given}:
-        has, needs = (tuple(s[name].shape) if name in s else None for s in (given, wanted))
-        if has != needs:
-            raise InputError(
-                f"init = {config.init} holds another network than model = {config.model}: {name} has shape "
-                f"{has or 'none'} and should have {needs or 'none'}; give weights of {config.model}"
-            )
-    model.load_state_dict(given, strict=False)
-    return model
 
 
 def share_cores(config: TrainConfig) -> tuple[int, int]:
