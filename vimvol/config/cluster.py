@@ -21,33 +21,35 @@ LOOPBACK = "127.0.0.1:0"
 class LocalCluster(Section):
     """Processes of this machine; nothing listens beyond loopback unless the dashboard is asked to."""
 
-    kind: Literal["local"] = Field("local", description="what begins the file")
-    tls: bool = Field(False, description="encrypt with certificates made for this run")
-    dashboard: str = Field(LOOPBACK, description="host:port on which Dask's dashboard listens")
+    kind: Literal["local"] = Field(default="local", description="what begins the file")
+    tls: bool = Field(default=False, description="encrypt with certificates made for this run")
+    dashboard: str = Field(default=LOOPBACK, description="host:port on which Dask's dashboard listens")
 
 
 class CudaCluster(Section):
     """All GPUs of this machine, one process each, and processes for the work without a GPU."""
 
-    kind: Literal["cuda"] = Field("cuda", description="what begins the file")
-    tls: bool = Field(False, description="encrypt with certificates made for this run")
-    dashboard: str = Field(LOOPBACK, description="host:port on which Dask's dashboard listens")
+    kind: Literal["cuda"] = Field(default="cuda", description="what begins the file")
+    tls: bool = Field(default=False, description="encrypt with certificates made for this run")
+    dashboard: str = Field(default=LOOPBACK, description="host:port on which Dask's dashboard listens")
     devices: tuple[NonNegative, ...] | None = Field(
-        None, description="numbers of the GPUs to use; none: all", examples=[[0, 1]]
+        default=None, description="numbers of the GPUs to use; none: all", examples=[[0, 1]]
     )
-    cpu_workers: NonNegative | None = Field(None, description="processes without a GPU; none: one a core")
+    cpu_workers: NonNegative | None = Field(default=None, description="processes without a GPU; none: one a core")
 
 
 class JobPool(Section):
     """Jobs of one kind: as many as ``jobs``, or between ``minimum`` and ``maximum`` as there is work."""
 
-    jobs: Positive | None = Field(None, description="jobs to keep")
-    minimum: NonNegative | None = Field(None, description="jobs to keep at least")
-    maximum: Positive | None = Field(None, description="jobs at most")
-    cores: Positive = Field(1, description="cores of a job; a worker process each, but one process for a GPU")
-    memory: Memory = Field("8GB", description="memory of a job")
-    queue: str | None = Field(None, description="queue or partition")
-    directives: tuple[str, ...] = Field((), description="more lines of the job's header", examples=[["--gres=gpu:1"]])
+    jobs: Positive | None = Field(default=None, description="jobs to keep")
+    minimum: NonNegative | None = Field(default=None, description="jobs to keep at least")
+    maximum: Positive | None = Field(default=None, description="jobs at most")
+    cores: Positive = Field(default=1, description="cores of a job; a worker process each, but one process for a GPU")
+    memory: Memory = Field(default="8GB", description="memory of a job")
+    queue: str | None = Field(default=None, description="queue or partition")
+    directives: tuple[str, ...] = Field(
+        default=(), description="more lines of the job's header", examples=[["--gres=gpu:1"]]
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> JobPool:
@@ -63,20 +65,26 @@ class JobsCluster(Section):
     """Jobs of a batch system that sees the same files as this machine."""
 
     kind: Literal["slurm", "pbs", "lsf", "sge"] = Field(description="which batch system")
-    cpu: JobPool | None = Field(None, description="jobs without a GPU")
-    gpu: JobPool | None = Field(None, description="jobs with one GPU each")
-    walltime: Wall = Field("04:00:00", description="hours:minutes[:seconds] of a job; workers leave before it ends")
-    account: str | None = Field(None, description="who pays; the project of LSF and SGE")
-    interface: str | None = Field(None, description="network interface, e.g. ib0; none: the default route's")
-    dashboard: str = Field(LOOPBACK, description="host:port on which Dask's dashboard listens")
-    tls: bool = Field(False, description="encrypt with certificates made for this run; wants shared_folder")
-    shared_folder: str | None = Field(None, description="folder that all nodes see, for the workers' certificates")
-    local_folder: str | None = Field(None, description="scratch folder of a node for Dask's temporary files")
-    log_folder: str | None = Field(None, description="folder for the output of jobs; none: what the system does")
-    prologue: tuple[str, ...] = Field(
-        (), description="shell lines before a worker starts", examples=[["module load cuda"]]
+    cpu: JobPool | None = Field(default=None, description="jobs without a GPU")
+    gpu: JobPool | None = Field(default=None, description="jobs with one GPU each")
+    walltime: Wall = Field(
+        default="04:00:00", description="hours:minutes[:seconds] of a job; workers leave before it ends"
     )
-    python: str | None = Field(None, description="Python of the nodes; none: that which runs now")
+    account: str | None = Field(default=None, description="who pays; the project of LSF and SGE")
+    interface: str | None = Field(default=None, description="network interface, e.g. ib0; none: the default route's")
+    dashboard: str = Field(default=LOOPBACK, description="host:port on which Dask's dashboard listens")
+    tls: bool = Field(default=False, description="encrypt with certificates made for this run; wants shared_folder")
+    shared_folder: str | None = Field(
+        default=None, description="folder that all nodes see, for the workers' certificates"
+    )
+    local_folder: str | None = Field(default=None, description="scratch folder of a node for Dask's temporary files")
+    log_folder: str | None = Field(
+        default=None, description="folder for the output of jobs; none: what the system does"
+    )
+    prologue: tuple[str, ...] = Field(
+        default=(), description="shell lines before a worker starts", examples=[["module load cuda"]]
+    )
+    python: str | None = Field(default=None, description="Python of the nodes; none: that which runs now")
 
     @model_validator(mode="after")
     def _consistent(self) -> JobsCluster:
@@ -111,11 +119,11 @@ class JobsCluster(Section):
 class PodPool(Section):
     """Pods of one kind."""
 
-    workers: Positive | None = Field(None, description="pods to keep, one worker process each")
-    minimum: NonNegative | None = Field(None, description="pods to keep at least")
-    maximum: Positive | None = Field(None, description="pods at most")
-    memory: str = Field("8Gi", description="memory of a pod, in the notation of Kubernetes")
-    image: str | None = Field(None, description="image of these pods; none: that of the cluster")
+    workers: Positive | None = Field(default=None, description="pods to keep, one worker process each")
+    minimum: NonNegative | None = Field(default=None, description="pods to keep at least")
+    maximum: Positive | None = Field(default=None, description="pods at most")
+    memory: str = Field(default="8Gi", description="memory of a pod, in the notation of Kubernetes")
+    image: str | None = Field(default=None, description="image of these pods; none: that of the cluster")
 
     @model_validator(mode="after")
     def _one_way(self) -> PodPool:
@@ -130,12 +138,12 @@ class PodPool(Section):
 class KubernetesCluster(Section):
     """Pods of a Kubernetes cluster in which the Dask operator is installed."""
 
-    kind: Literal["kubernetes"] = Field("kubernetes", description="what begins the file")
+    kind: Literal["kubernetes"] = Field(default="kubernetes", description="what begins the file")
     image: str = Field(description="image that holds vimvol, for the scheduler and the workers")
     cpu: PodPool = Field(description="pods without a GPU")
-    gpu: PodPool | None = Field(None, description="pods with one GPU each; their number is fixed")
-    namespace: str | None = Field(None, description="none: that of the current context")
-    volumes: dict[str, str] = Field({}, description="path in the pods: name of a persistent volume claim")
+    gpu: PodPool | None = Field(default=None, description="pods with one GPU each; their number is fixed")
+    namespace: str | None = Field(default=None, description="none: that of the current context")
+    volumes: dict[str, str] = Field(default={}, description="path in the pods: name of a persistent volume claim")
 
     @model_validator(mode="after")
     def _fixed_gpus(self) -> KubernetesCluster:
@@ -147,12 +155,12 @@ class KubernetesCluster(Section):
 class AddressCluster(Section):
     """A Dask cluster that is already there."""
 
-    kind: Literal["address"] = Field("address", description="what begins the file")
-    address: str | None = Field(None, description="tcp://host:port or tls://host:port of the scheduler")
-    scheduler_file: str | None = Field(None, description="file that the scheduler wrote")
-    ca_file: str | None = Field(None, description="certificate of the authority, for tls://")
-    cert_file: str | None = Field(None, description="certificate of this client, for tls://")
-    key_file: str | None = Field(None, description="its key, for tls://")
+    kind: Literal["address"] = Field(default="address", description="what begins the file")
+    address: str | None = Field(default=None, description="tcp://host:port or tls://host:port of the scheduler")
+    scheduler_file: str | None = Field(default=None, description="file that the scheduler wrote")
+    ca_file: str | None = Field(default=None, description="certificate of the authority, for tls://")
+    cert_file: str | None = Field(default=None, description="certificate of this client, for tls://")
+    key_file: str | None = Field(default=None, description="its key, for tls://")
 
     @model_validator(mode="after")
     def _one_way(self) -> AddressCluster:
