@@ -1,17 +1,23 @@
+import json
 import re
 
 import h5py
 import numpy as np
 import pytest
+import tifffile
 import torch
 from pydantic import ValidationError
 
-from vimvol.config import TrainConfig
+from vimvol.config import TrainConfig, TrainImages
 from vimvol.errors import InputError
 from vimvol.io import open_volume
 from vimvol.preflight.survey import survey
 from vimvol.train.dataset import CropDataset, SliceDataset, check_patch
 from vimvol.train.sources import load_data, load_test_data
+from vimvol.train.targets import TARGETS
+
+SQUARE = (10, 10, 40, 10, 40, 40, 10, 40)
+"""An outline, x and y in turn."""
 
 
 def with_volume(config: TrainConfig, **changes: object) -> TrainConfig:
@@ -89,6 +95,29 @@ def test_gaps_are_closed_for_training_and_kept_for_scoring(config):
     assert (data.train[0].labels > 0).all()
     data = load_data(with_volume(config, train=(2, 3), validate_=(0, 2)))
     assert (data.validate[0].labels == 0).any()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_instances_grow_into_gaps_and_never_into_a_background_that_is_learned(config, tmp_path, target):
+    """Alike in training and validation, of volumes and of images."""
+    outline = {"id": 1, "image_id": 0, "category_id": 1, "iscrowd": 0, "area": 800, "segmentation": [SQUARE]}
+    image = {"id": 0, "file_name": "a.tif", "height": 60, "width": 70}
+    (tmp_path / "a.json").write_text(json.dumps({"images": [image], "annotations": [outline]}))
+    tifffile.imwrite(tmp_path / "a.tif", np.arange(60 * 70, dtype=np.uint16).reshape(60, 70))
+    coco = str(tmp_path / "a.json")
+    images = TrainImages(folder=str(tmp_path), train=coco, validate=coco)
+    config = config.model_copy(update={"target": target, "images": (images,)})
+    trained = [load_data(with_volume(config, train=(0, 1), validate_=(7, 8), planes=("z",))).train[0]]
+    whole = load_data(with_volume(config, train=(6, 7), validate_=(0, 1), planes=("z",)))
+    trained.append(whole.train[-1])
+    for learned, judged in zip(trained, whole.validate, strict=True):
+        labels, item = learned.read(0).labels, SliceDataset(judged, config)[0]
+        wanted, weight = TARGETS[target].draw(labels, config.boundary_width)
+        np.testing.assert_array_equal(item["target"], wanted)
+        np.testing.assert_array_equal(item["weight"], weight)
+        annotated = item["labels"].numpy()
+        assert (annotated == 0).any()
+        assert ((labels > 0).sum() > (annotated > 0).sum()) == (target == "boundary")
 
 
 def test_a_crop_depends_on_seed_and_number_alone(config):

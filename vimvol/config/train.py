@@ -102,7 +102,10 @@ class TrainConfig(Section):
     )
     boundary_width: Literal[2, 4, 6] = Field(default=2, description="thickness of the boundary that is learned, voxels")
     fill: float = Field(
-        default=5.0, ge=0, description="voxels by which instances grow into label 0, half a thick membrane"
+        default=5.0,
+        ge=0,
+        description="voxels by which instances grow into label 0, half a thick membrane; of target boundary alone, "
+        "others learn label 0 as background",
     )
 
     loss: Literal["dice-bce", "dice"] = Field(default="dice-bce", description="Dice plus cross-entropy, or Dice alone")

@@ -93,8 +93,9 @@ class SliceDataset(Dataset[Crop]):
 
     def __getitem__(self, index: int) -> Crop:
         section = self.source.read(self.numbers[index])
-        grown = grow_instances(section.labels, self.config.fill)
-        target, weight = TARGETS[self.config.target].draw(grown, self.config.boundary_width)
+        learned = TARGETS[self.config.target]
+        grown = grow_instances(section.labels, learned.growth(self.config.fill))
+        target, weight = learned.draw(grown, self.config.boundary_width)
         return {
             "image": torch.from_numpy(section.standardised())[None],
             "target": torch.from_numpy(target),

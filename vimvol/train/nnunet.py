@@ -141,7 +141,7 @@ def _write(config: TrainConfig, folder: Path, volumes: bool) -> tuple[int, int, 
     for part, sources in (("train", data.train), ("val", data.validate)):
         for case, source, raw, labels in _cases(part, sources, volumes):
             # The instances of slices to train on have grown already.
-            grown = labels if part == "train" else grow_instances(labels, config.fill)
+            grown = labels if part == "train" else grow_instances(labels, TARGETS[config.target].growth(config.fill))
             drawn = _draw(config, classes, grown)
             ignored |= bool((drawn == classes.ignore).any())
             _put(folder, "imagesTr", f"{case}_0000", raw, source, volumes)

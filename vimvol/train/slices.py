@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vimvol.errors import InputError
 from vimvol.train.coco import CocoImage, draw_instances
+from vimvol.train.targets import grow_instances
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,15 @@ class ImageFolder:
         Annotations and files, in the same order.
     min_size
         Pixels below which an instance becomes background.
+    fill
+        Pixels by which instances grow into the gaps (`grow_instances`), for training; 0: as annotated, for validation.
     """
 
     name: str
     images: tuple[CocoImage, ...]
     paths: tuple[str, ...]
     min_size: int
+    fill: float = 0.0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -130,7 +134,7 @@ class ImageFolder:
                 "and the annotations that belong to them"
             )
         mean, std = moments(raw, f"image {path}")
-        return Slice(raw, draw_instances(annotated, self.min_size), mean, std or 1.0)
+        return Slice(raw, grow_instances(draw_instances(annotated, self.min_size), self.fill), mean, std or 1.0)
 
 
 def moments(raw: NDArray[Any], name: str) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from vimvol.train.drawn import draw_volumes
 from vimvol.train.given import under_root
 from vimvol.train.published import explain_missing
 from vimvol.train.slices import ImageFolder, Sections, Source, moments
-from vimvol.train.targets import grow_instances
+from vimvol.train.targets import TARGETS, grow_instances
 
 AXES = {"z": 0, "y": 1, "x": 2}
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
@@ -59,6 +59,7 @@ def load_data(config: TrainConfig) -> TrainingData:
     """
     handles = [_open(config, volume) for volume in config.volumes]  # every input is checked before any is read
     folders = [_find(config, images, images.train, images.validate_) for images in config.images]
+    fill = TARGETS[config.target].growth(config.fill)
     train: list[Source] = []
     shares: list[float] = []
     validate: list[Source] = []
@@ -68,14 +69,14 @@ def load_data(config: TrainConfig) -> TrainingData:
         if volume.train:
             seen = replace(whole, raw=whole.raw[inside], labels=whole.labels[inside])
             _check_annotated(volume, seen, "train", volume.train)
-            train += _sliced(seen, volume.planes, config.fill)
+            train += _sliced(seen, volume.planes, fill)
             shares += [volume.weight / len(volume.planes)] * len(volume.planes)
         if volume.validate_ is not None:
             looked_at = _chosen(whole, _spread(*volume.validate_, config.validate_slices))
             _check_annotated(volume, looked_at, "validate", volume.validate_)
             validate.append(looked_at)
     for images, folder in zip(config.images, folders, strict=True):
-        train.append(_image_folder(config, images, images.train, folder))
+        train.append(replace(_image_folder(config, images, images.train, folder), fill=fill))
         shares.append(images.weight)
         if images.validate_ is not None:
             validate.append(_image_folder(config, images, images.validate_, folder, config.validate_slices))
@@ -84,7 +85,7 @@ def load_data(config: TrainConfig) -> TrainingData:
             planes = ("z",) if spec.serial_sections else tuple(AXES)
             mean, std = moments(raw, f"drawn-{spec.seed}")
             drawn = Sections(f"drawn-{spec.seed}", raw, labels.astype(np.int32), mean, std, spec.voxel_size)
-            train += _sliced(drawn, planes, config.fill)
+            train += _sliced(drawn, planes, fill)
             shares += [config.drawn.weight / config.drawn.volumes / len(planes)] * len(planes)
     total = sum(shares)
     sizes = tuple(raw.voxel_size for raw, _ in handles if raw.voxel_size_known)

@@ -9,7 +9,7 @@ Where 0 remains after the growth there is glia, extracellular space or something
 is boundary, so that every instance stays closed; its inside has no truth that holds for all data (in one volume
 glia is left out, in another it is a body like any other), so the loss ignores it.
 
-Cells on a background are learned as foreground and boundaries, or as foreground and distances.
+Cells on a background are learned as foreground and boundaries, or as foreground and distances; they do not grow.
 """
 
 from __future__ import annotations
@@ -158,14 +158,21 @@ class Target:
         What each channel is; weights files carry it.
     draw
         From labels of a slice (y, x) and the width of boundaries to target and weight, each (c, y, x) float32.
+    background
+        Whether label 0 is a background that is learned, into which no instance grows.
     """
 
     classes: tuple[str, ...]
     draw: Callable[[NDArray[Any], int], tuple[NDArray[np.float32], NDArray[np.float32]]]
+    background: bool = True
+
+    def growth(self, fill: float) -> float:
+        """Return by how many voxels instances grow (`grow_instances`) where the configuration says ``fill``."""
+        return 0.0 if self.background else fill
 
 
 TARGETS: dict[str, Target] = {
-    "boundary": Target(("boundary",), boundary_target),
+    "boundary": Target(("boundary",), boundary_target, background=False),
     "foreground-boundary": Target(("foreground", "boundary"), foreground_boundary_target),
     "distances": Target(("foreground", "center distance", "boundary distance"), distance_target),
 }
