@@ -18,9 +18,8 @@ SECONDS_TO_END = 10.0
 """After a request, in which further ones change nothing: who is impatient would break off what ends the workers, and
 leave their remains to be complained of. Later ones are heard again, in case that this hangs."""
 
-_asked = threading.Event()
-"""Set within `stoppable` once the process was asked to end."""
-
+_asked = False
+"""Whether the process was asked to end, within `stoppable`. No event: a handler must not wait for its lock."""
 
 NOTHING_YET = "nothing was done yet"
 
@@ -43,6 +42,7 @@ def stoppable() -> Iterator[None]:
 
     Once `Stopped` has left this, the process ignores these signals: nothing is left to it but to end.
     """
+    global _asked
     raised: list[float] = []
     own, main = os.getpid(), threading.get_ident()
     left = False
@@ -58,6 +58,7 @@ def stoppable() -> Iterator[None]:
                 return  # what hears this watches again
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
+        global _asked
         if os.getpid() != own:  # a fork, which a terminal sends Ctrl-C to, too, and which this process ends
             if number != signal.SIGINT:
                 signal.signal(number, signal.SIG_DFL)
@@ -66,7 +67,7 @@ def stoppable() -> Iterator[None]:
         if raised and time.monotonic() - raised[-1] < SECONDS_TO_END:
             return
         raised.append(time.monotonic())
-        _asked.set()
+        _asked = True
         # not by `threading`, whose lock the main thread may hold at this moment
         _thread.start_new_thread(watch, ())
         if "distributed" in sys.modules:  # else loading this is what would take time before anything is heard
@@ -94,7 +95,7 @@ def stoppable() -> Iterator[None]:
         raise Stopped(NOTHING_YET) from None
     finally:
         left = True
-        _asked.clear()
+        _asked = False
         sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -105,7 +106,7 @@ def is_stop(error: BaseException) -> bool:
 
     One that cleaning up has met with does, and tells of something else.
     """
-    return isinstance(error, Stopped) or (isinstance(error, Exception) and _asked.is_set() and not _knows(error))
+    return isinstance(error, Stopped) or (isinstance(error, Exception) and _asked and not _knows(error))
 
 
 def _unwinds(thread: int) -> bool:

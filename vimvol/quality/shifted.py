@@ -83,7 +83,7 @@ def _made_again(job: Job, box: Block, shift: Index) -> npt.NDArray[np.uint64]:
     ids = np.arange(1, count + 1, dtype=np.uint64)
     nodes = node_table(fragments, Block.whole(box.shape), ids, box.begin, job.shape)
     profiles = None
-    if job.sectioned:
+    if job.sectioned and job.learned is None:
         tiles = np.repeat(np.arange(len(counts)), counts)
         profiles = join_profiles(ids, nodes.voxels, tiles, [table], settings.beta_profiles, settings.size_weighting)
     groups = solve(count + 1, table.uv, costs_of_edges(job, table, nodes, profiles), settings.solver) + np.uint64(1)

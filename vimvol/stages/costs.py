@@ -65,20 +65,22 @@ def costs_of_edges(
     table
         E edges.
     nodes
-        Fragments, among them both of every edge; only learned costs need them.
+        Fragments, among them both of every edge; needed by learned costs, and by no others.
     profiles
-        Of both fragments of every edge; needed if `Job.sectioned`, but for learned costs.
+        Of both fragments of every edge; needed if `Job.sectioned`, but by learned costs.
     """
     config = job.config.agglomerate
-    if job.learned is None and profiles is not None:
+    if job.learned is not None:
+        assert nodes is not None, "learned costs look at fragments"
+        # fragments of single sections touch either within one or across
+        across = job.sectioned & (table.counts[ACROSS] > 0)
+        weights = np.where(across, weights_across(table.count), table.count)
+        cut = forest_of(job.learned).probability(edge_features(table, nodes))
+        return edge_costs(cut, weights, config.beta_learned, config.size_weighting)
+    if job.sectioned:
+        assert profiles is not None, "sections are held against each other by profiles"
         return section_costs(table, profiles, config.beta, config.beta_across, config.size_weighting)
-    if job.learned is None or nodes is None:
-        return edge_costs(table.mean(), table.count, config.beta, config.size_weighting)
-    # fragments of single sections touch either within one or across
-    across = table.counts[ACROSS] > 0
-    weights = np.where(across, weights_across(table.count), table.count) if job.sectioned else table.count
-    cut = forest_of(job.learned).probability(edge_features(table, nodes))
-    return edge_costs(cut, weights, config.beta_learned, config.size_weighting)
+    return edge_costs(table.mean(), table.count, config.beta, config.size_weighting)
 
 
 def costs_stage(job: Job) -> Stage:

@@ -163,11 +163,10 @@ def write_offsets(job: Job, results: Iterable[dict[str, Any]], last: int | None 
     for begin in range(start, tiles + 1, OFFSETS_SPAN):
         end = min(begin + OFFSETS_SPAN, tiles + 1)
         if last is None or begin <= last + 1 or end == tiles + 1:
-            through = np.cumsum(counts[begin:end], dtype=np.uint64)
-            offsets = np.full(end - begin, before, np.uint64)
-            offsets[1:] += through[: end - begin - 1]
-            write_box(url, Block((begin,), (end,)), offsets)
-            before += int(counts[begin:end].sum(dtype=np.uint64))
+            through = np.concatenate([[0], np.cumsum(counts[begin:end], dtype=np.uint64)]).astype(np.uint64)
+            through += np.uint64(before)
+            write_box(url, Block((begin,), (end,)), through[: end - begin])
+            before = int(through[-1])
 
 
 def read_boundaries(job: Job, box: Block) -> npt.NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,13 +98,11 @@ def write_trials(path: Path, trials: Sequence[Trial], space: Sequence[Parameter]
     StorageError
         If it cannot be written.
     """
-    draft = path.with_name(f".{path.name}")
-    with storage_errors(f"writing {path}"):
-        with draft.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(["trial", "score", "seconds", *(p.key for p in space)])
-            rows.writerows([t.number, t.score, t.seconds, *(t.values[p.key] for p in space)] for t in trials)
-        draft.replace(path)
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["trial", "score", "seconds", *(p.key for p in space)])
+    rows.writerows([t.number, t.score, t.seconds, *(t.values[p.key] for p in space)] for t in trials)
+    open_objects(str(path.parent)).put(path.name, text.getvalue().encode())
 
 
 def read_trials(path: Path, space: Sequence[Parameter]) -> dict[int, Trial]:
